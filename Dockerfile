@@ -1,0 +1,36 @@
+# tlora on an NVIDIA GPU. torch's wheels bring their own CUDA libraries; the base image adds what
+# the container needs to see the driver. Its CUDA version is that of the pinned torch.
+FROM nvidia/cuda:13.0.2-base-ubuntu24.04
+
+ARG DEBIAN_FRONTEND=noninteractive
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PYTHONUNBUFFERED=1
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+RUN python3 -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+
+# torch has a layer of its own: it is large and changes seldom.
+COPY constraints.txt /opt/tlora/
+RUN pip install -c /opt/tlora/constraints.txt torch
+
+COPY pyproject.toml README.md LICENSE /opt/tlora/
+COPY tlora_cli /opt/tlora/tlora_cli
+RUN pip install -c /opt/tlora/constraints.txt "/opt/tlora[cuda]"
+
+# Home and cache are open to every user, so `docker run --user` can be the owner of your folder.
+ENV HOME=/cache \
+    HF_HOME=/cache/huggingface
+RUN useradd --no-create-home --home-dir /cache --uid 10001 tlora \
+    && mkdir -p /cache/huggingface /workspace \
+    && chmod 1777 /cache /cache/huggingface /workspace
+VOLUME /cache
+WORKDIR /workspace
+USER tlora
+
+ENTRYPOINT ["tlora"]
+CMD ["--help"]
