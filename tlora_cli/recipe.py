@@ -1,0 +1,158 @@
+"""The recipe: everything a run depends on, as typed and documented models.
+
+A recipe is a YAML file (`recipe_io` reads it). Every field has a description, which is also the
+text of the JSON schema. Unknown keys are errors, and values must have their type: the text "64" is
+no number. Models are frozen: what was validated is what runs. This module imports neither torch nor
+diffusers, so a mistake is reported at once.
+
+Published settings: T-LoRA, arXiv 2507.05964, section 5 and the code released with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tlora_cli.recipe_base import FamilyName, Precision, Problem, Section
+from tlora_cli.recipe_sections import (
+    AdapterConfig,
+    BaseModelConfig,
+    CheckpointConfig,
+    ConceptConfig,
+    LRScheduleConfig,
+    OptimizerConfig,
+    PreviewConfig,
+    TimestepConfig,
+)
+
+
+class TrainConfig(Section):
+    """How the adapter is trained."""
+
+    steps: int = Field(800, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(1, ge=1, description="Pictures per forward pass.")
+    accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
+    resolution: int = Field(
+        1024, ge=8, multiple_of=8, description="Side of the training square in pixels."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the start and of every step.")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="Gradient clipping; off by default."
+    )
+    timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
+    objective: Literal["auto", "epsilon", "v_prediction", "flow"] = Field(
+        "auto", description="auto reads it from the base model's scheduler."
+    )
+    guidance: float = Field(
+        1.0, ge=0, description="Guidance value given to a guidance-distilled model (FLUX.1-dev)."
+    )
+    precision: Precision = Field("bf16", description="Number format of the frozen base model.")
+    quantization: Literal["nf4", "int8"] | None = Field(
+        None, description="Quantized base (bitsandbytes): for memory, not for speed."
+    )
+    attention: Literal["sdpa", "xformers"] = Field("sdpa", description="Attention kernel.")
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, about 1.5 times the work."
+    )
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    preview: PreviewConfig | None = Field(None, description="Pictures while training.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+
+
+class SamplingConfig(Section):
+    """How pictures are drawn: by previews, and by `tlora sample` unless told otherwise."""
+
+    steps: int = Field(25, ge=1, description="Denoising steps.")
+    guidance: float = Field(5.0, ge=0, description="Guidance scale.")
+    scheduler: Literal[
+        "default", "euler", "euler_ancestral", "ddim", "dpmpp_2m", "unipc", "heun"
+    ] = Field("default", description="default: Euler, as published, on both families.")
+    negative_prompt: str = Field("", description="What the picture must not show (SDXL).")
+    width: int | None = Field(None, ge=8, multiple_of=8, description="Default: train.resolution.")
+    height: int | None = Field(None, ge=8, multiple_of=8, description="Default: train.resolution.")
+
+
+class OutputConfig(Section):
+    """Where the result goes."""
+
+    dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="Number format of the adapter file."
+    )
+    tensorboard: bool = Field(True, description="Write TensorBoard events beside metrics.jsonl.")
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    family: FamilyName = Field(description="Model family of the base.")
+    base: BaseModelConfig = Field(description="The pretrained model; a plain string is its name.")
+    concept: ConceptConfig
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    output: OutputConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, data: Any) -> Any:
+        """Let `base` be a string, and put the family's published settings under the user's."""
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("base"), str):
+            data = {**data, "base": {"model": data["base"]}}
+        family = data.get("family")
+        return _merge(FAMILY_DEFAULTS.get(family, {}), data) if isinstance(family, str) else data
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield settings that the family doesn't know."""
+        allowed = {"sdxl": ("auto", "epsilon", "v_prediction"), "flux": ("auto", "flow")}
+        if self.train.objective not in allowed[self.family]:
+            yield Problem(
+                f"{self.train.objective} does not fit {self.family}; "
+                f"use one of {', '.join(allowed[self.family])}",
+                ("train.objective", "family"),
+            )
+        if self.family == "flux":
+            if self.sampling.scheduler not in FLOW_SCHEDULERS:
+                yield Problem(
+                    f"{self.sampling.scheduler} is not defined for flow matching; "
+                    f"use one of {', '.join(FLOW_SCHEDULERS)}",
+                    ("sampling.scheduler", "family"),
+                )
+            sides = {
+                "train.resolution": self.train.resolution,
+                "sampling.width": self.sampling.width,
+                "sampling.height": self.sampling.height,
+            }
+            for key, side in sides.items():
+                if side is not None and side % 16:
+                    yield Problem(f"must be a multiple of 16 for flux, got {side}", (key, "family"))
+
+
+FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
+"""Of the sampling schedulers, those that solve rectified flow (FLUX)."""
+
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sdxl": {"sampling": {"steps": 25, "guidance": 5.0}},
+    "flux": {
+        "train": {"steps": 500, "optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
+        "sampling": {"steps": 28, "guidance": 3.5},
+    },
+}
+"""Published settings where they differ from the models' own defaults."""
+
+
+def _merge(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return `given` with the missing keys of `defaults`, section by section."""
+    merged = dict(given)
+    for key, value in defaults.items():
+        if key not in merged:
+            merged[key] = value
+        elif isinstance(value, dict) and isinstance(merged[key], dict):
+            merged[key] = _merge(value, merged[key])
+    return merged

@@ -1,0 +1,84 @@
+"""What every section of the recipe shares: strictness, and checks of values that go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+FamilyName = Literal["sdxl", "flux"]
+MethodName = Literal["lora", "vanilla_tlora", "ortho_lora", "tlora"]
+ScheduleName = Literal["linear", "constant", "cosine", "step", "piecewise", "reversed", "random"]
+InitName = Literal[
+    "random_principal",
+    "random_middle",
+    "random_last",
+    "weights_principal",
+    "weights_middle",
+    "weights_last",
+]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+MASKED_METHODS = ("vanilla_tlora", "tlora")
+"""Methods whose rank follows a schedule; the others always use the full rank."""
+
+POINT_SCHEDULES = ("step", "piecewise")
+"""Schedules given as points of (timestep, rank)."""
+
+
+PROMPT_FIELDS = ("{placeholder}", "{class}")
+"""What braces in a prompt may hold."""
+
+SectionT = TypeVar("SectionT", bound="Section")
+
+
+class Problem(NamedTuple):
+    """Values that are right one by one but don't go together."""
+
+    text: str
+    keys: tuple[str, ...]
+    """The keys it concerns, dotted, from the section down; the one to mend first."""
+
+
+class Section(BaseModel):
+    """A part of the recipe: frozen, strict about names and types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_together(self: SectionT) -> SectionT:
+        """Raise one error that carries every problem of the section, each with its keys."""
+        problems = list(self.problems())
+        if problems:
+            text = "; ".join(f"{keys[0]}: {text}" for text, keys in problems)
+            raise PydanticCustomError(
+                "inconsistent", "{text}", {"text": text, "problems": problems}
+            )
+        return self
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield what does not go together in this section."""
+        return iter(())
+
+
+def check_prompt(prompt: str) -> str:
+    """Refuse braces that nothing will fill in."""
+    rest = prompt
+    for name in PROMPT_FIELDS:
+        rest = rest.replace(name, "")
+    if wrong := re.search(r"{[^{}]*}?|}", rest):
+        raise ValueError(f"braces may only hold {' and '.join(PROMPT_FIELDS)}, got {wrong[0]!r}")
+    return prompt
+
+
+def check_files(value: Any) -> Any:
+    """Ask for a path or a list of paths before the union does, which reports each member."""
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ValueError("must be a path or a list of paths")
+    if not paths or not all(paths):
+        raise ValueError("must name at least one file" if not paths else "must not be empty")
+    return value

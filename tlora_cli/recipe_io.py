@@ -1,0 +1,254 @@
+"""Recipe files: YAML and overrides to a Recipe and back.
+
+Everything that is wrong with a recipe is reported at once, each mistake with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, get_origin
+
+import yaml
+from pydantic import ValidationError
+
+from tlora_cli.errors import UserError
+from tlora_cli.recipe import Recipe
+from tlora_cli.recipe_errors import (
+    KeyPath,
+    Mistake,
+    choices_at,
+    dotted,
+    explain,
+    field_at,
+    keys_of,
+    recipe_error,
+    section_at,
+)
+from tlora_cli.recipe_yaml import MAX_DEPTH, Dumper, YAMLMistake, parse_yaml
+
+MAX_BYTES = 1_000_000
+"""Largest recipe file that is read."""
+
+MAX_PASSES = 10
+"""How often a recipe is mended to look for more mistakes."""
+
+
+class _Origin(NamedTuple):
+    """Where a value comes from: a line of the file, or an override."""
+
+    line: int | None = None
+    override: str = ""
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file.
+
+    Paths in it are left as they are: relative to the current folder.
+
+    Args:
+        path: the YAML file.
+        overrides: `train.steps=100` settings that win over the file; the value is YAML.
+
+    Raises:
+        UserError: naming every mistake, its line and its key.
+    """
+    return parse_recipe(_read(path), str(path), overrides)
+
+
+def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+    """Return the recipe in `text`; see `load_recipe`.
+
+    Args:
+        text: YAML.
+        source: what messages call it.
+        overrides: as in `load_recipe`.
+    """
+    try:
+        parsed = parse_yaml(text)
+    except YAMLMistake as error:
+        raise recipe_error([Mistake((), error.text, error.line)], source) from error
+    data, mistakes = parsed.data, parsed.mistakes
+    if data is None and not mistakes:
+        raise UserError("the recipe is empty", source, "start from one of the files in configs/")
+    if not isinstance(data, dict):
+        kind = "a list" if isinstance(data, list) else "a single value"
+        wrong = Mistake((), f"the recipe must be `key: value` lines, got {kind}")
+        raise recipe_error(mistakes or [wrong], source)
+    origins = {path: _Origin(line) for path, line in parsed.lines.items()}
+    for override in overrides:
+        mistakes += _override(data, origins, override)
+    recipe, wrongs = _validate(data, {mistake.path for mistake in mistakes})
+    mistakes += [
+        Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
+    ]
+    if recipe is None or mistakes:
+        raise recipe_error(mistakes, source)
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return YAML that loads back to an equal recipe: every key, in the order of the models."""
+    data = recipe.model_dump(mode="json", by_alias=True)
+    return yaml.dump(data, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, for editors and for reading."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    base = schema["properties"]["base"]
+    reference = base.pop("$ref")
+    base["anyOf"] = [{"type": "string", "minLength": 1}, {"$ref": reference}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _read(path: Path) -> str:
+    """Return the text of a recipe file."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise UserError("there is no such recipe", str(path), "check the path") from error
+    except IsADirectoryError as error:
+        raise UserError("a folder is no recipe", str(path), "name the .yaml file in it") from error
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UserError(f"cannot read the recipe: {why}", str(path), "check the file") from error
+    if len(data) > MAX_BYTES:
+        raise UserError("the file is too large for a recipe (over 1 MB)", str(path))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            "the recipe is not UTF-8 text", f"{path}, line {line}", "save it as UTF-8 text"
+        ) from error
+
+
+def _override(
+    data: dict[str, Any], origins: dict[KeyPath, _Origin], override: str
+) -> list[Mistake]:
+    """Set one `key=value` in `data`, and its origin; return what is wrong with it."""
+    key, equals, text = override.partition("=")
+    path: KeyPath = tuple(key.strip().split("."))
+    if not equals or not all(path) or len(path) > MAX_DEPTH:
+        return [Mistake((), "write it as key=value, e.g. train.steps=100", override=override)]
+    try:
+        value = parse_yaml(text)
+    except YAMLMistake as error:
+        return [Mistake(path, f"{error.text} (text may need quotes)", override=override)]
+    wrong = [Mistake((*path, *inner.path), inner.text, None, override) for inner in value.mistakes]
+    if isinstance(data.get("base"), str) and path[0] == "base" and len(path) > 1:
+        data["base"] = {"model": data["base"]}
+    section = data
+    for depth, part in enumerate(path[:-1], 1):
+        if section.get(str(part)) is None:
+            section[str(part)] = {}
+            origins[path[:depth]] = _Origin(override=override)
+        inside = section[str(part)]
+        if not isinstance(inside, dict):
+            return [Mistake(path, f"`{dotted(path[:depth])}` is no section", override=override)]
+        section = inside
+    section[str(path[-1])] = value.data
+    for below in [known for known in origins if known[: len(path)] == path]:
+        del origins[below]
+    origins[path] = _Origin(override=override)
+    return wrong
+
+
+def _origin(origins: dict[KeyPath, _Origin], paths: Iterable[KeyPath]) -> _Origin:
+    """Return where the first of `paths` that the user wrote comes from, or else its section."""
+    candidates = list(paths)
+    for path in candidates:
+        if path in origins:
+            return origins[path]
+    nearest = candidates[0]
+    while nearest and nearest not in origins:
+        nearest = nearest[:-1]
+    return origins.get(nearest, _Origin()) if nearest else _Origin()
+
+
+class _Wrong(NamedTuple):
+    """A mistake that validation found: the value, what is wrong, the other values involved."""
+
+    path: KeyPath
+    text: str
+    others: tuple[KeyPath, ...] = ()
+
+
+def _validate(data: dict[str, Any], known: set[KeyPath]) -> tuple[Recipe | None, list[_Wrong]]:
+    """Return the recipe, or all that is wrong with it.
+
+    Checks across keys only run once each key is right by itself. So what is wrong is replaced by
+    the default and the recipe validated again, until nothing more comes up; mistakes that follow
+    from a replacement are dropped.
+
+    Args:
+        data: the recipe as plain data.
+        known: what is known to be wrong.
+    """
+    data = deepcopy(data)
+    found: list[_Wrong] = []
+    mended = {path for path in known if path}
+    for _ in range(MAX_PASSES):
+        try:
+            return Recipe.model_validate(data, by_alias=True, by_name=False), found
+        except ValidationError as error:
+            wrongs = [wrong for item in error.errors() for wrong in _wrongs(item, data)]
+        fresh = [
+            wrong
+            for wrong in wrongs
+            if not any(_overlap(p, q) for p in (wrong.path, *wrong.others) for q in mended)
+        ]
+        found += fresh
+        before = deepcopy(data)
+        for wrong in wrongs:
+            for path in (wrong.path, *wrong.others):
+                mended.add(path)
+                _mend(data, path)
+        if data == before:
+            break
+    return None, found
+
+
+def _wrongs(error: Any, data: dict[str, Any]) -> list[_Wrong]:
+    """Return the mistakes that one of pydantic's errors stands for."""
+    where: KeyPath = tuple(error["loc"])
+    if error["type"] == "inconsistent":
+        return [
+            _Wrong(first, problem.text, tuple(others))
+            for problem in error["ctx"]["problems"]
+            for first, *others in [[(*where, *key.split(".")) for key in problem.keys]]
+        ]
+    if error["type"] == "default_factory_not_called":
+        return []  # the value it would be made from is reported itself
+    return [_Wrong(where, explain(error, where))]
+
+
+def _overlap(a: KeyPath, b: KeyPath) -> bool:
+    """Say whether one path is the other or lies within it."""
+    shorter = min(len(a), len(b))
+    return a[:shorter] == b[:shorter]
+
+
+def _mend(data: dict[str, Any], path: KeyPath) -> None:
+    """Remove the value at `path`, so that the default holds; fill it in where there is none."""
+    keys = [key for key in path if isinstance(key, str)]
+    section: Any = data
+    for key in keys[:-1]:
+        section = section.get(key) if isinstance(section, dict) else None
+    if not isinstance(section, dict):
+        return
+    if keys[-1] in section:
+        del section[keys[-1]]
+    elif (field := field_at(tuple(keys))) is not None and field.is_required():
+        section[keys[-1]] = _stand_in(tuple(keys))
+
+
+def _stand_in(path: KeyPath) -> Any:
+    """Return some valid value for the required field at `path`."""
+    if section_at(path):
+        return {key: _stand_in((*path, key)) for key, f in keys_of(path).items() if f.is_required()}
+    is_list = get_origin(field_at(path).annotation) is list
+    return ["x"] if is_list else (choices_at(path) or ["x"])[0]
