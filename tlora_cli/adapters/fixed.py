@@ -1,0 +1,24 @@
+"""A pair of factors as read from a file, not trained."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tlora_cli.adapters.base import Parametrization
+
+
+class Fixed(Parametrization):
+    """Holds down (copies * R, in) and up (out, copies * R)."""
+
+    down: Tensor
+    up: Tensor
+
+    def __init__(self, down: Tensor, up: Tensor, copies: int) -> None:
+        super().__init__(rank=down.shape[0] // copies)
+        self.copies = copies
+        self.register_buffer("down", down)
+        self.register_buffer("up", up)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return the pair."""
+        return self.down, self.up

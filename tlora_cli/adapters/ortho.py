@@ -1,0 +1,61 @@
+"""W - B0 S0 A0 + B S A: LoRA from orthogonal factors (T-LoRA, section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tlora_cli.adapters.base import Parametrization
+
+
+class Ortho(Parametrization):
+    """Trains A (R, in), S (R,) and B (out, R); A0, S0, B0 are frozen copies of the start."""
+
+    copies = 2
+
+    def __init__(
+        self, start: tuple[Tensor, Tensor, Tensor], now: tuple[Tensor, Tensor, Tensor] | None = None
+    ) -> None:
+        """Take the start (A0, S0, B0) and, if training went on since, the present (A, S, B)."""
+        super().__init__(rank=start[0].shape[0])
+        down, scale, up = now or tuple(tensor.clone() for tensor in start)
+        self.A, self.S, self.B = nn.Parameter(down), nn.Parameter(scale), nn.Parameter(up)
+        for name, tensor in zip(("A0", "S0", "B0"), start, strict=True):
+            self.register_buffer(name, tensor)
+
+    A0: Tensor
+    S0: Tensor
+    B0: Tensor
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return the delta form, a pair of width 2R that is exactly zero at the start.
+
+        down = [S A ; S A - S0 A0], up = [B - B0 , B0], because
+        (B - B0) S A + B0 (S A - S0 A0) = B S A - B0 S0 A0.
+        Subtracting the two products instead loses the small update to rounding in bf16.
+        """
+        scaled = self.S.unsqueeze(1) * self.A
+        down = torch.cat([scaled, scaled - self.S0.unsqueeze(1) * self.A0])
+        return down, torch.cat([self.B - self.B0, self.B0], dim=1)
+
+    @classmethod
+    def from_factors(cls, down: Tensor, up: Tensor) -> Ortho:
+        """Rebuild trainable factors from a saved pair; the function is the same.
+
+        The pair holds S A, S0 A0 and both B, but not S apart from A: each row is split into its
+        length (S) and direction (A), which is exact for the frozen start, whose rows are unit.
+        """
+        rank = down.shape[0] // 2
+        scaled, moved = down[:rank].float(), down[rank:].float()
+        start_down, start_scale = _split_rows(scaled - moved)
+        now_down, now_scale = _split_rows(scaled)
+        start_up = up[:, rank:].float()
+        return cls(
+            (start_down, start_scale, start_up.clone()),
+            (now_down, now_scale, up[:, :rank].float() + start_up),
+        )
+
+
+def _split_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    length = rows.norm(dim=1)
+    return rows / length.clamp(min=torch.finfo(rows.dtype).tiny).unsqueeze(1), length

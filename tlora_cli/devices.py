@@ -1,0 +1,37 @@
+"""Where and in which number format to compute."""
+
+from __future__ import annotations
+
+import torch
+
+from tlora_cli.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Number format by recipe name."""
+
+
+def choose_device(name: str, precision: str, quantization: str | None = None) -> torch.device:
+    """Return the device of a recipe.
+
+    Raises:
+        UserError: if it is not there, or can't compute in the precision.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise UserError(
+            "no CUDA GPU was found",
+            where="device",
+            do="check the driver with nvidia-smi, or use device: auto",
+        )
+    device = torch.device("cuda" if found and name != "cpu" else "cpu")
+    if device.type == "cpu" and quantization:
+        raise UserError(
+            f"quantization {quantization} needs a CUDA GPU",
+            where="quantization",
+            do="drop it, or run on a GPU",
+        )
+    if device.type == "cpu" and precision == "fp16":
+        raise UserError("fp16 needs a GPU", where="precision", do="use fp32 or bf16 on a CPU")
+    if device.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported():
+        raise UserError("this GPU does not support bf16", where="precision", do="use fp16 or fp32")
+    return device

@@ -1,0 +1,172 @@
+"""What the rest of the program needs to know of a model family."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from torch import Tensor, nn
+
+from tlora_cli.errors import UserError
+from tlora_cli.objectives import Objective
+
+Conditioning = dict[str, Tensor]
+"""What the denoiser is told beside the noisy latent; row b of each tensor belongs to sample b."""
+
+
+def take_rows(conditioning: Conditioning, rows: Sequence[int] | slice) -> Conditioning:
+    """Return the conditioning of some samples."""
+    return {name: tensor[rows] for name, tensor in conditioning.items()}
+
+
+@dataclass(frozen=True)
+class LatentDistribution:
+    """A picture's posterior under the VAE, in the denoiser's scale; mean and std are (C, h, w)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Return mean + std * noise: a fresh latent, as if the picture were encoded again."""
+        return self.mean + self.std * noise
+
+
+class Family(ABC):
+    """One kind of model. Instances hold no state; `FAMILIES` has one of each."""
+
+    name: ClassVar[str]
+    denoiser: ClassVar[str]
+    """Name of the denoiser in the pipeline; also the prefix of its layers in adapter files."""
+    denoiser_class: ClassVar[type[nn.Module]]
+    pipeline_class: ClassVar[type[DiffusionPipeline]]
+    text_parts: ClassVar[tuple[str, ...]]
+    """Pipeline components that turn prompts into embeddings."""
+    targets: ClassVar[str]
+    """Regular expression for the full names of the layers that are adapted by default."""
+    timestep_scale: ClassVar[float]
+    """Timestep that the denoiser is given, times this, lies on the 0..T scale."""
+    timestep_position: ClassVar[int]
+    """Place of the timestep among the denoiser's positional arguments."""
+    samplers: ClassVar[dict[str, tuple[type[Any], dict[str, Any]]]]
+    """Name -> scheduler class and options; `default` is among them."""
+    latent_patch: ClassVar[int]
+    """Latent sides must be multiples of this."""
+
+    # --- text and pictures into tensors -------------------------------------------------------
+
+    @abstractmethod
+    def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        """Return the text conditioning of the prompts, on the pipeline's device."""
+
+    @abstractmethod
+    def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning | None:
+        """Return the conditioning of a negative prompt; None where the pipeline has its own.
+
+        Raises:
+            UserError: if the family has no negative prompts.
+        """
+
+    @abstractmethod
+    def image_conditioning(self, crop: int, resolution: int) -> Conditioning:
+        """Return what the denoiser is told about the training picture's size, one row."""
+
+    @torch.no_grad()
+    def encode_image(self, vae: Any, pixels: Tensor) -> LatentDistribution:
+        """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
+        moments = vae.encode(pixels.unsqueeze(0).to(vae.device, vae.dtype)).latent_dist
+        shift = vae.config.shift_factor or 0.0
+        scale = vae.config.scaling_factor
+        return LatentDistribution(
+            ((moments.mean - shift) * scale)[0].float(), (moments.std * scale)[0].float()
+        )
+
+    @torch.no_grad()
+    def decode(self, vae: Any, latents: Tensor) -> list[Image.Image]:
+        """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
+        shift = vae.config.shift_factor or 0.0
+        unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
+        pixels = vae.decode(unscaled, return_dict=False)[0].float()
+        levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
+        return [Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()) for picture in levels]
+
+    # --- training -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def objective(self, scheduler_config: dict[str, Any], name: str) -> Objective:
+        """Return the objective by recipe name; `auto` reads the base model's scheduler."""
+
+    @abstractmethod
+    def predict(
+        self,
+        denoiser: nn.Module,
+        noisy: Tensor,
+        t: Tensor,
+        conditioning: Conditioning,
+        guidance: float,
+    ) -> Tensor:
+        """Return the denoiser's answer (B, C, h, w) for noisy latents at timesteps t (0..T)."""
+
+    # --- sampling -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def sample(
+        self,
+        pipeline: Any,
+        positive: Conditioning,
+        negative: Conditioning | None,
+        *,
+        width: int,
+        height: int,
+        steps: int,
+        guidance: float,
+        generators: list[torch.Generator],
+    ) -> Tensor:
+        """Run the stock pipeline and return latents (B, C, h, w) in the denoiser's scale."""
+
+    def sampler(self, name: str, config: dict[str, Any]) -> Any:
+        """Return the scheduler called `name`, with the base model's noise schedule."""
+        if name not in self.samplers:
+            raise UserError(
+                f"scheduler {name!r} is not known for {self.name}",
+                do=f"use one of {', '.join(self.samplers)}",
+            )
+        scheduler_class, options = self.samplers[name]
+        return scheduler_class.from_config(config, **options)
+
+    # --- layers -------------------------------------------------------------------------------
+
+    def target_layers(
+        self, denoiser: nn.Module, targets: str | None = None
+    ) -> dict[str, nn.Linear]:
+        """Return the linear layers whose full name matches, in the model's order.
+
+        Raises:
+            UserError: if the expression is invalid or matches no linear layer.
+        """
+        try:
+            pattern = re.compile(targets or self.targets)
+        except re.error as error:
+            raise UserError(
+                f"adapter.targets is not a regular expression: {error}", where=repr(targets)
+            ) from error
+        layers = {
+            name: module
+            for name, module in denoiser.named_modules()
+            if isinstance(module, nn.Linear) and pattern.fullmatch(name)
+        }
+        if not layers:
+            example = next(
+                (name for name, m in denoiser.named_modules() if isinstance(m, nn.Linear)), "none"
+            )
+            raise UserError(
+                f"no linear layer of the {self.name} {self.denoiser} matches adapter.targets",
+                where=repr(pattern.pattern),
+                do=f"the expression must match a whole layer name, such as {example}",
+            )
+        return layers

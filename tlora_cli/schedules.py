@@ -1,0 +1,172 @@
+"""Rank schedules: timestep -> active rank -> mask. The only copy of the formula.
+
+A schedule says how many of an adapter's R rank components act at a timestep t in [0, T). Noisier
+timesteps (larger t) get fewer, because they overfit sooner (T-LoRA, arXiv 2507.05964, section 4.1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import overload
+
+import torch
+from torch import Tensor
+
+
+def _linear(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Eq. 4: the rank falls as a power of the noise-free share (T - t) / T."""
+    span = schedule.rank - schedule.min_rank
+    remaining = schedule.num_train_timesteps - t
+    if schedule.alpha == 1.0:
+        # Multiply before dividing: exact where (R - r_min)(T - t) / T is a whole number.
+        return span * remaining / schedule.num_train_timesteps + schedule.min_rank
+    return span * (remaining / schedule.num_train_timesteps) ** schedule.alpha + schedule.min_rank
+
+
+def _constant(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Full rank at every timestep: plain LoRA."""
+    return torch.full_like(t, schedule.rank)
+
+
+def _cosine(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Half a cosine from R at t = 0 to r_min at t = T."""
+    share = (1 + torch.cos(math.pi * t / schedule.num_train_timesteps)) / 2
+    return (schedule.rank - schedule.min_rank) * share + schedule.min_rank
+
+
+def _step(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Rank of the last point at or before t; before the first point, its rank."""
+    times, ranks = schedule.points_as_tensors(t.device)
+    index = torch.searchsorted(times, t.contiguous(), right=True) - 1
+    return ranks[index.clamp(min=0)]
+
+
+def _piecewise(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Straight lines through the points; level before the first and after the last."""
+    times, ranks = schedule.points_as_tensors(t.device)
+    if len(times) == 1:
+        return torch.full_like(t, float(ranks[0]))
+    index = (torch.searchsorted(times, t.contiguous(), right=True) - 1).clamp(0, len(times) - 2)
+    share = ((t - times[index]) / (times[index + 1] - times[index])).clamp(0, 1)
+    return ranks[index] + share * (ranks[index + 1] - ranks[index])
+
+
+def _reversed(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Control: the linear schedule of the mirrored timestep T - 1 - t, so the same mean rank."""
+    return _linear(schedule, (schedule.num_train_timesteps - 1 - t).clamp(min=0))
+
+
+def _random(schedule: RankSchedule, t: Tensor) -> Tensor:
+    """Control: the linear schedule of a shuffled timestep, so the same mean rank at no order.
+
+    The shuffle is a fixed permutation of 0..T-1 drawn from the seed: training and sampling agree.
+    """
+    generator = torch.Generator().manual_seed(schedule.seed)
+    order = torch.randperm(schedule.num_train_timesteps, generator=generator).to(t.device)
+    index = t.floor().long().clamp(0, schedule.num_train_timesteps - 1)
+    return _linear(schedule, order[index].to(t.dtype))
+
+
+SCHEDULES: dict[str, Callable[[RankSchedule, Tensor], Tensor]] = {
+    "linear": _linear,
+    "constant": _constant,
+    "cosine": _cosine,
+    "step": _step,
+    "piecewise": _piecewise,
+    "reversed": _reversed,
+    "random": _random,
+}
+"""Name -> function of (schedule, float64 timesteps of any shape) to a rank not yet floored."""
+
+
+@dataclass(frozen=True)
+class RankSchedule:
+    """How many of `rank` components are active at a timestep.
+
+    Args:
+        rank: full rank R.
+        min_rank: rank at the noisiest timestep, 1..R (R // 2 in the paper on SDXL).
+        alpha: exponent of the linear schedule (eq. 4; 1 in the paper).
+        kind: a name of `SCHEDULES`.
+        num_train_timesteps: T; timesteps lie in [0, T].
+        points: (timestep, rank) pairs in rising timestep for `step` and `piecewise`.
+        seed: order of the `random` control.
+
+    Raises:
+        ValueError: for a rank, kind or points that make no schedule.
+    """
+
+    rank: int
+    min_rank: int
+    alpha: float = 1.0
+    kind: str = "linear"
+    num_train_timesteps: int = 1000
+    points: Sequence[tuple[float, int]] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEDULES:
+            raise ValueError(f"unknown schedule kind {self.kind!r}; known: {', '.join(SCHEDULES)}")
+        if not 1 <= self.min_rank <= self.rank:
+            raise ValueError(f"min_rank {self.min_rank} must lie in 1..rank ({self.rank})")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha {self.alpha} must be a number above 0")
+        if self.num_train_timesteps < 1:
+            raise ValueError(f"num_train_timesteps {self.num_train_timesteps} must be at least 1")
+        if self.kind in ("step", "piecewise"):
+            object.__setattr__(self, "points", self._checked_points())
+
+    def _checked_points(self) -> tuple[tuple[float, int], ...]:
+        points = tuple((float(t), int(r)) for t, r in self.points or ())
+        if not points:
+            raise ValueError(f"schedule kind {self.kind!r} needs points")
+        if any(b[0] <= a[0] for a, b in pairwise(points)):
+            raise ValueError("the timesteps of points must rise")
+        if any(not 0 <= r <= self.rank for _, r in points):
+            raise ValueError(f"the ranks of points must lie in 0..{self.rank}")
+        return points
+
+    def points_as_tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the points' timesteps and ranks, float64 tensors (N,)."""
+        table = torch.tensor(self.points, dtype=torch.float64, device=device)
+        return table[:, 0].contiguous(), table[:, 1].contiguous()
+
+    @property
+    def always_full(self) -> bool:
+        """Whether every component is active at every timestep, so no mask is needed."""
+        return self.kind == "constant" or (
+            self.min_rank == self.rank and self.kind not in ("step", "piecewise")
+        )
+
+    @overload
+    def active_rank(self, timestep: float) -> int: ...
+    @overload
+    def active_rank(self, timestep: Tensor) -> Tensor: ...
+    def active_rank(self, timestep: float | Tensor) -> int | Tensor:
+        """Active rank r(t) = floor((R - r_min) ((T - t) / T)^alpha) + r_min (eq. 4 for linear).
+
+        Args:
+            timestep: a number, or a tensor of timesteps on the 0..T scale, whole or fractional.
+
+        Returns:
+            An int for a number; for a tensor (B,) a LongTensor (B,) on the same device.
+        """
+        if not isinstance(timestep, Tensor):
+            return int(self.active_rank(torch.tensor([float(timestep)]).double())[0])
+        t = timestep.double().clamp(0, self.num_train_timesteps)
+        return SCHEDULES[self.kind](self, t).floor().long()
+
+    def mask(self, timesteps: Tensor) -> Tensor:
+        """Mask of the active components: row b has r(t_b) ones, then zeros.
+
+        Args:
+            timesteps: (B,) on the 0..T scale.
+
+        Returns:
+            (B, R) float32 on the device of `timesteps`.
+        """
+        components = torch.arange(self.rank, device=timesteps.device)
+        return (components < self.active_rank(timesteps).unsqueeze(-1)).float()
