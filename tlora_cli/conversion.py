@@ -1,0 +1,75 @@
+"""Turn an adapter of any readable format into our file; no base model's weights are needed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from tlora_cli.errors import UserError
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.configs import meta_denoiser
+from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin, tlora_file
+from tlora_cli.formats.common import method_name
+from tlora_cli.loading import check_fit, choose_schedule
+from tlora_cli.schedules import RankSchedule
+
+
+def convert_file(
+    source: Path,
+    output: Path,
+    family: str | None,
+    base: str | None,
+    min_rank: int | None,
+    alpha: float | None,
+    given: Mapping[str, str | None],
+) -> str:
+    """Read `source`, check that it fits its model, and write `output`.
+
+    Args:
+        source: the adapter, or its folder.
+        output: the new file.
+        family: if the layers don't tell it.
+        base: a diffusers folder for layers and shapes; else the standard model's are taken.
+        min_rank: of the schedule, in place of what the file says.
+        alpha: exponent of the schedule, likewise.
+        given: fields of `AdapterInfo` in place of what the file says; None leaves them.
+
+    Returns:
+        What was written, in a few words.
+
+    Raises:
+        UserError: if the file can't be read, doesn't fit, or says no schedule and none is given.
+    """
+    where = str(source)
+    stated, _ = read_origin(source)
+    name = stated or family
+    if name is None:
+        raise UserError("the file does not tell its model family", where, "pass --family")
+    if family not in (None, name):
+        raise UserError(f"the adapter is for {name}, not {family}", where, "leave --family out")
+    model = meta_denoiser(name, base)
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    weights = read_adapter(source, linears)
+    for layer, pair in weights.layers.items():
+        check_fit(linears, layer, pair, where)
+    schedule = choose_schedule(weights, min_rank, where, alpha)
+    new = dataclasses.replace(
+        weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
+    )
+    tlora_file.write(output, new, timestep_scale=FAMILIES[name].timestep_scale)
+    rank = f"rank {schedule.rank}"
+    if not schedule.always_full:
+        rank += f", least rank {schedule.min_rank}"
+    return f"{name} {new.info.method}, {rank}, {len(new.layers)} layers"
+
+
+def _info(
+    weights: AdapterWeights, schedule: RankSchedule, given: Mapping[str, str | None]
+) -> AdapterInfo:
+    changes = {key: value for key, value in given.items() if value is not None}
+    if schedule is not weights.schedule or weights.info.method is None:
+        changes["method"] = method_name(weights.copies, not schedule.always_full)
+    return dataclasses.replace(weights.info, **changes)  # type: ignore[arg-type]

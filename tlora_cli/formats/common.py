@@ -1,0 +1,97 @@
+"""What the readers of foreign formats share."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from tlora_cli.errors import UserError
+from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
+from tlora_cli.schedules import RankSchedule
+
+DAMAGED = "get the file again from where it was made"
+
+_FLUX = ("transformer_blocks", "single_transformer_blocks", "double_blocks", "single_blocks")
+_SDXL = ("down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block")
+
+
+def method_name(copies: int, masked: bool) -> str:
+    """Return the method of factors with these copies, with or without a rank schedule."""
+    if copies == 2:
+        return "tlora" if masked else "ortho_lora"
+    return "vanilla_tlora" if masked else "lora"
+
+
+def families_of(names: Iterable[str]) -> set[str]:
+    """Return the families whose layers these are, in any naming."""
+    found = set()
+    for name in names:
+        if name.startswith(_FLUX):
+            found.add("flux")
+        elif name.startswith(_SDXL):
+            found.add("sdxl")
+    return found
+
+
+def only_family(names: Iterable[str]) -> str | None:
+    """Return the family of the layers if it is clear."""
+    found = families_of(names)
+    return found.pop() if len(found) == 1 else None
+
+
+def scaled_pair(name: str, parts: dict[str, Tensor], scale: float, path: Path) -> Pair:
+    """Return down (r, in) and up (out, r) in fp32, with the scale folded into up.
+
+    Args:
+        name: of the layer, for messages.
+        parts: `down` and `up`.
+        scale: what the product is multiplied with.
+        path: of the file, for messages.
+
+    Raises:
+        UserError: if one is missing or they don't fit each other.
+    """
+    down, up = parts.get("down"), parts.get("up")
+    if down is None or up is None:
+        missing = "down" if down is None else "up"
+        raise UserError(f"layer {name} lacks its {missing} factor", str(path), DAMAGED)
+    if down.dim() == 4 or up.dim() == 4:
+        raise UserError(
+            f"the file adapts a convolution ({name}); tlora adapts linear layers only",
+            where=str(path),
+            do="use a LoRA of linear layers, without LoCon or conv_dim",
+        )
+    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
+        raise UserError(
+            f"the factors of layer {name} do not fit each other: "
+            f"{tuple(down.shape)} and {tuple(up.shape)}",
+            where=str(path),
+            do=DAMAGED,
+        )
+    return down.float(), up.float() * scale
+
+
+def plain_lora(layers: dict[str, Pair], family: str | None, path: Path) -> AdapterWeights:
+    """Return a LoRA that is at full rank at every timestep."""
+    if not layers:
+        raise UserError(
+            "the file holds no layer of a denoiser; tlora does not adapt text encoders",
+            where=str(path),
+            do="use a LoRA that was trained on the UNet or the transformer",
+        )
+    rank = max(down.shape[0] for down, _ in layers.values())
+    schedule = RankSchedule(rank, rank, kind="constant")
+    return AdapterWeights(layers, 1, schedule, family, AdapterInfo(method="lora"))
+
+
+def warn_of_text_layers(count: int, path: Path) -> None:
+    """Warn that the LoRA's text encoder layers are left out, if it has any."""
+    if count:
+        warnings.warn(
+            f"{path.name} also adapts text encoders ({count} tensors); they are not applied, so "
+            "pictures differ from those of other tools",
+            stacklevel=2,
+        )

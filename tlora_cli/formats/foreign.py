@@ -1,0 +1,72 @@
+"""Say what a file is that is no adapter, or no adapter that can be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from tlora_cli.errors import UserError
+
+UNREADABLE = {
+    r"dora_scale|lora_magnitude_vector": "a DoRA adapter",
+    r"hada_w1|hada_t1": "a LoHa adapter (LyCORIS)",
+    r"lokr_w1|lokr_w2": "a LoKr adapter (LyCORIS)",
+    r"lora_mid\.": "a LoCon adapter with a Tucker core (LyCORIS)",
+    r"oft_blocks|oft_diag|oft_R": "an OFT adapter",
+    r"on_input$": "an IA3 adapter (LyCORIS)",
+    r"\.(q_layer|p_layer|lambda_layer)": "a LyCORIS T-LoRA adapter without its start (base_*)",
+    r"\.(diff|diff_b|w_norm|b_norm)$": "an adapter with full weight differences (LyCORIS)",
+    r"lora_[AB](\.\w+)?\.bias$": "a LoRA with biases",
+}
+"""Pattern of a key -> the kind of adapter, none of which is a pair of factors a linear layer."""
+
+OTHERS = {
+    r"^model\.diffusion_model\.": "a whole model in one file, not an adapter",
+    r"^(double|single|transformer|single_transformer)_blocks\.\d+\.": (
+        "a whole transformer, not an adapter"
+    ),
+    r"^(down_blocks|up_blocks|mid_block)\..*weight$": "a whole UNet, not an adapter",
+    r"^(text_model|text_encoders?|transformer\.resblocks)\.": "a text encoder, not an adapter",
+    r"^(encoder|decoder|first_stage_model)\.": "a VAE or an encoder, not an adapter",
+    r"^(emb_params|string_to_param|clip_g|clip_l)": "a textual inversion embedding",
+    r"^(control_model|controlnet|input_hint)": "a ControlNet",
+    r"lora": "a LoRA whose names are not known",
+}
+
+
+def unreadable_kind(keys: Collection[str]) -> str | None:
+    """Return the kind of adapter if it is one that can't be read, else None."""
+    return _first_match(UNREADABLE, keys)
+
+
+def refuse_unreadable(keys: Collection[str], path: Path) -> None:
+    """Raise a UserError if the keys belong to an adapter that is more than pairs of factors."""
+    kind = unreadable_kind(keys)
+    if kind:
+        raise _refusal(f"the file is {kind}, which tlora can't apply", path)
+
+
+def unknown(keys: Collection[str], path: Path) -> UserError:
+    """Return the error for a file of no known format."""
+    if not keys:
+        return UserError("the file holds no tensors", str(path), "download or copy it again")
+    kind = unreadable_kind(keys) or _first_match(OTHERS, keys)
+    if kind:
+        return _refusal(f"the file is {kind}", path)
+    return _refusal(f"the file is no adapter that tlora knows; it holds {min(keys)}", path)
+
+
+def _refusal(what: str, path: Path) -> UserError:
+    return UserError(
+        what,
+        where=str(path),
+        do="use an adapter made by tlora, a diffusers or kohya LoRA, or a published T-LoRA",
+    )
+
+
+def _first_match(table: dict[str, str], keys: Collection[str]) -> str | None:
+    for pattern, kind in table.items():
+        if any(re.search(pattern, key) for key in keys):
+            return kind
+    return None

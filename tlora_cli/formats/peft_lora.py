@@ -1,0 +1,167 @@
+"""A plain LoRA as diffusers and PEFT write it.
+
+Keys are `unet.<layer>.lora_A.weight` and `.lora_B.weight` (SDXL), `transformer.` (FLUX),
+`base_model.model.` (PEFT itself), or the older `.lora.down.weight` and `.processor.to_q_lora.down`.
+The scale is that of diffusers 0.42: from `lora_adapter_metadata` if the header has it, else
+alpha / rank where the file has `.alpha` tensors, else 1.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tlora_cli.errors import UserError
+from tlora_cli.formats.common import (
+    DAMAGED,
+    only_family,
+    plain_lora,
+    scaled_pair,
+    warn_of_text_layers,
+)
+from tlora_cli.formats.foreign import refuse_unreadable
+from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
+
+PREFIXES = ("unet.", "transformer.", "base_model.model.", "")
+"""What may stand before a layer's name; the first that fits counts."""
+
+_KEY = re.compile(r"(?P<layer>.+?)[._](?P<part>lora_A|lora_B|lora\.down|lora\.up)\.weight")
+_ALPHA = ".alpha"
+_PARTS = {"lora_A": "down", "lora_B": "up", "lora.down": "down", "lora.up": "up"}
+
+
+def matches(keys: set[str], header: Mapping[str, str]) -> bool:
+    """Whether the file is a LoRA in diffusers' or PEFT's names."""
+    return any(_KEY.fullmatch(key) for key in keys)
+
+
+def origin(
+    keys: Collection[str], header: Mapping[str, str], path: Path
+) -> tuple[str | None, AdapterInfo]:
+    """Return the family by the layers' names."""
+    return only_family(_bare(key)[1] for key in keys), AdapterInfo(method="lora")
+
+
+def read(file: AdapterFile) -> AdapterWeights:
+    """Return the LoRA, its scale folded in.
+
+    Raises:
+        UserError: for anything that is not a pair of factors of a linear layer.
+    """
+    refuse_unreadable(file.tensors, file.path)
+    text = [key for key in file.tensors if key.startswith("text_encoder")]
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    prefixes = set()
+    for key in file.tensors.keys() - set(text):
+        prefix, layer, part = _split(key, file.path)
+        parts[layer][part] = file.tensors[key]
+        prefixes.add(prefix)
+    settings = _settings(file, prefixes)
+    layers = {
+        layer: scaled_pair(layer, found, _scale(layer, found, settings, file.path), file.path)
+        for layer, found in sorted(parts.items())
+    }
+    warn_of_text_layers(len(text), file.path)
+    return plain_lora(layers, only_family(layers), file.path)
+
+
+def _bare(key: str) -> tuple[str, str]:
+    """Return the prefix, and what follows without the older names' `processor`."""
+    prefix = next(prefix for prefix in PREFIXES if key.startswith(prefix))
+    return prefix, key.removeprefix(prefix).replace(".processor.", ".")
+
+
+def _split(key: str, path: Path) -> tuple[str, str, str]:
+    """Return prefix, layer name as in the denoiser, and `down`, `up` or `alpha`."""
+    prefix, name = _bare(key)
+    if name.endswith(_ALPHA):
+        return prefix, re.sub(r"[._]lora$", "", name.removesuffix(_ALPHA)), "alpha"
+    match = _KEY.fullmatch(name)
+    if match is None:
+        raise UserError(
+            f"the LoRA holds a tensor that is not known: {key}", where=str(path), do=DAMAGED
+        )
+    layer = match["layer"]
+    if layer.endswith(".to_out"):  # the older names leave out the index
+        layer += ".0"
+    return prefix, layer, _PARTS[match["part"]]
+
+
+def _settings(file: AdapterFile, prefixes: set[str]) -> dict[str, Any]:
+    """Return the fields of PEFT's LoraConfig that set the scale; empty if the file has none."""
+    try:
+        if "base_model.model." in prefixes:
+            beside = file.path.with_name("adapter_config.json")
+            found = json.loads(beside.read_text(encoding="utf-8"))
+        else:
+            stored = json.loads(file.header.get("lora_adapter_metadata", "{}"))
+            prefix = max(prefixes, default="")
+            found = {
+                key.removeprefix(prefix): value
+                for key, value in stored.items()
+                if key.startswith(prefix)
+            }
+        settings: dict[str, Any] = {
+            "r": int(found.get("r", 8)),
+            "alpha": float(found.get("lora_alpha", 8)),
+            "ranks": dict(found.get("rank_pattern") or {}),
+            "alphas": dict(found.get("alpha_pattern") or {}),
+            "rslora": bool(found.get("use_rslora")),
+        }
+        for pattern in (*settings["ranks"], *settings["alphas"]):
+            re.compile(pattern)
+    except FileNotFoundError as error:
+        raise UserError(
+            "the LoRA's scale is not known: PEFT's adapter_config.json is not beside it",
+            where=str(file.path),
+            do="put adapter_config.json into the same folder",
+        ) from error
+    except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
+        raise UserError(
+            f"the LoRA's metadata is damaged ({type(error).__name__}: {error})",
+            where=str(file.path),
+            do=DAMAGED,
+        ) from error
+    return settings if found else {}
+
+
+def _scale(layer: str, parts: dict[str, Tensor], settings: dict[str, Any], path: Path) -> float:
+    stored = parts.pop("alpha", None)
+    down = parts.get("down")
+    if down is None or not (settings or stored is not None):
+        return 1.0
+    rank = down.shape[0]
+    alpha = None if stored is None else float(stored.reshape(-1)[0])
+    if not settings:
+        assert alpha is not None
+        return alpha / max(rank, 1)
+    stated = int(_by_pattern(settings["ranks"], layer, settings["r"]))
+    if stated != rank:
+        raise UserError(
+            f"the LoRA's metadata says rank {stated} for {layer}, but its factors have {rank}",
+            where=str(path),
+            do=DAMAGED,
+        )
+    stated_alpha = float(_by_pattern(settings["alphas"], layer, settings["alpha"]))
+    if alpha is not None and alpha != stated_alpha:
+        raise UserError(
+            f"the LoRA says alpha {stated_alpha:g} in its metadata but {alpha:g} beside {layer}",
+            where=str(path),
+            do="remove one of the two",
+        )
+    return stated_alpha / (math.sqrt(rank) if settings["rslora"] else rank)
+
+
+def _by_pattern(patterns: dict[str, Any], layer: str, default: Any) -> Any:
+    """Return the value of the first pattern that matches the end of the layer's name, as PEFT."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", layer):
+            return value
+    return default

@@ -1,0 +1,223 @@
+"""The checkpoints that the published T-LoRA code writes (ControlGenAI/T-LoRA).
+
+SDXL: `checkpoint-N/pytorch_lora_weights.safetensors`; FLUX: `checkpoint-N/lora.pt`. The tensors are
+named after attention processors: `<attn>.processor.to_q_lora.down.weight`. The rank schedule is not
+in the file but in `logs/hparams.yml`, two folders up.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from tlora_cli.adapters import Ortho
+from tlora_cli.errors import UserError
+from tlora_cli.formats.common import DAMAGED, families_of, method_name, scaled_pair
+from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.schedules import RankSchedule
+
+_KEY = re.compile(
+    r"(?P<attn>(?:down_blocks|up_blocks|mid_block|transformer_blocks|single_transformer_blocks)\..+)"
+    r"\.processor\.(?P<projection>to_(?:q|k|v|out|q_proj|k_proj|v_proj))_lora"
+    r"\.(?P<part>down|up|q_layer|p_layer|lambda_layer|base_q|base_p|base_lambda)(?:\.weight)?"
+)
+
+_LAYERS = {
+    "to_q": "to_q",
+    "to_k": "to_k",
+    "to_v": "to_v",
+    "to_out": "to_out.0",
+    "to_q_proj": "add_q_proj",
+    "to_k_proj": "add_k_proj",
+    "to_v_proj": "add_v_proj",
+}
+"""Projection in the processor -> layer of the attention module."""
+
+_USED_IN_SINGLE_BLOCKS = ("to_q", "to_k", "to_v")
+"""FLUX's processors hold all seven everywhere; a single block calls only these."""
+
+_ORTHO_PARTS = ("base_q", "base_lambda", "base_p", "q_layer", "lambda_layer", "p_layer")
+
+_TRAINERS = {"sdxl_tlora": True, "sdxl_lora": False}
+"""Published SDXL trainer -> whether it masks."""
+
+
+def matches(keys: set[str], header: Mapping[str, str]) -> bool:
+    """Whether the tensors have the published names."""
+    return any(_KEY.fullmatch(key) for key in keys)
+
+
+def origin(
+    keys: Collection[str], header: Mapping[str, str], path: Path
+) -> tuple[str | None, AdapterInfo]:
+    """Return the family, and what hparams.yml says of the training if it is there.
+
+    Raises:
+        UserError: if hparams.yml is damaged.
+    """
+    family, ortho = _family(keys), _is_ortho(keys)
+    hparams = _find_hparams(path)
+    if hparams is None:  # without a schedule it is read only as a masked one, with min_rank
+        return family, AdapterInfo(method=method_name(2 if ortho else 1, True))
+    where, values = hparams
+    masked = _is_masked(values, family, where)
+    return family, _info(values, ortho, masked, path)
+
+
+def read(file: AdapterFile) -> AdapterWeights:
+    """Return the adapter; its schedule is None unless hparams.yml is found.
+
+    Raises:
+        UserError: if tensors are missing or hparams.yml contradicts them.
+    """
+    _, info = origin(file.tensors, file.header, file.path)
+    family = _family(file.tensors)
+    ortho = _is_ortho(file.tensors)
+    layers = {
+        name: (_ortho_pair if ortho else _plain_pair)(name, found, file.path)
+        for name, found in _parts(file).items()
+    }
+    if not layers:
+        raise UserError("the checkpoint holds no layer that is used", str(file.path), DAMAGED)
+    copies = 2 if ortho else 1
+    ranks = {down.shape[0] // copies for down, _ in layers.values()}
+    hparams = _find_hparams(file.path)
+    schedule = _schedule(hparams[1], family, max(ranks), hparams[0]) if hparams else None
+    if len(ranks) > 1 and (schedule is None or schedule.kind != "constant"):
+        raise UserError("a masked T-LoRA needs one rank for all layers", str(file.path), DAMAGED)
+    return AdapterWeights(layers, copies, schedule, family, info)
+
+
+def _family(keys: Collection[str]) -> str:
+    return "flux" if "flux" in families_of(keys) else "sdxl"
+
+
+def _is_ortho(keys: Collection[str]) -> bool:
+    return any(key.endswith((".q_layer.weight", ".base_q.weight")) for key in keys)
+
+
+def _parts(file: AdapterFile) -> dict[str, dict[str, Tensor]]:
+    """Return layer name -> part -> tensor, without what FLUX's single blocks never use."""
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key in sorted(file.tensors):
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise UserError(
+                f"the T-LoRA checkpoint holds a tensor that is not known: {key}",
+                where=str(file.path),
+                do=DAMAGED,
+            )
+        attn, projection = match["attn"], match["projection"]
+        if attn.startswith("single_") and projection not in _USED_IN_SINGLE_BLOCKS:
+            continue
+        parts[f"{attn}.{_LAYERS[projection]}"][match["part"]] = file.tensors[key]
+    return parts
+
+
+def _plain_pair(name: str, parts: dict[str, Tensor], path: Path) -> Pair:
+    return scaled_pair(name, parts, 1.0, path)
+
+
+def _ortho_pair(name: str, parts: dict[str, Tensor], path: Path) -> Pair:
+    """Return the delta form of one layer."""
+    missing = [part for part in _ORTHO_PARTS if part not in parts]
+    if missing:
+        raise UserError(f"layer {name} lacks its {missing[0]}", str(path), DAMAGED)
+    a0, s0, b0, a, s, b = (parts[part].float() for part in _ORTHO_PARTS)
+    s0, s = s0.flatten(), s.flatten()
+    rank = len(s)
+    fit = a.dim() == b.dim() == 2 and a.shape[0] == b.shape[1] == rank > 0
+    if not fit or (a0.shape, s0.shape, b0.shape) != (a.shape, s.shape, b.shape):
+        raise UserError(f"the factors of layer {name} do not fit each other", str(path), DAMAGED)
+    with torch.no_grad():
+        down, up = Ortho((a0, s0, b0), (a, s, b)).factors()
+    return down, up
+
+
+def _find_hparams(path: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Return hparams.yml and its contents: where it was written, or beside the file."""
+    folder = path.absolute().parent
+    places = (folder.parent / "logs", folder / "logs", folder)
+    file = next((p / "hparams.yml" for p in places if (p / "hparams.yml").is_file()), None)
+    if file is None:
+        return None
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise UserError(
+            f"hparams.yml can't be read: {reason}",
+            str(file),
+            "mend it, or remove it and pass min_rank",
+        ) from error
+    if not isinstance(values, dict):
+        raise UserError(
+            "hparams.yml holds no settings", str(file), "mend it, or remove it and pass min_rank"
+        )
+    return file, values
+
+
+def _is_masked(values: dict[str, Any], family: str, where: Path) -> bool:
+    with _explained(family, where):
+        return bool(values["tlora"]) if family == "flux" else _TRAINERS[values["trainer_class"]]
+
+
+def _schedule(values: dict[str, Any], family: str, rank: int, where: Path) -> RankSchedule:
+    """Return the schedule that the published trainers and samplers take from these settings."""
+    if not _is_masked(values, family, where):
+        # The rank of a narrow layer is cut, so it may lie below the stated one.
+        return RankSchedule(rank, rank, kind="constant")
+    with _explained(family, where):
+        stated = int(values["rank" if family == "flux" else "lora_rank"])
+        min_rank = int(values.get("min_rank", 1))
+        schedule = RankSchedule(rank, min_rank, float(values.get("alpha_rank_scale", 1)))
+    if stated != rank:
+        raise UserError(
+            f"hparams.yml says rank {stated}, but the checkpoint has rank {rank}",
+            where=str(where),
+            do="use the hparams.yml of the same run",
+        )
+    return schedule
+
+
+@contextmanager
+def _explained(family: str, where: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(
+            f"hparams.yml does not say {error} as the published {family} code does",
+            where=str(where),
+            do="use the hparams.yml that training wrote",
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"hparams.yml makes no schedule: {error}", str(where), "mend it, or remove it"
+        ) from error
+
+
+def _info(values: dict[str, Any], ortho: bool, masked: bool, path: Path) -> AdapterInfo:
+    def text(key: str) -> str | None:
+        value = values.get(key)
+        return None if value is None else str(value)
+
+    seed, step = values.get("seed"), re.fullmatch(r"checkpoint-(\d+)", path.absolute().parent.name)
+    start = text("sig_type")
+    return AdapterInfo(
+        method=method_name(2 if ortho else 1, masked),
+        init=f"random_{start}" if ortho and start else None,
+        seed=seed if isinstance(seed, int) else None,
+        base_model=text("pretrained_model_name_or_path"),
+        base_revision=text("revision"),
+        placeholder=text("placeholder_token"),
+        class_name=text("class_name"),
+        train_steps=int(step[1]) if step else None,
+    )

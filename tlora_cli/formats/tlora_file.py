@@ -1,0 +1,215 @@
+"""Our adapter file: one safetensors file that stands alone.
+
+Weights carry the diffusers/PEFT names, so stock diffusers loads the same file (unmasked). The
+header has `lora_adapter_metadata` for that loader, and `tlora.*` keys with what sampling needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import pad
+
+from tlora_cli.errors import UserError
+from tlora_cli.files import write_atomically
+from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.schedules import RankSchedule
+
+FORMAT_VERSION = "1"
+PREFIXES = {"sdxl": "unet", "flux": "transformer"}
+"""What stands before a layer's name in diffusers' LoRA keys."""
+
+
+def write(
+    path: Path,
+    weights: AdapterWeights,
+    *,
+    timestep_scale: float,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write the adapter atomically.
+
+    Args:
+        path: the .safetensors file.
+        weights: with family and schedule known.
+        timestep_scale: what the denoiser's timestep is multiplied with to get t.
+        dtype: number format of the factors.
+    """
+    prefix = PREFIXES[weights.family or ""]
+    tensors = {}
+    for name, pair in weights.layers.items():
+        down, up = _widened(pair, weights)
+        tensors[f"{prefix}.{name}.lora_A.weight"] = _stored(down, dtype)
+        tensors[f"{prefix}.{name}.lora_B.weight"] = _stored(up, dtype)
+    header = _header(weights, timestep_scale)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def _widened(pair: Pair, weights: AdapterWeights) -> Pair:
+    """Return the pair at the file's rank: components of zero are added where a layer has fewer."""
+    down, up = pair
+    missing = weights.rank - down.shape[0] // weights.copies
+    if not missing:
+        return pair
+    copies = weights.copies
+    down = pad(down.reshape(copies, -1, down.shape[1]), (0, 0, 0, missing)).flatten(0, 1)
+    return down, pad(up.reshape(len(up), copies, -1), (0, missing)).flatten(1)
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # A copy of its own: safetensors refuses tensors that share memory.
+    return tensor.detach().to("cpu", dtype, copy=True).contiguous()
+
+
+def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
+    schedule = weights.schedule
+    assert schedule is not None, "an adapter without a schedule can't be written"
+    width = weights.rank * weights.copies
+    prefix = PREFIXES[weights.family or ""]
+    # alpha = r: scale 1 in every loader; fields that are no LoraConfig fields would be refused.
+    peft = {
+        f"{prefix}.r": width,
+        f"{prefix}.lora_alpha": width,
+        f"{prefix}.target_modules": sorted(weights.layers),
+    }
+    values: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "family": weights.family,
+        "copies": weights.copies,
+        "timestep_scale": timestep_scale,
+        "rank": schedule.rank,
+        "min_rank": schedule.min_rank,
+        "schedule": schedule.kind,
+        "alpha": schedule.alpha,
+        "num_train_timesteps": schedule.num_train_timesteps,
+        "points": schedule.points,
+        "schedule_seed": schedule.seed,
+        "versions": {name: _version(name) for name in ("tlora", "torch", "diffusers")},
+        **{f.name: getattr(weights.info, f.name) for f in dataclasses.fields(weights.info)},
+    }
+    own = {f"tlora.{k}": _as_text(v) for k, v in values.items() if v not in (None, {})}
+    return {"format": "pt", "lora_adapter_metadata": json.dumps(peft), **own}
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "unknown"
+
+
+def matches(keys: set[str], header: Mapping[str, str]) -> bool:
+    """Whether the file is ours."""
+    return "tlora.format_version" in header
+
+
+def origin(
+    keys: Collection[str], header: Mapping[str, str], path: Path
+) -> tuple[str | None, AdapterInfo]:
+    """Return the family and the training's description, from the header alone.
+
+    Raises:
+        UserError: if the header is damaged or from a newer version.
+    """
+    _check_version(header, path)
+    with _damage_explained(path):
+        family = header["tlora.family"]
+        if family not in PREFIXES:
+            raise ValueError(f"family is {family}")
+        return family, _read_info(header)
+
+
+def read(file: AdapterFile) -> AdapterWeights:
+    """Return what our file says.
+
+    Raises:
+        UserError: if the header or the keys are damaged, or from a newer version.
+    """
+    header, tensors, path = file.header, file.tensors, file.path
+    family, info = origin(tensors, header, path)
+    with _damage_explained(path):
+        prefix = f"{PREFIXES[family or '']}."
+        schedule = RankSchedule(
+            rank=int(header["tlora.rank"]),
+            min_rank=int(header["tlora.min_rank"]),
+            alpha=float(header["tlora.alpha"]),
+            kind=header["tlora.schedule"],
+            num_train_timesteps=int(header["tlora.num_train_timesteps"]),
+            points=json.loads(header.get("tlora.points", "null")),
+            seed=int(header["tlora.schedule_seed"]),
+        )
+        copies = int(header["tlora.copies"])
+    layers = {
+        key.removeprefix(prefix).removesuffix(".lora_A.weight"): (
+            tensor,
+            tensors.get(key.replace(".lora_A.", ".lora_B.")),
+        )
+        for key, tensor in tensors.items()
+        if key.endswith(".lora_A.weight")
+    }
+    whole = {name: (a, b) for name, (a, b) in layers.items() if b is not None}
+    expected = schedule.rank * copies
+    if (
+        not whole
+        or len(whole) * 2 != len(tensors)
+        or any(
+            a.dim() != 2 or b.dim() != 2 or a.shape[0] != expected or b.shape[1] != expected
+            for a, b in whole.values()
+        )
+    ):
+        raise UserError(
+            f"the adapter's tensors do not fit its header (rank {schedule.rank}, copies {copies})",
+            where=str(path),
+            do="get the file again, or save it again from its checkpoint",
+        )
+    return AdapterWeights(whole, copies, schedule, family, info)
+
+
+def _check_version(header: Mapping[str, str], path: Path) -> None:
+    if header["tlora.format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"the adapter file has format version {header['tlora.format_version']!r}; "
+            f"this tlora reads {FORMAT_VERSION}",
+            where=str(path),
+            do="update tlora: pip install -U tlora",
+        )
+
+
+@contextmanager
+def _damage_explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise UserError(
+            f"the adapter's header is damaged ({type(error).__name__}: {error})",
+            where=str(path),
+            do="get the file again, or save it again from its checkpoint",
+        ) from error
+
+
+def _read_info(header: Mapping[str, str]) -> AdapterInfo:
+    given: dict[str, Any] = {}
+    for f in dataclasses.fields(AdapterInfo):
+        text = header.get(f"tlora.{f.name}")
+        if text is None:
+            continue
+        if str(f.type).startswith("str"):
+            given[f.name] = text
+            continue
+        given[f.name] = json.loads(text)
+        if not isinstance(given[f.name], dict if str(f.type).startswith("dict") else int):
+            raise ValueError(f"{f.name} is {text}")
+    return AdapterInfo(**given)

@@ -1,0 +1,76 @@
+"""What an adapter file says, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tlora_cli.schedules import RankSchedule
+
+Pair = tuple[Tensor, Tensor]
+"""down (copies * R, in) and up (out, copies * R) of one layer."""
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """What a reader is given.
+
+    Attributes:
+        path: where the file lies, for what stands beside it and for messages.
+        header: text fields of a safetensors header; empty for other files.
+        tensors: all of them, floating point and finite.
+        layer_names: the denoiser's linear layers; some formats can't be read without them.
+    """
+
+    path: Path
+    header: Mapping[str, str]
+    tensors: Mapping[str, Tensor]
+    layer_names: Collection[str]
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """Where an adapter comes from; every field may be unknown."""
+
+    method: str | None = None
+    init: str | None = None
+    seed: int | None = None
+    base_model: str | None = None
+    base_revision: str | None = None
+    base_variant: str | None = None
+    base_config: str | None = None
+    placeholder: str | None = None
+    class_name: str | None = None
+    train_steps: int | None = None
+    precision: str | None = None
+    quantization: str | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    """Settings of the recipe's `sampling` section, with width and height filled in."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AdapterWeights:
+    """The contents of an adapter file.
+
+    Attributes:
+        layers: layer name within the denoiser -> its pair of factors, scale folded in.
+        copies: how many blocks of R rows each `down` has.
+        schedule: None if the file should have one but doesn't say it.
+        family: name of the model family, or None if the file doesn't say.
+    """
+
+    layers: dict[str, Pair]
+    copies: int
+    schedule: RankSchedule | None
+    family: str | None
+    info: AdapterInfo
+
+    @property
+    def rank(self) -> int:
+        """Full rank R; the largest where layers differ."""
+        return max(down.shape[0] for down, _ in self.layers.values()) // self.copies
