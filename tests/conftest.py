@@ -1,0 +1,35 @@
+"""What all tests share: no downloads, one thread, and tiny models made once per worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any import of huggingface_hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any import of torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))  # tests import make_tiny_models and draw_photo
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny StableDiffusionXLPipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_sdxl
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-sdxl"
+    write_tiny_sdxl(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny FluxPipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_flux
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-flux"
+    write_tiny_flux(folder)
+    return folder

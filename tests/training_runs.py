@@ -1,0 +1,100 @@
+"""Short training runs on the tiny models, for the tests of training."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, equal
+
+from tlora_cli.recipe import Recipe
+from tlora_cli.training.loop import Outcome, train
+
+ROOT = Path(__file__).parents[1]
+
+
+def draw_picture(path: Path, seed: int = 0, size: int = 96) -> Path:
+    """Write a random but smooth picture."""
+    small = np.random.default_rng(seed).integers(0, 255, (6, 6, 3)).astype(np.uint8)
+    Image.fromarray(small).resize((size, size), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def recipe_values(base: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a recipe for a short run in folder/run; `changes` are dotted keys with _ for dots."""
+    picture = folder / "photo.png"
+    if not picture.exists():
+        draw_picture(picture)
+    values: dict[str, Any] = {
+        "family": "flux" if "flux" in base.name else "sdxl",
+        "base": str(base),
+        "concept": {"images": str(picture), "class": "dog"},
+        "adapter": {"rank": 4, "min_rank": 2},
+        "train": {
+            "steps": 6,
+            "resolution": 64,
+            "precision": "fp32",
+            "device": "cpu",
+            "optimizer": {"name": "adamw", "lr": 1e-3},
+            "checkpoint": {"every": 2, "keep": 2},
+        },
+        "sampling": {"steps": 3},
+        "output": {"dir": str(folder / "run"), "tensorboard": False},
+    }
+    for dotted, value in changes.items():
+        *parents, last = dotted.split("__")
+        section = values
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return values
+
+
+def run(base: Path, folder: Path, resume: bool = False, **changes: Any) -> Outcome:
+    """Train in this process."""
+    folder.mkdir(exist_ok=True)
+    return train(Recipe.model_validate(recipe_values(base, folder, **changes)), resume=resume)
+
+
+def write_recipe(base: Path, folder: Path, **changes: Any) -> Path:
+    """Write the recipe as a file; JSON is YAML."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "recipe-in.yaml"
+    path.write_text(json.dumps(recipe_values(base, folder, **changes)))
+    return path
+
+
+def tlora(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "tlora_cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=options.pop("cwd", ROOT),
+        env={**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})},
+        **options,
+    )
+
+
+def same_tensors(a: Path, b: Path) -> bool:
+    """Whether two adapter files hold bit-identical tensors."""
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+
+
+def moved(adapter: Path) -> bool:
+    """Whether training changed anything: the update is not zero."""
+    tensors: dict[str, Tensor] = load_file(adapter)
+    return any(
+        bool((tensors[k.replace("lora_A", "lora_B")] @ tensors[k]).abs().max() > 0)
+        for k in tensors
+        if "lora_A" in k
+    )

@@ -1,0 +1,104 @@
+"""The command `tlora sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.errors import UserError
+
+
+def sample(
+    adapter: Annotated[Path, typer.Option(help="Adapter file (.safetensors).")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A prompt; V* is the concept. Repeat for more.")
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="Text file with a prompt a line; # begins a comment.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("samples"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 1,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help="What not to show (SDXL).")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="euler, euler_ancestral, ddim, dpmpp_2m, unipc, heun.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Adapter strength.")] = 1.0,
+    min_rank: Annotated[
+        int | None, typer.Option(min=1, help="Least rank, for files that don't say.")
+    ] = None,
+    concept: Annotated[str | None, typer.Option(help='Words for V*, e.g. "sks dog".')] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model, over the one the file names.")
+    ] = None,
+    base_config: Annotated[
+        str | None, typer.Option(help="Configuration folder of a single-file base.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
+    contact_sheet: Annotated[
+        bool, typer.Option("--contact-sheet", help="Also write all pictures on one sheet.")
+    ] = False,
+) -> None:
+    """Draw pictures with an adapter. Settings not given are those it was trained with."""
+    prompts = list(prompt or [])
+    if prompts_file is not None:
+        prompts += _read_prompts(prompts_file)
+    if not prompts:
+        raise UserError(
+            "no prompt was given",
+            do='pass --prompt "a photo of a V* in the snow" or --prompts-file',
+        )
+    for name, value, known in (
+        ("--precision", precision, ("fp32", "bf16", "fp16")),
+        ("--device", device, ("auto", "cpu", "cuda")),
+    ):
+        if value is not None and value not in known:
+            raise UserError(f"{name} {value} is not known", do=f"use one of {', '.join(known)}")
+
+    hush_libraries()
+    from tlora_cli.generation import Request, generate
+
+    request = Request(
+        adapter=adapter,
+        prompts=prompts,
+        output=output,
+        seed=seed,
+        count=count,
+        scale=scale,
+        min_rank=min_rank,
+        concept=concept,
+        base=base,
+        base_config=base_config,
+        precision=precision,
+        device=device,
+        batch_size=batch_size,
+        sheet=contact_sheet,
+        settings={
+            "width": width,
+            "height": height,
+            "steps": steps,
+            "guidance": guidance,
+            "negative_prompt": negative_prompt,
+            "scheduler": scheduler,
+        },
+    )
+    generate(request, typer.echo)
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"the prompts file can't be read: {error}", where=str(path), do="check --prompts-file"
+        ) from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

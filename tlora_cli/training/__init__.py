@@ -1,0 +1,1 @@
+"""Training: one step (pure), what resumes, and the loop."""

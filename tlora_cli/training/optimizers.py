@@ -1,0 +1,77 @@
+"""Optimizers and learning-rate shapes by recipe name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from tlora_cli.errors import UserError
+from tlora_cli.recipe_sections import LRScheduleConfig, OptimizerConfig
+
+STATE_COPIES = {"adamw": 2.0, "adamw8bit": 0.55, "prodigy": 4.0}
+"""Size of an optimizer's state in fp32 copies of the parameters, for planning disk space."""
+
+
+def make_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the optimizer of a recipe.
+
+    Raises:
+        UserError: if it needs a package or a device that is not there.
+    """
+    trained = list(parameters)
+    on_gpu = trained[0].is_cuda
+    common: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": config.betas,
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+    }
+    if config.name == "adamw":
+        return torch.optim.AdamW(trained, **common, fused=on_gpu or None)
+    if config.name == "prodigy":
+        from prodigyopt import Prodigy
+
+        # Mishchenko and Defazio 2023; the three flags are those of the published FLUX recipe.
+        prodigy: torch.optim.Optimizer = Prodigy(
+            trained, **common, decouple=True, use_bias_correction=True, safeguard_warmup=True
+        )
+        return prodigy
+    if not on_gpu:
+        raise UserError(
+            "adamw8bit needs a CUDA GPU",
+            where="train.optimizer.name",
+            do="use adamw, or run on a GPU",
+        )
+    try:
+        from bitsandbytes import optim
+    except ImportError as error:
+        raise UserError(
+            "adamw8bit needs bitsandbytes",
+            where="train.optimizer.name",
+            do="pip install 'tlora[cuda]'",
+        ) from error
+    eight_bit: torch.optim.Optimizer = optim.AdamW8bit(trained, **common)
+    return eight_bit
+
+
+def lr_factor(config: LRScheduleConfig, step: int, steps: int) -> float:
+    """Return what the learning rate is multiplied with at a step (0-based) of `steps`.
+
+    A function of the step alone, so nothing has to be saved to resume.
+    """
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    shapes = {
+        "constant": 1.0,
+        "linear": 1 - share,
+        "cosine": (1 + math.cos(math.pi * share)) / 2,
+        "polynomial": (1 - share) ** 2,
+    }
+    return shapes[config.name]

@@ -1,0 +1,161 @@
+"""What a run tells: metrics on disk, and a display for people."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from tlora_cli.files import write_text
+
+PLAIN_SECONDS = 10.0
+"""Least time between two plain lines."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One finished step, as written to metrics.jsonl.
+
+    Attributes:
+        loss: mean over the step's forward passes.
+        timestep: mean of the drawn timesteps; active_rank: of their ranks.
+        lr: learning rate. d: Prodigy's estimate, else None.
+        seconds: since the run began, over all sittings.
+        memory_gb: peak GPU memory, or the process's peak where there is no GPU.
+    """
+
+    step: int
+    loss: float
+    timestep: float
+    active_rank: float
+    lr: float
+    d: float | None
+    seconds: float
+    memory_gb: float
+
+
+class Metrics:
+    """metrics.jsonl and TensorBoard events; both forget what lies after a resumed step."""
+
+    def __init__(self, path: Path, tensorboard: Path | None, step: int) -> None:
+        _truncate(path, step)
+        self._file = path.open("a", encoding="utf-8")
+        self._writer: Any = None
+        if tensorboard is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
+
+    def write(self, record: StepRecord) -> None:
+        """Write one step."""
+        values = {k: v for k, v in asdict(record).items() if v is not None}
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name in ("loss", "active_rank", "lr", "d"):
+                if name in values:
+                    self._writer.add_scalar(f"train/{name}", values[name], record.step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _truncate(path: Path, step: int) -> None:
+    """Drop lines after `step`, and a last line cut short by a crash."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if record["step"] <= step:
+            kept.append(line + "\n")
+    write_text(path, "".join(kept))
+
+
+class Display:
+    """A live bar on a terminal; a plain line now and then elsewhere."""
+
+    def __init__(self, console: Console, steps: int, step: int) -> None:
+        self.console = console
+        self.steps = steps
+        self._first = step
+        self._began = time.monotonic()
+        self._last_line = 0.0
+        self._loss: float | None = None
+        self._bar = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=steps, completed=step)
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def update(self, record: StepRecord) -> None:
+        """Show a finished step; the loss shown is a running mean over about 50 steps."""
+        if self._loss is None:
+            self._loss = record.loss
+        self._loss += 0.04 * (record.loss - self._loss)
+        elapsed = time.monotonic() - self._began
+        speed = (record.step - self._first) / max(elapsed, 1e-9)
+        left = (self.steps - record.step) / max(speed, 1e-9)
+        text = (
+            f"loss {self._loss:.4f}  rank {record.active_rank:.0f}  {_speed(speed)}  "
+            f"{_clock(left)} left  {record.memory_gb:.1f} GB"
+        )
+        self._bar.update(self._task, completed=record.step, description=text)
+        now = time.monotonic()
+        last = record.step == self.steps
+        if not self.console.is_terminal and (last or now - self._last_line >= PLAIN_SECONDS):
+            self._last_line = now
+            self.say(f"step {record.step}/{self.steps}  {text}")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def paused(self, what: str) -> Iterator[None]:
+        """Say what else is being done; its time does not count as steps."""
+        self._bar.update(self._task, description=what)
+        before = time.monotonic()
+        yield
+        self._began += time.monotonic() - before
+
+
+def _speed(steps_per_second: float) -> str:
+    if steps_per_second >= 1:
+        return f"{steps_per_second:.1f} it/s"
+    return f"{1 / max(steps_per_second, 1e-9):.1f} s/it"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,124 @@
+"""The folder of a run: what is where, and whose it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlora_cli.errors import UserError
+from tlora_cli.files import write_text
+from tlora_cli.recipe import Recipe
+from tlora_cli.recipe_io import dump_recipe, load_recipe
+
+FREE_TO_CHANGE = (
+    "train.steps",
+    "train.checkpoint",
+    "train.preview",
+    "train.device",
+    "sampling",
+    "output",
+)
+"""Keys that a resumed run may change, because the steps already done don't depend on them."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe that took effect."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def adapter(self) -> Path:
+        """The result."""
+        return self.path / "adapter.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        """Folder of previews, one folder a step."""
+        return self.path / "previews"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard events."""
+        return self.path / "tensorboard"
+
+    @property
+    def class_pictures(self) -> Path:
+        """Folder of generated class pictures for prior preservation."""
+        return self.path / "class_pictures"
+
+    def holds_run(self) -> bool:
+        """Whether an earlier run left something here."""
+        own = (self.recipe, self.metrics, self.adapter, self.checkpoints, self.previews)
+        return any(path.exists() for path in own)
+
+    def claim(self, recipe: Recipe, resume: bool) -> None:
+        """Check that the folder may be used, and write the recipe that takes effect.
+
+        Raises:
+            UserError: if it holds another run, or a run whose recipe differs.
+        """
+        if self.holds_run():
+            if not resume:
+                raise UserError(
+                    "the output folder already holds a run",
+                    where=str(self.path),
+                    do="add --resume to continue it, or choose another output.dir",
+                )
+            if self.recipe.exists():
+                self._check_same(load_recipe(self.recipe), recipe)
+        write_text(self.recipe, dump_recipe(recipe))
+
+    def _check_same(self, before: Recipe, now: Recipe) -> None:
+        free: tuple[str, ...] = FREE_TO_CHANGE
+        if now.train.lr_schedule.name != "constant":
+            free = tuple(key for key in free if key != "train.steps")
+        changed = [
+            f"{key}: was {_short(old)}, is {_short(new)}"
+            for key, old, new in _differences(
+                before.model_dump(by_alias=True), now.model_dump(by_alias=True)
+            )
+            if not any(key == f or key.startswith(f"{f}.") for f in free)
+        ]
+        if changed:
+            raise UserError(
+                "the run in this folder was started with another recipe:\n    "
+                + "\n    ".join(changed),
+                where=str(self.recipe),
+                do="restore these values to resume, or choose another output.dir",
+            )
+
+
+def _differences(
+    before: dict[str, Any], now: dict[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for key in before.keys() | now.keys():
+        old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{name}.")
+        elif old != new:
+            found.append((name, old, new))
+    return sorted(found, key=lambda change: change[0])
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,215 @@
+"""From a recipe to what the loop needs: encoders run once and are freed, then the denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tlora_cli.attachment import Adapter, attach, default_schedule
+from tlora_cli.data import TrainingImage, find_images, latent_mask, load_training_images
+from tlora_cli.devices import DTYPES, choose_device
+from tlora_cli.errors import UserError
+from tlora_cli.families import FAMILIES, Conditioning, Family
+from tlora_cli.families.bases import Base, load_pipeline
+from tlora_cli.formats import AdapterInfo
+from tlora_cli.prompts import sampling_prompt, training_prompt
+from tlora_cli.recipe import Recipe
+from tlora_cli.sampling import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
+from tlora_cli.schedules import RankSchedule
+from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.step import Example
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the loop works on."""
+
+    family: Family
+    pipeline: Any
+    """Denoiser, scheduler and, if previews are drawn, the VAE."""
+    adapter: Adapter
+    examples: list[Example]
+    prior: list[Example]
+    texts: Texts | None
+    """Embeddings of the preview prompts."""
+    device: torch.device
+    dtype: torch.dtype
+
+
+def sampling_settings(recipe: Recipe) -> SamplingSettings:
+    """Return the recipe's sampling settings with the size filled in."""
+    own = recipe.sampling.model_dump()
+    own["width"] = own["width"] or recipe.train.resolution
+    own["height"] = own["height"] or recipe.train.resolution
+    return SamplingSettings(**own)
+
+
+def concept_of(recipe: Recipe) -> str:
+    """Return what V* stands for, e.g. "sks dog"."""
+    return f"{recipe.concept.placeholder} {recipe.concept.class_name}"
+
+
+def adapter_info(recipe: Recipe) -> AdapterInfo:
+    """Return what the adapter file will say of its origin."""
+    base = base_of(recipe).absolute()
+    return AdapterInfo(
+        base_model=base.model,
+        base_revision=base.revision,
+        base_variant=base.variant,
+        base_config=base.config,
+        placeholder=recipe.concept.placeholder,
+        class_name=recipe.concept.class_name,
+        precision=recipe.train.precision,
+        quantization=recipe.train.quantization,
+        sampling=vars(sampling_settings(recipe)),
+        recipe=recipe.model_dump(mode="json", by_alias=True),
+    )
+
+
+def base_of(recipe: Recipe) -> Base:
+    """Return where the recipe's base model is."""
+    return Base(**recipe.base.model_dump())
+
+
+def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
+    """Load pictures and models, encode once, free the encoders, attach the adapter."""
+    family, train = FAMILIES[recipe.family], recipe.train
+    device = choose_device(train.device, train.precision, train.quantization)
+    dtype = DTYPES[train.precision]
+    images = load_training_images(recipe.concept.images, recipe.concept.masks, train.resolution)
+    parts_from = _loader(recipe, family, dtype, say)
+
+    pipeline = parts_from("text").to(device)
+    words = recipe.concept.placeholder, recipe.concept.class_name
+    text = family.encode_prompts(pipeline, [training_prompt(recipe.concept.prompt, *words)])
+    texts = class_text = None
+    if train.preview:
+        texts = encode_texts(
+            family, pipeline, preview_prompts(recipe), recipe.sampling.negative_prompt
+        )
+    if recipe.concept.prior:
+        class_prompt = training_prompt(recipe.concept.prior.prompt, *words)
+        class_text = encode_texts(family, pipeline, [class_prompt], "")
+    del pipeline
+
+    pipeline = parts_from("vae", "denoiser")
+    if not train.quantization:  # bitsandbytes has placed a quantized denoiser already
+        getattr(pipeline, family.denoiser).to(device)
+    pipeline.vae.to(device)
+    _configure_attention(getattr(pipeline, family.denoiser), family, train.attention)
+    examples = _encode(family, pipeline.vae, images, text, device)
+    prior: list[Example] = []
+    if recipe.concept.prior and class_text:
+        pictures = _class_pictures(recipe, run, family, pipeline, class_text, say)
+        [(_, class_row)] = class_text.prompts.items()
+        prior = _encode(family, pipeline.vae, pictures, class_row, device)
+    if not train.preview:
+        pipeline.vae = None
+    adapter = attach(
+        pipeline,
+        recipe.adapter.method,
+        recipe.adapter.rank,
+        schedule=_schedule(recipe),
+        init=recipe.adapter.init,
+        init_std=recipe.adapter.init_std,
+        seed=train.seed,
+        targets=recipe.adapter.targets,
+        info=adapter_info(recipe),
+    )
+    if train.gradient_checkpointing:
+        adapter.enable_gradient_checkpointing()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # once, before the loop: return the encoders' memory
+    return Prepared(family, pipeline, adapter, examples, prior, texts, device, dtype)
+
+
+def preview_prompts(recipe: Recipe) -> list[str]:
+    """Return the preview prompts with the concept filled in."""
+    assert recipe.train.preview is not None
+    return [sampling_prompt(p, concept_of(recipe)) for p in recipe.train.preview.prompts]
+
+
+def _loader(recipe: Recipe, family: Family, dtype: torch.dtype, say: Say) -> Callable[..., Any]:
+    def load(*parts: str) -> Any:
+        say(f"loading {' and '.join(parts)} of {recipe.base.model}")
+        return load_pipeline(
+            family,
+            base_of(recipe),
+            parts=parts,
+            dtype=dtype,
+            quantization=recipe.train.quantization,
+        )
+
+    return load
+
+
+def _schedule(recipe: Recipe) -> RankSchedule | None:
+    config = recipe.adapter
+    if default_schedule(config.method, config.rank, None).kind == "constant":
+        return None
+    return RankSchedule(
+        rank=config.rank,
+        min_rank=config.min_rank,
+        alpha=config.schedule.alpha,
+        kind=config.schedule.kind,
+        points=config.schedule.points,
+        seed=recipe.train.seed,
+    )
+
+
+def _configure_attention(denoiser: Any, family: Family, kind: str) -> None:
+    if kind == "sdpa":  # PyTorch's own, the default of diffusers
+        return
+    try:
+        denoiser.enable_xformers_memory_efficient_attention()
+    except (ImportError, ModuleNotFoundError, ValueError) as error:
+        raise UserError(
+            f"xformers attention can't be used: {error}",
+            where="train.attention",
+            do="pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
+        ) from error
+
+
+def _encode(
+    family: Family,
+    vae: Any,
+    images: list[TrainingImage],
+    text: Conditioning,
+    device: torch.device,
+) -> list[Example]:
+    examples = []
+    for image in images:
+        latent = family.encode_image(vae, image.pixels)
+        size = family.image_conditioning(image.crop, image.pixels.shape[-1])
+        conditioning = {key: value.to(device) for key, value in {**text, **size}.items()}
+        weight = None
+        if image.mask is not None:
+            weight = latent_mask(image.mask, *latent.mean.shape[-2:]).to(device)
+        examples.append(Example(latent, conditioning, weight))
+    return examples
+
+
+def _class_pictures(
+    recipe: Recipe, run: RunFolder, family: Family, pipeline: Any, text: Texts, say: Say
+) -> list[TrainingImage]:
+    """Return the class pictures; missing ones are drawn by the base model, before attaching."""
+    prior = recipe.concept.prior
+    assert prior is not None
+    given = find_images(prior.images, "concept.prior.images") if prior.images else []
+    drawn = sorted(run.class_pictures.glob("*.png"))
+    missing = max(0, prior.count - len(given))
+    [prompt] = text.prompts
+    jobs = [Job(prompt, seed) for seed in range(len(drawn), missing)]
+    settings = sampling_settings(recipe)
+    if jobs:
+        say(f"drawing {len(jobs)} class pictures")
+    for job, picture in draw(family, pipeline, None, text, jobs, settings):
+        save_picture(run.class_pictures, job, picture, settings, {"purpose": "prior preservation"})
+    chosen = given + sorted(run.class_pictures.glob("*.png"))
+    paths = [str(path) for path in chosen[: prior.count]]
+    return load_training_images(paths, None, recipe.train.resolution)

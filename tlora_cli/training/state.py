@@ -1,0 +1,126 @@
+"""All that resumes, and the checkpoints that hold it.
+
+A checkpoint is a folder `checkpoint-000100` with the adapter file of that step (ready to sample)
+and `training_state.pt`: the adapter's trained and frozen tensors, the optimizer, the gradient
+scaler and the step. Random numbers are functions of (seed, step), so they need no saving.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlora_cli.attachment import Adapter
+from tlora_cli.errors import UserError
+from tlora_cli.files import folder_atomically, remove_folder, remove_leftovers, require_space
+
+STATE_FILE = "training_state.pt"
+ADAPTER_FILE = "adapter.safetensors"
+STATE_VERSION = 1
+
+
+@dataclass
+class TrainingState:
+    """Everything that a step changes."""
+
+    adapter: Adapter
+    optimizer: Any
+    scaler: Any = None
+    """Gradient scaler of fp16 runs, else None."""
+    step: int = 0
+    """Finished optimizer steps."""
+    seconds: float = 0.0
+    """Time spent in finished steps, over all sittings."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values only, so that loading runs no code."""
+        return {
+            "version": STATE_VERSION,
+            "adapter": self.adapter.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+
+    def load_dict(self, saved: dict[str, Any]) -> None:
+        """Take everything back.
+
+        Raises:
+            ValueError: if it belongs to another version or adapter.
+        """
+        if saved.get("version") != STATE_VERSION:
+            raise ValueError(f"state version {saved.get('version')!r} is not {STATE_VERSION}")
+        self.adapter.load_state_dict(saved["adapter"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler and saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the finished checkpoints in `folder`, oldest first."""
+    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
+    """Return about how large a checkpoint is: adapter file, state and optimizer, in bytes."""
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
+    pairs = sum(down.numel() + up.numel() for down, up in adapter.weights().layers.values())
+    return int(4 * (whole + pairs + optimizer_copies * trained)) + 1_000_000
+
+
+def save_checkpoint(
+    folder: Path, state: TrainingState, keep: int, dtype: torch.dtype, needed: int
+) -> Path:
+    """Write a checkpoint for the present step, then remove all but the last `keep`.
+
+    Raises:
+        UserError: if the disk is full; the checkpoints before stay.
+    """
+    target = folder / f"checkpoint-{state.step:06d}"
+    if target not in checkpoints(folder):
+        require_space(folder, needed, "a checkpoint")
+        with folder_atomically(target) as unfinished:
+            state.adapter.save(unfinished / ADAPTER_FILE, dtype)
+            torch.save(state.to_dict(), unfinished / STATE_FILE)
+    for old in checkpoints(folder)[:-keep]:
+        remove_folder(old)
+    return target
+
+
+def load_latest(folder: Path, state: TrainingState) -> Path | None:
+    """Load the last checkpoint that is whole into `state`; None if there is none.
+
+    A damaged checkpoint (a failing disk, a meddling hand) is passed over with a warning.
+
+    Raises:
+        UserError: if there are checkpoints but none can be loaded.
+    """
+    remove_leftovers(folder)
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            saved = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+            state.load_dict(saved)
+        except Exception as error:  # any kind of damage: the one before may be whole
+            warnings.warn(
+                f"{path.name} can't be loaded ({type(error).__name__}); trying the one before",
+                stacklevel=2,
+            )
+            continue
+        return path
+    if found:
+        raise UserError(
+            "none of the checkpoints can be loaded",
+            where=str(folder),
+            do="start again with another output.dir; their adapter.safetensors may still be good",
+        )
+    return None
