@@ -27,14 +27,14 @@ def draw_picture(path: Path, seed: int = 0, size: int = 96) -> Path:
     return path
 
 
-def recipe_values(base: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+def recipe_values(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     """Return a recipe for a short run in folder/run; `changes` are dotted keys with _ for dots."""
     picture = folder / "photo.png"
     if not picture.exists():
         draw_picture(picture)
     values: dict[str, Any] = {
-        "family": "flux" if "flux" in base.name else "sdxl",
-        "base": str(base),
+        "family": "flux" if "flux" in tiny.name else "sdxl",
+        "base": str(tiny),
         "concept": {"images": str(picture), "class": "dog"},
         "adapter": {"rank": 4, "min_rank": 2},
         "train": {
@@ -57,17 +57,17 @@ def recipe_values(base: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     return values
 
 
-def run(base: Path, folder: Path, resume: bool = False, **changes: Any) -> Outcome:
+def run(tiny: Path, folder: Path, resume: bool = False, **changes: Any) -> Outcome:
     """Train in this process."""
     folder.mkdir(exist_ok=True)
-    return train(Recipe.model_validate(recipe_values(base, folder, **changes)), resume=resume)
+    return train(Recipe.model_validate(recipe_values(tiny, folder, **changes)), resume=resume)
 
 
-def write_recipe(base: Path, folder: Path, **changes: Any) -> Path:
+def write_recipe(tiny: Path, folder: Path, **changes: Any) -> Path:
     """Write the recipe as a file; JSON is YAML."""
     folder.mkdir(exist_ok=True)
     path = folder / "recipe-in.yaml"
-    path.write_text(json.dumps(recipe_values(base, folder, **changes)))
+    path.write_text(json.dumps(recipe_values(tiny, folder, **changes)))
     return path
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from safetensors import SafetensorError
 
 from tlora_cli.errors import UserError
 
@@ -99,16 +102,28 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write {path.name}: {error.strerror or error}",
-            where=str(path),
-            do={
-                errno.ENOSPC: "free disk space, then continue with --resume",
-                errno.EROFS: "choose a folder on a disk that can be written",
-                errno.EACCES: "choose a folder you may write to",
-                errno.EPERM: "choose a folder you may write to",
-            }.get(error.errno or 0, "check the disk and the folder"),
-        ) from error
+        raise _refused(path, error.errno, error.strerror or str(error)) from error
+    except SafetensorError as error:
+        # safetensors wraps the system's error in a text: "I/O error: ... (os error 28)".
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise _refused(path, int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def _refused(path: Path, number: int | None, reason: str) -> UserError:
+    remedies = {
+        errno.ENOSPC: "free disk space; a training run then continues with --resume",
+        errno.EDQUOT: "free disk space; a training run then continues with --resume",
+        errno.EROFS: "choose a folder on a disk that can be written",
+        errno.EACCES: "choose a folder you may write to",
+        errno.EPERM: "choose a folder you may write to",
+    }
+    return UserError(
+        f"cannot write {path.name}: {reason}",
+        where=str(path),
+        do=remedies.get(number or 0, "check the disk and the folder"),
+    )
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:

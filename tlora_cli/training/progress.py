@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from tlora_cli.files import write_text
+from tlora_cli.files import explained, write_text
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
@@ -47,6 +47,7 @@ class Metrics:
 
     def __init__(self, path: Path, tensorboard: Path | None, step: int) -> None:
         _truncate(path, step)
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
         self._writer: Any = None
         if tensorboard is not None:
@@ -57,11 +58,11 @@ class Metrics:
     def write(self, record: StepRecord) -> None:
         """Write one step."""
         values = {k: v for k, v in asdict(record).items() if v is not None}
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-        if self._writer is not None:
+        with explained(self._path):
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
             for name in ("loss", "active_rank", "lr", "d"):
-                if name in values:
+                if self._writer is not None and name in values:
                     self._writer.add_scalar(f"train/{name}", values[name], record.step)
 
     def close(self) -> None:

@@ -90,7 +90,9 @@ def save_checkpoint(
         require_space(folder, needed, "a checkpoint")
         with folder_atomically(target) as unfinished:
             state.adapter.save(unfinished / ADAPTER_FILE, dtype)
-            torch.save(state.to_dict(), unfinished / STATE_FILE)
+            # Through a file of our own: torch's writer hides why a disk refuses.
+            with (unfinished / STATE_FILE).open("wb") as file:
+                torch.save(state.to_dict(), file)
     for old in checkpoints(folder)[:-keep]:
         remove_folder(old)
     return target

@@ -1,0 +1,369 @@
+"""What people get wrong: one short message with the remedy, exit status 2, nothing overwritten.
+
+Each case goes through the command line's own `main`. Recipe mistakes that are found before a model
+is loaded are in test_cli_recipe.py, adapter files of every wrong kind in test_formats_bad.py.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import struct
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from training_runs import draw_picture, recipe_values, run, write_recipe
+
+from tlora_cli.cli.app import main
+
+Cli = Callable[..., str]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """Return a function that runs `tlora` with arguments that must fail, and gives its message."""
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*arguments: object) -> str:
+        capfd.readouterr()
+        monkeypatch.setattr("sys.argv", ["tlora", *map(str, arguments)])
+        status = main()
+        out, err = capfd.readouterr()
+        assert status == 2, err
+        assert "Traceback" not in out + err
+        message = err[err.index("error: ") :]
+        assert "\n  fix:   " in message
+        assert len(message.splitlines()) <= 4, message
+        assert len(message) < 700
+        return message
+
+    return refuse
+
+
+def refused_training(cli: Cli, tiny: Path, folder: Path, **changes: Any) -> str:
+    message = cli("train", "--config", write_recipe(tiny, folder, **changes))
+    assert not (folder / "run" / "adapter.safetensors").exists()
+    return message
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "misspelt key": ({"train__stepps": 5}, ["train.stepps", "did you mean `train.steps`?"]),
+    "wrong type": ({"train__steps": "many"}, ["train.steps", "must be a whole number", "'many'"]),
+    "rank above width": (
+        {"adapter": {"rank": 100, "min_rank": 2}},
+        ["rank 100 is above the width", "of layer", "choose a rank of at most"],
+    ),
+    "min_rank above rank": ({"adapter": {"rank": 4, "min_rank": 9}}, ["min_rank", "9", "4"]),
+    "no layer matched": (
+        {"adapter__targets": "decoder.*"},
+        ["no linear layer of the sdxl unet matches", "'decoder.*'", "such as"],
+    ),
+    "base not found": (
+        {"base": "no/such/folder"},
+        ["base not found: no/such/folder", "give an existing folder or file, or a Hub id"],
+    ),
+    "base not on the hub": (
+        {"base": "nobody/no-such-model"},
+        ["nobody/no-such-model is not on this machine and the Hub can't be reached", "hf download"],
+    ),
+    "quantization without a GPU": (
+        {"train__quantization": "nf4"},
+        ["quantization nf4 needs a CUDA GPU", "drop it"],
+    ),
+    "xformers without a GPU": (
+        {"train__attention": "xformers"},
+        ["xformers attention can't be used", "sdpa"],
+    ),
+    "8-bit without a GPU": (
+        {"train__optimizer": {"name": "adamw8bit"}},
+        ["adamw8bit needs a CUDA GPU", "use adamw"],
+    ),
+    "fp16 without a GPU": ({"train__precision": "fp16"}, ["fp16 needs a GPU", "use fp32 or bf16"]),
+}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="some cases are about a machine without GPU")
+@pytest.mark.parametrize("case", RECIPES)
+def test_recipes(cli: Cli, tiny_sdxl: Path, tmp_path: Path, case: str) -> None:
+    changes, words = RECIPES[case]
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case", **changes)
+    for word in words:
+        assert word in message
+
+
+def test_base_of_another_family(cli: Cli, tiny_flux: Path, tmp_path: Path) -> None:
+    message = refused_training(cli, tiny_flux, tmp_path / "case", family="sdxl")
+    assert "is a FluxPipeline, not a sdxl model" in message
+    assert "change family or base" in message
+
+
+def test_folder_that_is_no_model(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    message = refused_training(cli, tmp_path / "empty", tmp_path / "case")
+    assert "holds no diffusers model: model_index.json is missing" in message
+
+
+def test_base_with_damaged_weights(cli: Cli, tiny_sdxl: Path, tmp_path: Path) -> None:
+    base = tmp_path / "tiny-sdxl"
+    shutil.copytree(tiny_sdxl, base)
+    weights = next((base / "unet").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:5000])
+    message = refused_training(cli, base, tmp_path / "case")
+    assert f"the base model {base} can't be loaded" in message
+    assert "download it again" in message
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def bomb(path: Path) -> None:
+    """Write a PNG of a few bytes that claims 60,000 x 60,000 pixels."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in chunks:
+        crc = zlib.crc32(name + body)
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", crc)
+    path.write_bytes(data)
+
+
+def truncated(path: Path) -> None:
+    draw_picture(path)
+    path.write_bytes(path.read_bytes()[:900])
+
+
+PICTURES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda path: None, "there is no file"),
+    "truncated": (truncated, "can't be read"),
+    "no picture": (lambda path: path.write_text("hello"), "can't be read"),
+    "image bomb": (bomb, "it has more than 178 million pixels"),
+    "empty folder": (lambda path: path.mkdir(), "no picture"),
+}
+
+
+@pytest.mark.parametrize("case", PICTURES)
+def test_pictures(cli: Cli, tiny_sdxl: Path, tmp_path: Path, case: str) -> None:
+    make, words = PICTURES[case]
+    picture = tmp_path / "bad.png"
+    make(picture)
+    concept = {"images": str(picture), "class": "dog"}
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case", concept=concept)
+    assert str(picture) in message
+    assert words in message, message
+    assert "concept.images" in message
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    outcome = run(tiny_sdxl, tmp_path_factory.mktemp("trained"), train__steps=1)
+    assert outcome.adapter is not None
+    return outcome.adapter
+
+
+def rewritten(adapter: Path, target: Path, header: dict[str, str], **tensors: Any) -> Path:
+    """Write the adapter again with other header values or tensors."""
+    with safe_open(adapter, "pt") as file:
+        metadata = {**file.metadata(), **header}
+    save_file({**load_file(adapter), **tensors}, target, metadata=metadata)
+    return target
+
+
+def test_adapter_of_another_family(cli: Cli, trained: Path, tiny_flux: Path) -> None:
+    message = cli("sample", "--adapter", trained, "--prompt", "a V*", "--base", tiny_flux)
+    assert f"the base {tiny_flux} is a FluxPipeline, not a sdxl model" in message
+
+
+def test_adapter_of_another_model(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    tensors = load_file(trained)
+    name = next(key for key in tensors if "lora_A" in key)
+    other = {name: torch.zeros(tensors[name].shape[0], 7)}
+    path = rewritten(trained, tmp_path / "other.safetensors", {}, **other)
+    message = cli("sample", "--adapter", path, "--prompt", "a V*")
+    assert "in the model but" in message
+    assert "use the base model that the adapter was trained on" in message
+
+
+@pytest.mark.parametrize("rank", ["8", "1000000000000"])
+def test_adapter_of_another_rank(cli: Cli, trained: Path, tmp_path: Path, rank: str) -> None:
+    path = rewritten(trained, tmp_path / "other.safetensors", {"tlora.rank": rank})
+    message = cli("sample", "--adapter", path, "--prompt", "a V*")
+    assert "do not fit its header" in message
+
+
+def test_truncated_adapter(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(trained.read_bytes()[:-100])
+    message = cli("sample", "--adapter", path, "--prompt", "a V*")
+    assert "truncated or damaged" in message
+    assert str(path) in message
+
+
+def test_foreign_safetensors(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({"model.layers.0.weight": torch.zeros(2, 2)}, path)
+    message = cli("sample", "--adapter", path, "--prompt", "a V*")
+    assert str(path) in message
+
+
+def test_pickle_with_code_is_not_run(cli: Cli, tmp_path: Path, tiny_sdxl: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, (f"touch {tmp_path}/attacked",)
+
+    path = tmp_path / "lora.pt"
+    torch.save({"a": Attack()}, path)
+    message = cli("sample", "--adapter", path, "--prompt", "a dog", "--base", tiny_sdxl)
+    assert "code" in message
+    path.write_bytes(pickle.dumps(Attack()))
+    assert "code" in cli("convert", path, "--output", tmp_path / "out.safetensors")
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_damaged_sampling_settings(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    header = {"tlora.sampling": '{"steps": "many"}'}
+    path = rewritten(trained, tmp_path / "odd.safetensors", header)
+    message = cli("sample", "--adapter", path, "--prompt", "a V*")
+    assert "the sampling settings in the adapter's header are damaged" in message
+
+
+SAMPLING: dict[str, tuple[list[str], str]] = {
+    "no prompt": ([], "no prompt was given"),
+    "scheduler": (["--prompt", "a V*", "--scheduler", "eular"], "scheduler 'eular' is not known"),
+    "size": (["--prompt", "a V*", "--width", "65"], "width 65 is not a positive multiple of 8"),
+    "precision": (["--prompt", "a V*", "--precision", "fp8"], "--precision fp8 is not known"),
+    "prompts file": (["--prompts-file", "nothing.txt"], "the prompts file can't be read"),
+}
+
+
+@pytest.mark.parametrize("case", SAMPLING)
+def test_sampling_arguments(cli: Cli, trained: Path, case: str) -> None:
+    arguments, words = SAMPLING[case]
+    assert words in cli("sample", "--adapter", trained, *arguments)
+
+
+def test_a_concept_that_is_not_known(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    header = {"tlora.placeholder": "", "tlora.class_name": ""}
+    path = tmp_path / "plain.safetensors"
+    with safe_open(trained, "pt") as file:
+        metadata = {k: v for k, v in file.metadata().items() if k not in header}
+    save_file(load_file(trained), path, metadata=metadata)
+    message = cli("sample", "--adapter", path, "--prompt", "a V* on a beach")
+    assert "the prompt says V*" in message
+    assert "--concept" in message
+
+
+# --- folders and disks --------------------------------------------------------------------------
+
+
+def test_output_folder_with_another_run(
+    cli: Cli, tiny_sdxl: Path, tmp_path: Path, trained: Path
+) -> None:
+    (tmp_path / "case").mkdir()
+    shutil.copytree(trained.parent, tmp_path / "case" / "run")
+    before = {p: p.read_bytes() for p in (tmp_path / "case" / "run").rglob("*") if p.is_file()}
+    message = cli("train", "--config", write_recipe(tiny_sdxl, tmp_path / "case"))
+    assert "already holds a run" in message
+    assert "--resume" in message
+    after = {p: p.read_bytes() for p in (tmp_path / "case" / "run").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_samples_never_overwrite(trained: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    for _ in range(2):
+        arguments = ["--prompt", "a V*", "--steps", "2", "--output", str(tmp_path / "out")]
+        monkeypatch.setattr("sys.argv", ["tlora", "sample", "--adapter", str(trained), *arguments])
+        assert main() == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["0000_a-sks-dog_seed0.png", "0001_a-sks-dog_seed0.png"]
+
+
+def test_nothing_to_resume(cli: Cli, tmp_path: Path) -> None:
+    message = cli("train", "--resume", "--output", tmp_path / "nowhere")
+    assert "the folder holds no run to resume" in message
+
+
+def test_an_output_folder_that_is_a_file(cli: Cli, tiny_sdxl: Path, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("precious")
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case", output__dir=str(target))
+    assert "cannot write file" in message
+    assert target.read_text() == "precious"
+
+
+def test_too_little_space_is_known_before_training(
+    cli: Cli, tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case")
+    assert "not enough disk space for the run's checkpoints" in message
+    assert "1 MB free" in message
+    assert not (tmp_path / "case" / "run" / "metrics.jsonl").exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Yield a real file system of 4 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True) if shutil.which("mount") else None
+    if mounted is None or mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield disk
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
+    cli: Cli, tiny_sdxl: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The space check passes (others fill the disk meanwhile); the writing itself must hold."""
+    from tlora_cli.training import loop, state
+    from tlora_cli.training.state import checkpoints
+
+    monkeypatch.setattr(loop, "require_space", lambda *arguments: None)
+    monkeypatch.setattr(state, "require_space", lambda *arguments: None)
+    settings = {
+        "output__dir": str(small_disk / "run"),
+        "train__checkpoint": {"every": 1, "keep": 50},
+        "train__steps": 50,
+    }
+    message = cli("train", "--config", write_recipe(tiny_sdxl, tmp_path / "case", **settings))
+    assert "No space left on device" in message
+    assert "free disk space; a training run then continues with --resume" in message
+    kept = checkpoints(small_disk / "run" / "checkpoints")
+    assert len(kept) >= 2
+    for path in kept:
+        assert load_file(path / "adapter.safetensors")
+        torch.load(path / "training_state.pt", weights_only=True)
+    left = [p.name for p in (small_disk / "run" / "checkpoints").iterdir()]
+    assert not any(name.startswith(".tmp-") for name in left)
+
+
+def test_a_read_only_disk(cli: Cli, tiny_sdxl: Path, tmp_path: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    folder = small_disk / "run"
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case", output__dir=str(folder))
+    assert "Read-only file system" in message
+    assert "choose a folder on a disk that can be written" in message
+
+
+def test_unknown_keys_are_found_without_loading_anything(cli: Cli, tmp_path: Path) -> None:
+    values = recipe_values(Path("no-base"), tmp_path)
+    values["nonsense"] = 1
+    (tmp_path / "r.yaml").write_text(str(values).replace("'", '"').replace("False", "false"))
+    assert "nonsense" in cli("train", "--config", tmp_path / "r.yaml")
