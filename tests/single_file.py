@@ -65,10 +65,11 @@ FLUX = (
     (r"^x_embedder", "img_in"),
     (r"^proj_out", "final_layer.linear"),
     (r"^norm_out\.linear", "final_layer.adaLN_modulation.1"),
-    (r"^single_transformer_blocks\.(\d+)\.norm\.linear", r"single_blocks.\1.modulation.lin"),
-    (r"^single_transformer_blocks\.(\d+)\.attn\.norm_q\.weight", r"single_blocks.\1.norm.query_norm.scale"),
-    (r"^single_transformer_blocks\.(\d+)\.attn\.norm_k\.weight", r"single_blocks.\1.norm.key_norm.scale"),
-    (r"^single_transformer_blocks\.(\d+)\.proj_out", r"single_blocks.\1.linear2"),
+    (r"^single_transformer_blocks\.", "single_blocks."),
+    (r"^(single_blocks\.\d+)\.norm\.linear", r"\1.modulation.lin"),
+    (r"^(single_blocks\.\d+)\.attn\.norm_q\.weight", r"\1.norm.query_norm.scale"),
+    (r"^(single_blocks\.\d+)\.attn\.norm_k\.weight", r"\1.norm.key_norm.scale"),
+    (r"^(single_blocks\.\d+)\.proj_out", r"\1.linear2"),
     (r"^transformer_blocks\.", "double_blocks."),
     (r"norm1\.linear", "img_mod.lin"),
     (r"norm1_context\.linear", "txt_mod.lin"),
@@ -82,12 +83,21 @@ FLUX = (
     (r"ff\.net\.2", "img_mlp.2"),
     (r"ff_context\.net\.0\.proj", "txt_mlp.0"),
     (r"ff_context\.net\.2", "txt_mlp.2"),
-)  # fmt: skip
+)
 FLUX_JOINED = (
-    (r"^transformer_blocks\.(\d+)", ("attn.to_q", "attn.to_k", "attn.to_v"), r"double_blocks.\1.img_attn.qkv"),
-    (r"^transformer_blocks\.(\d+)", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"), r"double_blocks.\1.txt_attn.qkv"),
-    (r"^single_transformer_blocks\.(\d+)", ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"), r"single_blocks.\1.linear1"),
-)  # fmt: skip
+    ("transformer_blocks", ("to_q", "to_k", "to_v"), r"double_blocks.\1.img_attn.qkv"),
+    (
+        "transformer_blocks",
+        ("add_q_proj", "add_k_proj", "add_v_proj"),
+        r"double_blocks.\1.txt_attn.qkv",
+    ),
+    (
+        "single_transformer_blocks",
+        ("to_q", "to_k", "to_v", "proj_mlp"),
+        r"single_blocks.\1.linear1",
+    ),
+)
+"""Blocks, layers that the original has as one, and its name."""
 
 
 def write_sdxl(folder: Path, file: Path, parts: Collection[str] = SDXL_PARTS) -> None:
@@ -230,12 +240,12 @@ def _open_clip(model: CLIPTextModelWithProjection) -> Tensors:
 def _flux(state: Tensors) -> Tensors:
     renamed: Tensors = {}
     left = dict(state)
-    for block, parts, new in FLUX_JOINED:
-        for name in state:
-            match = re.match(block + rf"\.{re.escape(parts[0])}\.(weight|bias)$", name)
-            if match:
-                names = [name.replace(parts[0], part) for part in parts]
-                renamed[f"{match.expand(new)}.{match[2]}"] = torch.cat([left.pop(n) for n in names])
+    for blocks, layers, new in FLUX_JOINED:
+        first = re.compile(rf"^{blocks}\.(\d+)\.attn\.{layers[0]}\.(weight|bias)$")
+        for match in filter(None, map(first.match, state)):
+            names = [match[0].replace(f"attn.{layers[0]}", f"attn.{layer}") for layer in layers]
+            names = [name.replace("attn.proj_mlp", "proj_mlp") for name in names]
+            renamed[f"{match.expand(new)}.{match[2]}"] = torch.cat([left.pop(n) for n in names])
     for name, tensor in left.items():
         new = name
         for pattern, replacement in FLUX:

@@ -331,3 +331,44 @@ def test_a_mask_that_fits_no_batch_is_an_error() -> None:
     layer = dict(model.named_modules())[next(iter(adapter.layers))]
     with pytest.raises(ValueError, match="made for 3 timesteps"):
         layer(torch.zeros(2, 5, 32))
+
+
+@pytest.mark.parametrize("kind", ["Linear4bit", "Linear8bitLt"])
+def test_quantized_layers_can_be_adapted(kind: str) -> None:
+    """A quantized linear keeps its class; the update is added to what it gives."""
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    options = (
+        {"quant_type": "nf4", "compute_dtype": torch.float32}
+        if kind == "Linear4bit"
+        else {"has_fp16_weights": False}
+    )
+    model = make_unet()
+    for name, module in list(model.named_modules()):
+        if name.endswith("attn1.to_q"):
+            layer = getattr(bitsandbytes.nn, kind)(
+                module.in_features, module.out_features, bias=False, **options
+            )
+            layer.load_state_dict({"weight": module.weight.data})
+            model.set_submodule(name, layer.to("cpu"))
+    inputs = unet_inputs(1)
+    before = call(model, inputs, 300, "sdxl")
+    adapter = attach(model, "tlora", RANK, MIN_RANK)
+    assert torch.equal(call(model, inputs, 300, "sdxl"), before)
+    stir(adapter)
+    answer = call(model, inputs, 300, "sdxl")
+    assert not torch.equal(answer, before)
+    (answer**2).mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in adapter.parameters())
+    adapter.remove()
+    assert torch.equal(call(model, inputs, 300, "sdxl"), before)
+
+
+def test_a_start_from_quantized_weights_is_refused() -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
+    model = make_unet()
+    layer = bitsandbytes.nn.Linear4bit(32, 32, bias=False, quant_type="nf4")
+    layer.load_state_dict({"weight": torch.zeros(32, 32)})
+    name = next(n for n, _ in model.named_modules() if n.endswith("attn1.to_q"))
+    model.set_submodule(name, layer.to("cpu"))
+    with pytest.raises(UserError, match="init weights_last decomposes the base weights"):
+        attach(model, "tlora", RANK, init="weights_last")

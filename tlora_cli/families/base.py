@@ -55,6 +55,8 @@ class Family(ABC):
     """Place of the timestep among the denoiser's positional arguments."""
     samplers: ClassVar[dict[str, tuple[type[Any], dict[str, Any]]]]
     """Name -> scheduler class and options; `default` is among them."""
+    single_file_is_whole: ClassVar[bool]
+    """Whether a .safetensors file of a model site holds every part, or the denoiser only."""
     latent_patch: ClassVar[int]
     """Latent sides must be multiples of this."""
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import BitsAndBytesConfig
+from diffusers.quantizers import PipelineQuantizationConfig
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -19,10 +24,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.utils import logging as transformers_logging
 
 from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.base import Family
+from tlora_cli.families.single_file import load_single_file
 
 PARTS = ("text", "vae", "denoiser")
 """What can be loaded on its own; the scheduler's configuration always comes along."""
@@ -85,23 +92,33 @@ def load_pipeline(
     Raises:
         UserError: if the model is missing, gated, damaged, or of another family.
     """
-    if base.is_file:
-        return _load_single_file(family, base, parts, dtype, quantization)
-    _check_family(family, _read_index(base), base)
     names = {"text": family.text_parts, "vae": ("vae",), "denoiser": (family.denoiser,)}
     absent = {name: None for part in PARTS if part not in parts for name in names[part]}
-    options: dict[str, Any] = dict(absent)
-    if quantization and "denoiser" in parts:
-        options["quantization_config"] = _quantization(family, quantization, dtype)
-    location = str(base.path or base.model)
+    quantized = _quantization(quantization, dtype) if "denoiser" in parts else None
+    if not base.is_file:
+        _check_family(family, _read_index(base), base)
     try:
-        return family.pipeline_class.from_pretrained(
-            location,
-            revision=base.revision,
-            variant=base.variant,
-            dtype={"default": dtype, "vae": torch.float32},
-            **options,
-        )
+        with _no_load_bars(base.path is not None):
+            if base.is_file:
+                return load_single_file(
+                    family,
+                    base.model,
+                    base.config,
+                    absent=absent,
+                    dtype=dtype,
+                    quantization_config=quantized,
+                )
+            options: dict[str, Any] = dict(absent)
+            if quantized is not None:
+                mapping = {family.denoiser: quantized}
+                options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
+            return family.pipeline_class.from_pretrained(
+                str(base.path or base.model),
+                revision=base.revision,
+                variant=base.variant,
+                dtype={"default": dtype, "vae": torch.float32},
+                **options,
+            )
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise
         raise _explain(error, base) from error
 
@@ -218,32 +235,32 @@ def _is_of(family: Family, index: dict[str, Any]) -> bool:
     return str(index.get("_class_name")).startswith(prefix)
 
 
-def _quantization(family: Family, kind: str, dtype: torch.dtype) -> Any:
-    from diffusers import BitsAndBytesConfig
-    from diffusers.quantizers import PipelineQuantizationConfig
-
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
+def _quantization(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    if kind is None:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             f"quantization {kind} needs bitsandbytes",
             where="train.quantization",
             do="pip install 'tlora[cuda]'",
-        ) from error
+        )
     if kind == "nf4":
-        config = BitsAndBytesConfig(
+        return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
         )
-    else:
-        config = BitsAndBytesConfig(load_in_8bit=True)
-    return PipelineQuantizationConfig(quant_mapping={family.denoiser: config})
+    return BitsAndBytesConfig(load_in_8bit=True)
 
 
-def _load_single_file(
-    family: Family,
-    base: Base,
-    parts: Collection[str],
-    dtype: torch.dtype,
-    quantization: str | None,
-) -> Any:
-    raise NotImplementedError
+@contextmanager
+def _no_load_bars(local: bool) -> Iterator[None]:
+    """Hide the libraries' bars while a local model loads; a download keeps its own."""
+    if not local:
+        yield
+        return
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in (diffusers_logging, transformers_logging):
+            library.enable_progress_bar()

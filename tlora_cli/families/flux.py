@@ -65,6 +65,7 @@ class Flux(Family):
     )
     timestep_scale = 1000.0
     timestep_position = 3
+    single_file_is_whole = False
     latent_patch = 2
     samplers: ClassVar = {
         "default": (FlowMatchEulerDiscreteScheduler, {}),

@@ -34,6 +34,7 @@ class SDXL(Family):
     targets = r".*\.attn[12]\.to_(q|k|v|out\.0)"
     timestep_scale = 1.0
     timestep_position = 1
+    single_file_is_whole = True
     latent_patch = 1
     samplers: ClassVar = {
         "default": (EulerDiscreteScheduler, {}),

@@ -1,0 +1,76 @@
+"""Load a base that is one .safetensors file, as model sites offer them; fully offline.
+
+The file holds weights under their original names; a local diffusers folder gives the configuration
+and the tokenizers. An SDXL file holds every part, a FLUX file the transformer only, whose text
+encoders and VAE then come from the folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+
+from tlora_cli.errors import UserError
+from tlora_cli.families.base import Family
+
+
+def load_single_file(
+    family: Family,
+    model: str,
+    config: str | None,
+    *,
+    absent: dict[str, None],
+    dtype: torch.dtype,
+    quantization_config: Any,
+) -> Any:
+    """Return the stock pipeline of a single file.
+
+    Args:
+        family: the expected family.
+        model: the file.
+        config: the diffusers folder that goes with it.
+        absent: pipeline components to leave out.
+        dtype: of everything but the VAE, which is fp32.
+        quantization_config: for the denoiser, or None.
+
+    Raises:
+        UserError: if the file or the folder is missing.
+    """
+    file = Path(model).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"base not found: there is no file {model}", where="base.model", do="check the path"
+        )
+    if config is None:
+        raise UserError(
+            f"the single-file base {file.name} needs its configuration",
+            where="base.config",
+            do="name a diffusers folder of the same model there; for SDXL its json and tokenizer "
+            "files are enough, for FLUX it gives text encoders and VAE too",
+        )
+    folder = Path(config).expanduser()
+    if not (folder / "model_index.json").is_file():
+        raise UserError(
+            f"the folder {config} holds no diffusers configuration: model_index.json is missing",
+            where="base.config",
+            do="name the folder that save_pretrained or a Hub download made",
+        )
+    local: dict[str, Any] = {"config": str(folder), "local_files_only": True}
+    parts: dict[str, Any] = dict(absent)
+    if family.denoiser not in absent:
+        options = {**local, "subfolder": family.denoiser, "dtype": dtype}
+        if quantization_config is not None:
+            options["quantization_config"] = quantization_config
+        loader: Any = family.denoiser_class
+        parts[family.denoiser] = loader.from_single_file(str(file), **options)
+    if not family.single_file_is_whole:
+        dtypes = {"default": dtype, "vae": torch.float32}
+        return family.pipeline_class.from_pretrained(str(folder), dtype=dtypes, **parts)
+    if "vae" not in absent:
+        parts["vae"] = AutoencoderKL.from_single_file(
+            str(file), subfolder="vae", dtype=torch.float32, **local
+        )
+    return family.pipeline_class.from_single_file(str(file), dtype=dtype, **local, **parts)
