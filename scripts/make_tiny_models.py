@@ -18,6 +18,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlora_cli.cli.quiet import hush_libraries
+
+hush_libraries()
+
 import torch
 from diffusers import (
     AutoencoderKL,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -38,9 +40,10 @@ def make_optimizer(
         from prodigyopt import Prodigy
 
         # Mishchenko and Defazio 2023; the three flags are those of the published FLUX recipe.
-        prodigy: torch.optim.Optimizer = Prodigy(
-            trained, **common, decouple=True, use_bias_correction=True, safeguard_warmup=True
-        )
+        with redirect_stdout(io.StringIO()):  # it prints a line about its weight decay
+            prodigy: torch.optim.Optimizer = Prodigy(
+                trained, **common, decouple=True, use_bias_correction=True, safeguard_warmup=True
+            )
         return prodigy
     if not on_gpu:
         raise UserError(

@@ -144,10 +144,12 @@ class Display:
     @contextmanager
     def paused(self, what: str) -> Iterator[None]:
         """Say what else is being done; its time does not count as steps."""
-        self._bar.update(self._task, description=what)
+        shown = self._bar.tasks[self._task].description
+        self._bar.update(self._task, description=f"{shown}  {what}")
         before = time.monotonic()
         yield
         self._began += time.monotonic() - before
+        self._bar.update(self._task, description=shown)
 
 
 def _speed(steps_per_second: float) -> str:
