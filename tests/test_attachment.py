@@ -244,6 +244,19 @@ def test_attaching_leaves_the_model_as_it_is_and_removing_gives_it_back(
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
+def test_removing_undoes_freezing_and_checkpointing() -> None:
+    model = make_unet()
+    model.conv_in.requires_grad_(False)
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    adapter = attach(model, "tlora", RANK)
+    adapter.enable_gradient_checkpointing()
+    assert not any(p.requires_grad for p in model.parameters())
+    assert model.is_gradient_checkpointing
+    adapter.remove()
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+    assert not model.is_gradient_checkpointing
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_reach_the_adapter_only(method: str) -> None:
     model = make_unet()

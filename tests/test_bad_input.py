@@ -77,18 +77,21 @@ RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["nobody/no-such-model is not on this machine and the Hub can't be reached", "hf download"],
     ),
     "quantization without a GPU": (
-        {"train__quantization": "nf4"},
+        {"train__quantization": "nf4", "train__device": "auto"},
         ["quantization nf4 needs a CUDA GPU", "drop it"],
     ),
     "xformers without a GPU": (
-        {"train__attention": "xformers"},
+        {"train__attention": "xformers", "train__device": "auto"},
         ["xformers attention can't be used", "sdpa"],
     ),
     "8-bit without a GPU": (
-        {"train__optimizer": {"name": "adamw8bit"}},
+        {"train__optimizer": {"name": "adamw8bit"}, "train__device": "auto"},
         ["adamw8bit needs a CUDA GPU", "use adamw"],
     ),
-    "fp16 without a GPU": ({"train__precision": "fp16"}, ["fp16 needs a GPU", "use fp32 or bf16"]),
+    "fp16 without a GPU": (
+        {"train__precision": "fp16", "train__device": "auto"},
+        ["fp16 needs a GPU", "use fp32 or bf16"],
+    ),
 }
 
 
@@ -351,7 +354,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
         assert load_file(path / "adapter.safetensors")
         torch.load(path / "training_state.pt", weights_only=True)
     left = [p.name for p in (small_disk / "run" / "checkpoints").iterdir()]
-    assert not any(name.startswith(".tmp-") for name in left)
+    assert not any(name.startswith(".tlora-unfinished-") for name in left)
 
 
 def test_a_read_only_disk(cli: Cli, tiny_sdxl: Path, tmp_path: Path, small_disk: Path) -> None:

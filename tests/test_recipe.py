@@ -54,8 +54,58 @@ def test_what_is_given_wins_over_the_family_default() -> None:
 
 
 def test_family_defaults_are_not_changed_by_use() -> None:
-    recipe("flux", train={"steps": 3})
-    assert FAMILY_DEFAULTS["flux"]["train"]["steps"] == 500
+    recipe("flux", train={"steps": 3, "optimizer": {"name": "adamw"}})
+    assert FAMILY_DEFAULTS["flux"]["train"]["optimizer"] == {"name": "prodigy"}
+    assert "steps" not in FAMILY_DEFAULTS["flux"]["train"]
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "rank", "min_rank", "steps"),
+    [
+        ("sdxl", "lora", 64, 64, 500),
+        ("sdxl", "vanilla_tlora", 64, 32, 500),
+        ("sdxl", "ortho_lora", 64, 64, 800),
+        ("sdxl", "tlora", 64, 32, 800),
+        ("flux", "lora", 32, 32, 400),
+        ("flux", "tlora", 32, 1, 500),
+    ],
+)
+def test_what_is_left_out_has_the_published_settings(
+    family: str, method: str, rank: int, min_rank: int, steps: int
+) -> None:
+    made = recipe(family, adapter={"method": method})
+    assert (made.adapter.rank, made.adapter.min_rank) == (rank, min_rank)
+    assert made.train.steps == steps
+
+
+@pytest.mark.parametrize(
+    ("family", "sections", "words"),
+    [
+        ("flux", {"sampling": {"negative_prompt": "blurry"}}, "takes no negative prompt"),
+        (
+            "sdxl",
+            {"adapter": {"init": "weights_last"}, "train": {"quantization": "nf4"}},
+            "decomposes the base weights",
+        ),
+        (
+            "sdxl",
+            {"base": "model.safetensors", "train": {"quantization": "int8"}},
+            "a single-file base can't be quantized",
+        ),
+        ("sdxl", {"train": {"device": "cpu", "precision": "fp16"}}, "needs a GPU"),
+        ("sdxl", {"train": {"device": "cpu", "quantization": "nf4"}}, "needs a GPU"),
+        ("sdxl", {"train": {"device": "cpu", "attention": "xformers"}}, "needs a GPU"),
+        (
+            "sdxl",
+            {"train": {"device": "cpu", "optimizer": {"name": "adamw8bit"}}},
+            "needs a GPU",
+        ),
+    ],
+)
+def test_what_can_not_work_is_told_before_anything_is_loaded(
+    family: str, sections: dict[str, Any], words: str
+) -> None:
+    assert words in complaint(family, **sections)
 
 
 def test_base_may_be_a_string() -> None:

@@ -410,14 +410,12 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
     [
         "",
         "adapter: {method: lora, rank: 3}",
-        "adapter: {schedule: {kind: step, points: [[0, 64], [800.5, 32]]}}",
+        "adapter: {schedule: {kind: step, points: [[0, 32], [800.5, 16]]}}",
         "train: {optimizer: {lr: 1e-7, betas: [0, 0.5]}, preview: {prompts: [a V*, 'x: y']}}",
-        "sampling: {negative_prompt: '1e-4'}",
-        "sampling: {negative_prompt: 'no'}",
-        "sampling: {negative_prompt: '1:30'}",
-        "sampling: {negative_prompt: ' #{*&!|>%@` é 犬 🐕 \\'}",
-        'sampling: {negative_prompt: "two\\nlines\\t"}',
-        "sampling: {negative_prompt: '" + "long " * 60 + "'}",
+        "train: {preview: {prompts: ['1e-4', 'no', '1:30']}}",
+        "train: {preview: {prompts: [' #{*&!|>%@` é 犬 🐕 \\']}}",
+        'train: {preview: {prompts: ["two\\nlines\\t"]}}',
+        "train: {preview: {prompts: ['" + "long " * 60 + "']}}",
     ],
 )
 @pytest.mark.parametrize("family", ["sdxl", "flux"])

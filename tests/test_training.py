@@ -145,7 +145,7 @@ def test_prior_preservation(tiny_sdxl: Path, tmp_path: Path) -> None:
     kept = run(tiny_sdxl, tmp_path / "b", concept=with_prior)
     assert plain.adapter and kept.adapter
     assert not same_tensors(plain.adapter, kept.adapter)
-    drawn = sorted((tmp_path / "b" / "run" / "class_pictures").glob("*.png"))
+    drawn = sorted((tmp_path / "b" / "run" / "class_pictures").glob("*/*.png"))
     assert len(drawn) == 2
     before = [path.read_bytes() for path in drawn]
     run(tiny_sdxl, tmp_path / "b", resume=True, concept=with_prior, train__steps=8)
@@ -246,11 +246,11 @@ def test_a_run_killed_while_saving_keeps_the_checkpoint_before(
     monkeypatch.undo()
     folder = tmp_path / "cut" / "run" / "checkpoints"
     assert [p.name for p in checkpoints(folder)] == ["checkpoint-000002"]
-    assert any(p.name.startswith(".tmp-") for p in folder.iterdir())
+    assert any(p.name.startswith(".tlora-unfinished-") for p in folder.iterdir())
     resumed = run(tiny_sdxl, tmp_path / "cut", resume=True)
     assert whole.adapter and resumed.adapter
     assert same_tensors(whole.adapter, resumed.adapter)
-    assert not any(p.name.startswith(".tmp-") for p in folder.iterdir())
+    assert not any(p.name.startswith(".tlora-unfinished-") for p in folder.iterdir())
 
 
 def test_a_damaged_checkpoint_is_passed_over(tiny_sdxl: Path, tmp_path: Path) -> None:
@@ -262,6 +262,142 @@ def test_a_damaged_checkpoint_is_passed_over(tiny_sdxl: Path, tmp_path: Path) ->
         resumed = run(tiny_sdxl, tmp_path / "hurt", resume=True, train__steps=8)
     assert whole.adapter and resumed.adapter
     assert same_tensors(whole.adapter, resumed.adapter)
+    # What is damaged neither counts as a checkpoint nor stands in the way of a new one.
+    names = sorted(path.name for path in hurt.parent.parent.iterdir())
+    assert names == ["checkpoint-000006", "checkpoint-000008", "damaged-checkpoint-000006"]
+    assert load_again(tmp_path / "hurt" / "run")
+
+
+def load_again(folder: Path) -> bool:
+    """Whether every checkpoint of a run can be read."""
+    for path in checkpoints(folder / "checkpoints"):
+        torch.load(path / "training_state.pt", weights_only=True)
+    return True
+
+
+def test_an_interruption_while_previews_are_drawn_still_saves(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {
+        "train__checkpoint": {"every": 100, "keep": 1},
+        "train__preview": {"every": 2, "prompts": ["a V*", "V* at night"]},
+    }
+    whole = run(tiny_sdxl, tmp_path / "whole", **settings)
+    real = loop.save_picture
+
+    def interrupts(*arguments: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "save_picture", interrupts)
+    stopped = run(tiny_sdxl, tmp_path / "stopped", **settings)
+    monkeypatch.undo()
+    folder = tmp_path / "stopped" / "run"
+    assert (stopped.adapter, stopped.step) == (None, 2)
+    assert [p.name for p in checkpoints(folder / "checkpoints")] == ["checkpoint-000002"]
+    assert list((folder / "previews").iterdir()) == []
+    resumed = run(tiny_sdxl, tmp_path / "stopped", resume=True, **settings)
+    assert whole.adapter and resumed.adapter
+    assert same_tensors(whole.adapter, resumed.adapter)
+    expected = sorted(p.relative_to(tmp_path / "whole") for p in pictures(tmp_path / "whole"))
+    got = sorted(p.relative_to(tmp_path / "stopped") for p in pictures(tmp_path / "stopped"))
+    assert got == expected
+    for path in expected:  # the previews of step 2 were drawn after all
+        a, b = (np.asarray(Image.open(tmp_path / name / path)) for name in ("whole", "stopped"))
+        assert np.array_equal(a, b)
+
+
+def pictures(folder: Path) -> list[Path]:
+    return list((folder / "run" / "previews").rglob("*.png"))
+
+
+def test_a_start_that_failed_leaves_the_folder_free(tiny_sdxl: Path, tmp_path: Path) -> None:
+    concept = {"images": str(tmp_path / "missing.png"), "class": "dog"}
+    for changes in ({"concept": concept}, {"adapter": {"rank": 1000, "min_rank": 2}}):
+        with pytest.raises(UserError):
+            run(tiny_sdxl, tmp_path, **changes)
+    outcome = run(tiny_sdxl, tmp_path)
+    assert outcome.adapter
+
+
+def test_an_adapter_without_checkpoints_is_not_trained_over(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    outcome = run(tiny_sdxl, tmp_path)
+    assert outcome.adapter
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="a finished adapter but no checkpoint"):
+        run(tiny_sdxl, tmp_path, resume=True)
+    after = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_files_of_others_in_the_folder_stay(tiny_sdxl: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "run" / ".tmp-mine"
+    mine.mkdir(parents=True)
+    (mine / "x").write_text("precious")
+    assert run(tiny_sdxl, tmp_path).adapter
+    assert (mine / "x").read_text() == "precious"
+
+
+def test_a_picture_that_changed_is_noticed_on_resume(tiny_sdxl: Path, tmp_path: Path) -> None:
+    run(tiny_sdxl, tmp_path, train__steps=4)
+    draw_picture(tmp_path / "photo.png", seed=5)
+    with pytest.raises(UserError, match="pictures or masks have changed"):
+        run(tiny_sdxl, tmp_path, resume=True, train__steps=8)
+    draw_picture(tmp_path / "photo.png")
+    assert run(tiny_sdxl, tmp_path, resume=True, train__steps=8).step == 8
+
+
+def test_two_runs_in_one_process_may_differ_in_precision(tiny_sdxl: Path, tmp_path: Path) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Accelerator(mixed_precision="bf16", cpu=True)  # somebody else's, of another kind
+    assert run(tiny_sdxl, tmp_path / "a").adapter
+    assert run(tiny_sdxl, tmp_path / "b", train__precision="bf16").adapter
+
+
+def test_out_of_memory_says_what_to_change(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "compute_loss", fails)
+    with pytest.raises(UserError) as caught:
+        run(tiny_sdxl, tmp_path)
+    assert "the GPU ran out of memory" in str(caught.value)
+    assert "gradient_checkpointing: true" in str(caught.value)
+
+
+def test_an_explicit_objective_reaches_the_sampler(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """Previews of a v-prediction run on an epsilon base are drawn as v; so are samples."""
+    settings: dict[str, Any] = {
+        "train__preview": {"every": 6, "prompts": ["a V*"]},
+        "train__optimizer": {"name": "adamw", "lr": 1e-6},
+    }
+    epsilon = run(tiny_sdxl, tmp_path / "epsilon", **settings)
+    run(tiny_sdxl, tmp_path / "v", train__objective="v_prediction", **settings)
+    assert epsilon.adapter
+    [a], [b] = pictures(tmp_path / "epsilon"), pictures(tmp_path / "v")
+    assert not np.array_equal(np.asarray(Image.open(a)), np.asarray(Image.open(b)))
+    out = tmp_path / "out"
+    adapter = tmp_path / "v" / "run" / "adapter.safetensors"
+    done = tlora("sample", "--adapter", adapter, "--prompt", "a V*", "--output", out)
+    assert done.returncode == 0, done.stderr
+    [picture] = list(out.iterdir())
+    assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(b)))
+
+
+def test_odd_folder_names(tiny_sdxl: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tiny_sdxl, tmp_path, train__steps=1)
+    for name in ("run #2", "2024", "a: b"):
+        done = tlora("train", "--config", recipe, "--output", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / name / "adapter.safetensors").exists()
 
 
 def start(recipe: Path) -> subprocess.Popen[str]:

@@ -16,82 +16,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from tlora_cli.adapters import METHODS, STARTS, Parametrization, StartSettings
 from tlora_cli.errors import UserError
 from tlora_cli.families import Family, denoiser_of, family_of
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
+from tlora_cli.gate import MaskGate
 from tlora_cli.kernels import masked_low_rank
 from tlora_cli.schedules import RankSchedule
-
-
-class MaskGate:
-    """Holds the mask of the denoiser's present call.
-
-    Args:
-        schedule: timestep -> mask.
-        timestep_scale: the denoiser's timestep times this lies on the 0..T scale.
-    """
-
-    def __init__(self, schedule: RankSchedule, timestep_scale: float) -> None:
-        self.schedule = schedule
-        self.timestep_scale = timestep_scale
-        self._timesteps: Tensor | None = None
-        self._masks: dict[tuple[int, torch.dtype], Tensor] = {}
-
-    def set_timestep(self, timestep: Tensor | float, device: torch.device) -> None:
-        """Take the timestep(s) of a call, on the denoiser's own scale."""
-        t = torch.as_tensor(timestep, device=device).detach().reshape(-1).double()
-        if self.timestep_scale != 1.0:
-            # The pipeline divided by the scale in fp32; undo its rounding, so that t = 300 does
-            # not come back as 300.000012 and fall on the other side of a step of the rank.
-            t = (t * self.timestep_scale * 1e4).round() / 1e4
-        self._timesteps, self._masks = t, {}
-
-    def mask(self, copies: int, dtype: torch.dtype) -> Tensor | None:
-        """Return the mask (B, copies * R) of the present call; None if nothing is ever masked."""
-        if self.schedule.always_full:
-            return None
-        if self._timesteps is None:
-            raise RuntimeError(
-                "a layer ran before the denoiser was called, so the timestep is not known"
-            )
-        key = (copies, dtype)
-        if key not in self._masks:
-            mask = self.schedule.mask(self._timesteps).repeat(1, copies)
-            self._masks[key] = mask.to(dtype)
-        return self._masks[key]
-
-    @property
-    def active_rank(self) -> Tensor:
-        """Active rank of each timestep of the present call, (B,)."""
-        assert self._timesteps is not None, "the denoiser was not called yet"
-        return self.schedule.active_rank(self._timesteps)
-
-    @contextmanager
-    def _holding(self, timesteps: Tensor | None, masks: dict[Any, Tensor]) -> Iterator[None]:
-        present = self._timesteps, self._masks
-        self._timesteps, self._masks = timesteps, masks
-        try:
-            yield
-        finally:
-            self._timesteps, self._masks = present
-
-    def checkpoint(self, function: Any, *inputs: Any) -> Any:
-        """Activation checkpointing that recomputes under the mask of the forward pass.
-
-        Plain checkpointing reads the gate when it recomputes, which is the same only if no other
-        call came in between.
-        """
-        timesteps, masks = self._timesteps, self._masks
-
-        def run(*arguments: Any) -> Any:
-            with self._holding(timesteps, masks):
-                return function(*arguments)
-
-        return checkpoint(run, *inputs, use_reentrant=False)
 
 
 class Adapter:
@@ -122,6 +55,10 @@ class Adapter:
         self.gate = MaskGate(schedule, family.timestep_scale)
         self._cache: dict[Any, tuple[Tensor, Tensor]] | None = None if trainable else {}
         modules = dict(denoiser.named_modules())
+        self._checkpointed = False
+        self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(False)
         self._hooks = [denoiser.register_forward_pre_hook(self._on_call, with_kwargs=True)]
         for name, layer in layers.items():
             add_update = functools.partial(self._on_layer, name, layer)
@@ -183,6 +120,7 @@ class Adapter:
         """Recompute activations in the backward pass, each call under its own mask."""
         model: Any = self.denoiser
         model.enable_gradient_checkpointing(self.gate.checkpoint)
+        self._checkpointed = True
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -196,8 +134,11 @@ class Adapter:
 
     def weights(self) -> AdapterWeights:
         """Return the adapter as a file holds it."""
+        layers = {}
         with torch.no_grad():
-            layers = {name: layer.factors() for name, layer in self.layers.items()}
+            for name, layer in self.layers.items():  # one layer at a time on the GPU
+                down, up = layer.factors()
+                layers[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
         copies = next(iter(self.layers.values())).copies
         return AdapterWeights(layers, copies, self.schedule, self.family.name, self.info)
 
@@ -215,7 +156,12 @@ class Adapter:
         """Take the adapter off; the denoiser is as before, bit for bit."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(True)
+        if self._checkpointed:
+            model: Any = self.denoiser
+            model.disable_gradient_checkpointing()
+        self._hooks, self._unfrozen, self._checkpointed = [], [], False
 
 
 def default_schedule(method: str, rank: int, min_rank: int | None) -> RankSchedule:
@@ -296,7 +242,6 @@ def attach(
         schedule = default_schedule(method, rank, min_rank)
     elif schedule.rank != rank:
         raise UserError(f"the schedule has rank {schedule.rank}, the adapter {rank}")
-    model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     start = StartSettings(rank, init, init_std)
     made = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from tlora_cli.errors import UserError
@@ -35,3 +38,17 @@ def choose_device(name: str, precision: str, quantization: str | None = None) ->
     if device.type == "cuda" and precision == "bf16" and not torch.cuda.is_bf16_supported():
         raise UserError("this GPU does not support bf16", where="precision", do="use fp16 or fp32")
     return device
+
+
+@contextmanager
+def memory_explained(advice: str) -> Iterator[None]:
+    """Turn a GPU that runs out of memory into a UserError with advice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError("the GPU ran out of memory", where=_memory(), do=advice) from error
+
+
+def _memory() -> str:
+    free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
+    return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 
 from tlora_cli.errors import UserError
 
-_TEMPORARY = ".tmp-"
+_TEMPORARY = ".tlora-unfinished-"
 """Prefix of unfinished files and folders; such names are never read."""
 
 
@@ -142,18 +142,26 @@ def require_space(folder: Path, needed: int, what: str) -> None:
 @contextmanager
 def locked(folder: Path) -> Iterator[IO[str]]:
     """Hold `folder` for this process; a second run in it is refused. Released by any exit."""
-    import fcntl
-
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _take(lock, folder):
             raise UserError(
                 "another tlora run is working in this folder",
                 where=str(folder),
                 do="wait for it to end, or choose another output.dir",
-            ) from error
+            )
         yield lock
+
+
+def _take(lock: IO[str], folder: Path) -> bool:
+    """Return whether the lock was free; it is ours then."""
+    import fcntl
+
+    with explained(folder):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

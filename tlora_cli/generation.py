@@ -11,19 +11,21 @@ from typing import Any
 import torch
 from PIL import Image
 
-from tlora_cli.devices import DTYPES, choose_device
+from tlora_cli.devices import DTYPES, choose_device, memory_explained
 from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.bases import Base, family_of_base, load_pipeline
+from tlora_cli.families.bases import Base, family_of_base
 from tlora_cli.files import explained, write_atomically
 from tlora_cli.formats import AdapterInfo, read_origin
 from tlora_cli.loading import load_adapter
+from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt
 from tlora_cli.recipe import FAMILY_DEFAULTS, SamplingConfig
 from tlora_cli.sampling import (
     Job,
     SamplingSettings,
     contact_sheet,
+    describe,
     draw,
     encode_texts,
     next_number,
@@ -42,6 +44,7 @@ class Request:
         prompts: with V* or {concept} for the concept.
         seed, count: pictures seed, seed + 1, ... of each prompt.
         scale: adapter strength.
+        quantization: of the base: `nf4`, `int8` or `none`.
         settings: values over those of the file, by name of `SamplingSettings`.
     """
 
@@ -56,6 +59,7 @@ class Request:
     base: str | None = None
     base_config: str | None = None
     precision: str | None = None
+    quantization: str | None = None
     device: str = "auto"
     batch_size: int = 1
     sheet: bool = False
@@ -68,6 +72,11 @@ def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
     Raises:
         UserError: for an adapter, base or prompt that doesn't fit.
     """
+    with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
+        return _generate(request, say)
+
+
+def _generate(request: Request, say: Callable[[str], None]) -> list[Path]:
     family_name, info = read_origin(request.adapter)
     base = _base(request, info)
     family = FAMILIES[family_name or family_of_base(base)]
@@ -76,41 +85,39 @@ def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
     precision = request.precision or info.precision
     if precision not in DTYPES:  # the file doesn't say
         precision = "bf16" if torch.cuda.is_available() else "fp32"
-    device = choose_device(request.device, precision, info.quantization)
+    quantization = info.quantization if request.quantization is None else request.quantization
+    quantization = None if quantization == "none" else quantization
+    device = choose_device(request.device, precision, quantization)
     dtype = DTYPES[precision]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
     family.sampler(settings.scheduler, {})  # an unknown name fails before anything is loaded
 
     say(f"loading {base.model}")
-    pipeline = load_pipeline(family, base, parts=("text",), dtype=dtype).to(device)
+    pipeline = load_text(family, base, device, dtype)
     texts = encode_texts(family, pipeline, prompts, settings.negative_prompt)
     del pipeline
-    pipeline = load_pipeline(
-        family, base, parts=("vae", "denoiser"), dtype=dtype, quantization=info.quantization
-    )
-    if not info.quantization:
-        getattr(pipeline, family.denoiser).to(device)
-    pipeline.vae.to(device)
+    pipeline = load_denoiser(family, base, device, dtype, quantization, info.objective or "auto")
+    _same_attention(getattr(pipeline, family.denoiser), info.attention, say)
     adapter = load_adapter(pipeline, request.adapter, min_rank=request.min_rank)
     adapter.scale = request.scale
 
     jobs = [Job(p, request.seed + n) for p in dict.fromkeys(prompts) for n in range(request.count)]
-    about = {
-        "adapter": request.adapter.name,
-        "scale": request.scale,
-        "base": base.model,
-        "base_revision": base.revision,
-        "precision": precision,
-        "method": info.method,
-        "rank": adapter.schedule.rank,
-        "min_rank": adapter.schedule.min_rank,
-    }
+    about = describe(
+        adapter,
+        base.model,
+        base.revision,
+        precision,
+        adapter_file=request.adapter.name,
+        batch_size=request.batch_size,
+        quantization=quantization,
+    )
     written, rows = [], defaultdict[str, list[Image.Image]](list)
     pictures = draw(family, pipeline, adapter, texts, jobs, settings, request.batch_size)
     for job, picture in pictures:
         written.append(save_picture(request.output, job, picture, settings, about))
-        rows[job.prompt].append(picture)
+        if request.sheet:
+            rows[job.prompt].append(picture)
         say(str(written[-1]))
     if request.sheet:
         path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
@@ -119,6 +126,14 @@ def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
         written.append(path)
         say(str(path))
     return written
+
+
+def _same_attention(denoiser: Any, kind: str | None, say: Callable[[str], None]) -> None:
+    """Compute attention as in training, so that a preview is met again; else by PyTorch's own."""
+    try:
+        choose_attention(denoiser, kind or "sdpa")
+    except UserError as error:
+        say(f"{error.what}; using sdpa")
 
 
 def _base(request: Request, info: AdapterInfo) -> Base:

@@ -53,8 +53,6 @@ def load_adapter(
         for name in linears
         if name in fitting
     }
-    if trainable:
-        denoiser.requires_grad_(False)
     return Adapter(denoiser, family, layers, schedule, weights.info, trainable)
 
 

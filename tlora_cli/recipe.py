@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tlora_cli.recipe_base import FamilyName, Precision, Problem, Section
+from tlora_cli.recipe_base import MASKED_METHODS, FamilyName, Precision, Problem, Section
 from tlora_cli.recipe_sections import (
     AdapterConfig,
     BaseModelConfig,
@@ -105,8 +105,11 @@ class Recipe(Section):
             return data
         if isinstance(data.get("base"), str):
             data = {**data, "base": {"model": data["base"]}}
-        family = data.get("family")
-        return _merge(FAMILY_DEFAULTS.get(family, {}), data) if isinstance(family, str) else data
+        family, adapter = data.get("family"), data.get("adapter")
+        if not isinstance(family, str):
+            return data
+        method = adapter.get("method") if isinstance(adapter, dict) else None
+        return _merge(published_settings(family, str(method or "tlora")), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
@@ -117,7 +120,35 @@ class Recipe(Section):
                 f"use one of {', '.join(allowed[self.family])}",
                 ("train.objective", "family"),
             )
+        quantized = self.train.quantization is not None
+        if quantized and self.adapter.init.startswith("weights"):
+            yield Problem(
+                f"{self.adapter.init} decomposes the base weights, which are quantized; "
+                "use a random start, or drop train.quantization",
+                ("adapter.init", "train.quantization"),
+            )
+        if quantized and self.base.model.endswith(SINGLE_FILES):
+            yield Problem(
+                "a single-file base can't be quantized while it is loaded; use a diffusers folder "
+                "or a Hub id as base, or drop it",
+                ("train.quantization", "base.model"),
+            )
+        if self.train.device == "cpu":
+            needs_gpu = {
+                "train.quantization": quantized,
+                "train.precision": self.train.precision == "fp16",
+                "train.optimizer.name": self.train.optimizer.name == "adamw8bit",
+                "train.attention": self.train.attention == "xformers",
+            }
+            for key, wanted in needs_gpu.items():
+                if wanted:
+                    yield Problem("needs a GPU, but train.device is cpu", (key, "train.device"))
         if self.family == "flux":
+            if self.sampling.negative_prompt:
+                yield Problem(
+                    "FLUX.1-dev takes no negative prompt: guidance is distilled into it",
+                    ("sampling.negative_prompt", "family"),
+                )
             if self.sampling.scheduler not in FLOW_SCHEDULERS:
                 yield Problem(
                     f"{self.sampling.scheduler} is not defined for flow matching; "
@@ -134,17 +165,39 @@ class Recipe(Section):
                     yield Problem(f"must be a multiple of 16 for flux, got {side}", (key, "family"))
 
 
+SINGLE_FILES = (".safetensors", ".ckpt")
+"""How the name of a base in one file ends."""
+
 FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
 """Of the sampling schedulers, those that solve rectified flow (FLUX)."""
 
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "sdxl": {"sampling": {"steps": 25, "guidance": 5.0}},
     "flux": {
-        "train": {"steps": 500, "optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
+        "adapter": {"rank": 32},
+        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
         "sampling": {"steps": 28, "guidance": 3.5},
     },
 }
-"""Published settings where they differ from the models' own defaults."""
+"""Published settings of a family where they differ from the models' own defaults."""
+
+PUBLISHED_STEPS = {
+    "sdxl": {"lora": 500, "vanilla_tlora": 500, "ortho_lora": 800, "tlora": 800},
+    "flux": {"lora": 400, "vanilla_tlora": 500, "ortho_lora": 400, "tlora": 500},
+}
+"""Optimizer steps by family and method (T-LoRA, section 5; on FLUX only LoRA's and T-LoRA's are
+published: the masked methods take the one, the others the other)."""
+
+
+def published_settings(family: str, method: str) -> dict[str, Any]:
+    """Return the published settings of a family and method, to lie under the user's own."""
+    settings = FAMILY_DEFAULTS.get(family, {})
+    steps = PUBLISHED_STEPS.get(family, {}).get(method)
+    if steps is not None:
+        settings = _merge({"train": {"steps": steps}}, settings)
+    if family == "flux" and method in MASKED_METHODS:
+        settings = _merge({"adapter": {"min_rank": 1}}, settings)
+    return settings
 
 
 def _merge(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,24 @@ def draw(
 # --- files ------------------------------------------------------------------------------------
 
 
+def describe(
+    adapter: Adapter | None, base: str, revision: str | None, precision: str, **more: Any
+) -> dict[str, Any]:
+    """Return what a picture's metadata says beside prompt, seed and settings."""
+    about: dict[str, Any] = {"base": base, "base_revision": revision, "precision": precision}
+    if adapter is not None:
+        about.update(
+            method=adapter.info.method,
+            rank=adapter.schedule.rank,
+            min_rank=adapter.schedule.min_rank,
+            schedule=adapter.schedule.kind,
+            scale=adapter.scale,
+            train_steps=adapter.info.train_steps,
+            quantization=adapter.info.quantization,
+        )
+    return {**about, **more}
+
+
 def save_picture(
     folder: Path, job: Job, picture: Image.Image, settings: SamplingSettings, about: dict[str, Any]
 ) -> Path:

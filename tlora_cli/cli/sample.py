@@ -42,6 +42,9 @@ def sample(
         str | None, typer.Option(help="Configuration folder of a single-file base.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
+    quantization: Annotated[
+        str | None, typer.Option(help="none, nf4 or int8; default: as it was trained.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
     contact_sheet: Annotated[
@@ -59,6 +62,7 @@ def sample(
         )
     for name, value, known in (
         ("--precision", precision, ("fp32", "bf16", "fp16")),
+        ("--quantization", quantization, ("none", "nf4", "int8")),
         ("--device", device, ("auto", "cpu", "cuda")),
     ):
         if value is not None and value not in known:
@@ -79,6 +83,7 @@ def sample(
         base=base,
         base_config=base_config,
         precision=precision,
+        quantization=quantization,
         device=device,
         batch_size=batch_size,
         sheet=contact_sheet,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +42,7 @@ def train(
             )
     overrides = list(set_ or [])
     if output is not None:
-        overrides.append(f"output.dir={output}")
+        overrides.append(f"output.dir={json.dumps(str(output))}")
     recipe = load_recipe(config, overrides)
 
     hush_libraries()
@@ -48,7 +50,7 @@ def train(
 
     outcome = run(recipe, resume=resume)
     if outcome.adapter is None:
-        folder = recipe.output.dir
+        folder = shlex.quote(recipe.output.dir)
         typer.echo(
             f"stopped after step {outcome.step} and saved; continue with:\n"
             f"  tlora train --resume --output {folder}",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tlora_cli.errors import UserError
-from tlora_cli.families.base import Conditioning, Family, LatentDistribution, take_rows
+from tlora_cli.families.base import Conditioning, Family, LatentDistribution
 from tlora_cli.families.flux import Flux
 from tlora_cli.families.sdxl import SDXL
 
-__all__ = ["FAMILIES", "Conditioning", "Family", "LatentDistribution", "family_of", "take_rows"]
+__all__ = ["FAMILIES", "Conditioning", "Family", "LatentDistribution", "family_of"]
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (SDXL(), Flux())}
 """Name -> family."""

@@ -20,11 +20,6 @@ Conditioning = dict[str, Tensor]
 """What the denoiser is told beside the noisy latent; row b of each tensor belongs to sample b."""
 
 
-def take_rows(conditioning: Conditioning, rows: Sequence[int] | slice) -> Conditioning:
-    """Return the conditioning of some samples."""
-    return {name: tensor[rows] for name, tensor in conditioning.items()}
-
-
 @dataclass(frozen=True)
 class LatentDistribution:
     """A picture's posterior under the VAE, in the denoiser's scale; mean and std are (C, h, w)."""
@@ -93,9 +88,12 @@ class Family(ABC):
         """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
         shift = vae.config.shift_factor or 0.0
         unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
-        pixels = vae.decode(unscaled, return_dict=False)[0].float()
-        levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
-        return [Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()) for picture in levels]
+        pictures = []
+        for latent in unscaled:  # one by one: in fp32 at 1024 px the VAE is what needs most memory
+            pixels = vae.decode(latent.unsqueeze(0), return_dict=False)[0][0].float()
+            levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
+            pictures.append(Image.fromarray(levels.permute(1, 2, 0).cpu().numpy()))
+        return pictures
 
     # --- training -----------------------------------------------------------------------------
 
@@ -130,6 +128,11 @@ class Family(ABC):
         generators: list[torch.Generator],
     ) -> Tensor:
         """Run the stock pipeline and return latents (B, C, h, w) in the denoiser's scale."""
+
+    def set_objective(self, scheduler: Any, name: str) -> None:
+        """Let a scheduler know what a model trained with an explicit objective predicts."""
+        if name in ("epsilon", "v_prediction"):
+            scheduler.register_to_config(prediction_type=name)
 
     def sampler(self, name: str, config: dict[str, Any]) -> Any:
         """Return the scheduler called `name`, with the base model's noise schedule."""

@@ -95,19 +95,19 @@ def load_pipeline(
     names = {"text": family.text_parts, "vae": ("vae",), "denoiser": (family.denoiser,)}
     absent = {name: None for part in PARTS if part not in parts for name in names[part]}
     quantized = _quantization(quantization, dtype) if "denoiser" in parts else None
+    if base.is_file and quantized is not None:
+        # diffusers 0.42 takes a single file for one that is quantized already.
+        raise UserError(
+            "a single-file base can't be quantized while it is loaded",
+            where="quantization",
+            do="use a diffusers folder or a Hub id as the base, or drop quantization",
+        )
     if not base.is_file:
         _check_family(family, _read_index(base), base)
     try:
         with _no_load_bars(base.path is not None):
             if base.is_file:
-                return load_single_file(
-                    family,
-                    base.model,
-                    base.config,
-                    absent=absent,
-                    dtype=dtype,
-                    quantization_config=quantized,
-                )
+                return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
             options: dict[str, Any] = dict(absent)
             if quantized is not None:
                 mapping = {family.denoiser: quantized}
@@ -119,6 +119,8 @@ def load_pipeline(
                 dtype={"default": dtype, "vae": torch.float32},
                 **options,
             )
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise
         raise _explain(error, base) from error
 

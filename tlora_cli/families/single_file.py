@@ -24,7 +24,6 @@ def load_single_file(
     *,
     absent: dict[str, None],
     dtype: torch.dtype,
-    quantization_config: Any,
 ) -> Any:
     """Return the stock pipeline of a single file.
 
@@ -34,7 +33,6 @@ def load_single_file(
         config: the diffusers folder that goes with it.
         absent: pipeline components to leave out.
         dtype: of everything but the VAE, which is fp32.
-        quantization_config: for the denoiser, or None.
 
     Raises:
         UserError: if the file or the folder is missing.
@@ -62,8 +60,6 @@ def load_single_file(
     parts: dict[str, Any] = dict(absent)
     if family.denoiser not in absent:
         options = {**local, "subfolder": family.denoiser, "dtype": dtype}
-        if quantization_config is not None:
-            options["quantization_config"] = quantization_config
         loader: Any = family.denoiser_class
         parts[family.denoiser] = loader.from_single_file(str(file), **options)
     if not family.single_file_is_whole:

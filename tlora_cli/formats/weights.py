@@ -48,6 +48,8 @@ class AdapterInfo:
     train_steps: int | None = None
     precision: str | None = None
     quantization: str | None = None
+    objective: str | None = None
+    attention: str | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
     """Settings of the recipe's `sampling` section, with width and height filled in."""
     recipe: dict[str, Any] = field(default_factory=dict)

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import math
 import resource
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import Tensor
 
-from tlora_cli.devices import choose_device
+from tlora_cli.devices import choose_device, memory_explained
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, locked, remove_leftovers, require_space
 from tlora_cli.objectives import TimestepSampler
 from tlora_cli.recipe import Recipe
-from tlora_cli.sampling import Job, draw, save_picture
-from tlora_cli.training.optimizers import STATE_COPIES, lr_factor, make_optimizer
+from tlora_cli.sampling import Job, describe, draw, save_picture
+from tlora_cli.training.interruption import Interruption
+from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
 from tlora_cli.training.progress import Display, Metrics, StepRecord
-from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.run_folder import RunFolder, checkpoints
 from tlora_cli.training.setup import (
     Prepared,
     prepare,
@@ -36,7 +34,6 @@ from tlora_cli.training.setup import (
 from tlora_cli.training.state import (
     TrainingState,
     bytes_needed,
-    checkpoints,
     load_latest,
     save_checkpoint,
 )
@@ -47,6 +44,10 @@ FILE_DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+OUT_OF_MEMORY = (
+    "set train.gradient_checkpointing: true, then train.quantization: nf4 or a smaller "
+    "train.resolution; close other programs on the GPU"
+)
 GPU_READ_EVERY = 10
 """Steps between looks at the loss on a GPU, so that the host does not wait at every step."""
 
@@ -58,33 +59,6 @@ class Outcome:
     adapter: Path | None
     """The adapter file, or None if the run was interrupted."""
     step: int
-
-
-class _Interruption:
-    """First Ctrl-C (or SIGTERM): stop after this step. Second: stop now."""
-
-    def __init__(self, console: Console) -> None:
-        self.asked = False
-        self._console = console
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        self._console.print(
-            "\nstopping after this step and saving; press Ctrl-C again to stop at once",
-            highlight=False,
-        )
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Take the signals over for the block."""
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def train(recipe: Recipe, resume: bool = False, console: Console | None = None) -> Outcome:
@@ -101,12 +75,11 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
     """
     console = console or Console(stderr=True)
     run = RunFolder(Path(recipe.output.dir).expanduser())
-    if run.holds_run() and not resume:
-        run.claim(recipe, resume)  # raises before anything is touched
-    with locked(run.path):
-        for folder in (run.path, run.checkpoints):
+    run.check(recipe, resume)  # before anything is touched, even the lock
+    with locked(run.path), memory_explained(OUT_OF_MEMORY):
+        for folder in (run.path, run.checkpoints, run.previews):
             remove_leftovers(folder)
-        run.claim(recipe, resume)
+        run.check(recipe, resume)
         if run.adapter.exists() and _finished(run, recipe):
             console.print(f"this run is already complete: {run.adapter}", highlight=False)
             return Outcome(run.adapter, recipe.train.steps)
@@ -125,6 +98,8 @@ class _Run:
         self.recipe, self.run, self.console = recipe, run, console
         train = recipe.train
         on_cpu = choose_device(train.device, train.precision).type == "cpu"
+        check_optimizer(train.optimizer, on_cpu)
+        AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process
         self.accelerator = Accelerator(
             gradient_accumulation_steps=train.accumulation,
             mixed_precision="fp16" if train.precision == "fp16" else "no",
@@ -138,13 +113,16 @@ class _Run:
         self.ready: Prepared = prepare(recipe, run, self._say)
         optimizer = make_optimizer(train.optimizer, self.ready.adapter.parameters())
         self.optimizer = self.accelerator.prepare(optimizer)
-        self.state = TrainingState(self.ready.adapter, self.optimizer, self.accelerator.scaler)
+        self.state = TrainingState(
+            self.ready.adapter, self.optimizer, self.accelerator.scaler, self.ready.inputs
+        )
         config = dict(self.ready.pipeline.scheduler.config)
         self.objective = self.ready.family.objective(config, train.objective)
         self.timesteps = TimestepSampler(**train.timesteps.model_dump())
         self.dtype = FILE_DTYPES[recipe.output.dtype]
         self.checkpoint_bytes = bytes_needed(self.ready.adapter, STATE_COPIES[train.optimizer.name])
         self.unread: list[tuple[StepRecord, Tensor]] = []
+        self.interruption = Interruption()
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -155,6 +133,7 @@ class _Run:
         if load_latest(self.run.checkpoints, self.state):
             self._say(f"resuming after step {self.state.step} of {steps}")
         self._require_space()
+        self.run.record(self.recipe)  # only now: a start that failed leaves the folder free
         if self.state.step < steps and not self._train_to(steps):
             return Outcome(None, self.state.step)
         self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)
@@ -174,12 +153,17 @@ class _Run:
         """Run the loop; return whether it came to the end."""
         tensorboard = self.run.tensorboard if self.recipe.output.tensorboard else None
         metrics = Metrics(self.run.metrics, tensorboard, self.state.step)
-        interruption = _Interruption(self.console)
+        asked = self.interruption
         try:
-            with Display(self.console, steps, self.state.step) as display, interruption.watching():
-                while self.state.step < steps and not interruption.asked:
+            with Display(self.console, steps, self.state.step) as display, asked.watching():
+                if self._preview_due():  # a kill may have come between the save and the preview
+                    self._preview(display)
+                while self.state.step < steps and not asked.asked:
                     self._step()
-                    self._after_step(metrics, display, stopping=interruption.asked)
+                    self._after_step(metrics, display)
+                if asked.asked:
+                    self._read_losses(metrics, display)
+                    self._save()
         finally:
             metrics.close()
         return self.state.step >= steps
@@ -238,12 +222,11 @@ class _Run:
             memory_gb=round(_memory_gb(self.ready.device), 3),
         )
 
-    def _after_step(self, metrics: Metrics, display: Display, stopping: bool) -> None:
+    def _after_step(self, metrics: Metrics, display: Display) -> None:
         """Read losses, save, draw previews, as the step asks for."""
         train, step = self.recipe.train, self.state.step
-        last = step == train.steps
-        saving = last or stopping or step % train.checkpoint.every == 0
-        previewing = train.preview and (last or step % train.preview.every == 0)
+        saving = step == train.steps or step % train.checkpoint.every == 0
+        previewing = self._preview_due()
         on_cpu = self.ready.device.type == "cpu"
         if on_cpu or saving or previewing or len(self.unread) >= GPU_READ_EVERY:
             self._read_losses(metrics, display)
@@ -251,8 +234,18 @@ class _Run:
             with display.paused("saving"):
                 self._save()
         if previewing:
-            with display.paused("drawing previews"):
-                self._preview(display)
+            self._preview(display)
+
+    def _preview_due(self) -> bool:
+        """Whether previews of the present step belong to the run and are not there yet."""
+        preview, step = self.recipe.train.preview, self.state.step
+        if preview is None or step == 0 or self.interruption.asked:
+            return False
+        due = step == self.recipe.train.steps or step % preview.every == 0
+        return due and not self._preview_folder().exists()
+
+    def _preview_folder(self) -> Path:
+        return self.run.previews / f"step-{self.state.step:06d}"
 
     def _read_losses(self, metrics: Metrics, display: Display) -> None:
         for record, loss in self.unread:
@@ -283,24 +276,40 @@ class _Run:
         )
 
     def _preview(self, display: Display) -> None:
+        """Draw the previews of the present step; none are kept if the run is asked to stop."""
         preview, ready = self.recipe.train.preview, self.ready
         assert preview is not None and ready.texts is not None
-        folder = self.run.previews / f"step-{self.state.step:06d}"
-        if folder.exists():  # drawn before the run was resumed; the same pictures
-            return
         jobs = [
             Job(prompt, preview.seed + number)
             for prompt in preview_prompts(self.recipe)
             for number in range(preview.count)
         ]
-        settings = sampling_settings(self.recipe)
-        about = {"step": self.state.step, "base": self.recipe.base.model}
-        with folder_atomically(folder) as unfinished:
-            for job, picture in draw(
-                ready.family, ready.pipeline, ready.adapter, ready.texts, jobs, settings
+        settings, base = sampling_settings(self.recipe), self.recipe.base
+        about = describe(
+            ready.adapter,
+            base.model,
+            base.revision,
+            self.recipe.train.precision,
+            train_steps=self.state.step,
+            batch_size=1,
+        )
+        pictures = draw(ready.family, ready.pipeline, ready.adapter, ready.texts, jobs, settings)
+        try:
+            with (
+                display.paused("drawing previews"),
+                folder_atomically(self._preview_folder()) as unfinished,
             ):
-                save_picture(unfinished, job, picture, settings, about)
-        display.say(f"previews of step {self.state.step}: {folder}")
+                for job, picture in pictures:
+                    save_picture(unfinished, job, picture, settings, about)
+                    if self.interruption.asked:
+                        raise _PreviewLeft
+        except _PreviewLeft:
+            return
+        display.say(f"previews of step {self.state.step}: {self._preview_folder()}")
+
+
+class _PreviewLeft(Exception):
+    """The run was asked to stop while previews were drawn."""
 
 
 def _memory_gb(device: torch.device) -> float:

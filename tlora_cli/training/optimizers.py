@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 from collections.abc import Iterable
@@ -21,11 +22,7 @@ STATE_COPIES = {"adamw": 2.0, "adamw8bit": 0.55, "prodigy": 4.0}
 def make_optimizer(
     config: OptimizerConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe.
-
-    Raises:
-        UserError: if it needs a package or a device that is not there.
-    """
+    """Return the optimizer of a recipe; `check_optimizer` says if it can be had."""
     trained = list(parameters)
     on_gpu = trained[0].is_cuda
     common: dict[str, Any] = {
@@ -45,22 +42,28 @@ def make_optimizer(
                 trained, **common, decouple=True, use_bias_correction=True, safeguard_warmup=True
             )
         return prodigy
-    if not on_gpu:
+    from bitsandbytes import optim
+
+    eight_bit: torch.optim.Optimizer = optim.AdamW8bit(trained, **common)
+    return eight_bit
+
+
+def check_optimizer(config: OptimizerConfig, on_cpu: bool) -> None:
+    """Raise a UserError if the optimizer needs a package or a device that is not there."""
+    if config.name != "adamw8bit":
+        return
+    if on_cpu:
         raise UserError(
             "adamw8bit needs a CUDA GPU",
             where="train.optimizer.name",
             do="use adamw, or run on a GPU",
         )
-    try:
-        from bitsandbytes import optim
-    except ImportError as error:
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             "adamw8bit needs bitsandbytes",
             where="train.optimizer.name",
             do="pip install 'tlora[cuda]'",
-        ) from error
-    eight_bit: torch.optim.Optimizer = optim.AdamW8bit(trained, **common)
-    return eight_bit
+        )
 
 
 def lr_factor(config: LRScheduleConfig, step: int, steps: int) -> float:

@@ -48,12 +48,13 @@ class Metrics:
     def __init__(self, path: Path, tensorboard: Path | None, step: int) -> None:
         _truncate(path, step)
         self._path = path
-        self._file = path.open("a", encoding="utf-8")
         self._writer: Any = None
-        if tensorboard is not None:
-            from torch.utils.tensorboard import SummaryWriter
+        with explained(path):
+            self._file = path.open("a", encoding="utf-8")
+            if tensorboard is not None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
+                self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
 
     def write(self, record: StepRecord) -> None:
         """Write one step."""
@@ -67,9 +68,10 @@ class Metrics:
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        with explained(self._path):
+            self._file.close()
+            if self._writer is not None:
+                self._writer.close()
 
 
 def _truncate(path: Path, step: int) -> None:

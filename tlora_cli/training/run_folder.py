@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ FREE_TO_CHANGE = (
     "output",
 )
 """Keys that a resumed run may change, because the steps already done don't depend on them."""
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the finished checkpoints in `folder`, oldest first."""
+    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,11 @@ class RunFolder:
         own = (self.recipe, self.metrics, self.adapter, self.checkpoints, self.previews)
         return any(path.exists() for path in own)
 
-    def claim(self, recipe: Recipe, resume: bool) -> None:
-        """Check that the folder may be used, and write the recipe that takes effect.
+    def check(self, recipe: Recipe, resume: bool) -> None:
+        """Check that the folder may be used for the recipe; nothing is written.
 
         Raises:
-            UserError: if it holds another run, or a run whose recipe differs.
+            UserError: if it holds another run, a run whose recipe differs, or only a run's result.
         """
         if self.holds_run():
             if not resume:
@@ -84,6 +91,15 @@ class RunFolder:
                 )
             if self.recipe.exists():
                 self._check_same(load_recipe(self.recipe), recipe)
+            if self.adapter.exists() and not checkpoints(self.checkpoints):
+                raise UserError(
+                    "the folder holds a finished adapter but no checkpoint to resume from",
+                    where=str(self.path),
+                    do="choose another output.dir",
+                )
+
+    def record(self, recipe: Recipe) -> None:
+        """Write the recipe that takes effect."""
         write_text(self.recipe, dump_recipe(recipe))
 
     def _check_same(self, before: Recipe, now: Recipe) -> None:

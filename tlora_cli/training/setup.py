@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +13,11 @@ import torch
 from tlora_cli.attachment import Adapter, attach, default_schedule
 from tlora_cli.data import TrainingImage, find_images, latent_mask, load_training_images
 from tlora_cli.devices import DTYPES, choose_device
-from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES, Conditioning, Family
-from tlora_cli.families.bases import Base, load_pipeline
+from tlora_cli.families.bases import Base
+from tlora_cli.files import remove_leftovers
 from tlora_cli.formats import AdapterInfo
+from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt, training_prompt
 from tlora_cli.recipe import Recipe
 from tlora_cli.sampling import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
@@ -37,6 +40,8 @@ class Prepared:
     prior: list[Example]
     texts: Texts | None
     """Embeddings of the preview prompts."""
+    inputs: str
+    """Digest of the pictures and masks, to tell if they changed between sittings."""
     device: torch.device
     dtype: torch.dtype
 
@@ -65,6 +70,8 @@ def adapter_info(recipe: Recipe) -> AdapterInfo:
         placeholder=recipe.concept.placeholder,
         class_name=recipe.concept.class_name,
         precision=recipe.train.precision,
+        objective=recipe.train.objective,
+        attention=recipe.train.attention,
         quantization=recipe.train.quantization,
         sampling=vars(sampling_settings(recipe)),
         recipe=recipe.model_dump(mode="json", by_alias=True),
@@ -82,9 +89,10 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
     device = choose_device(train.device, train.precision, train.quantization)
     dtype = DTYPES[train.precision]
     images = load_training_images(recipe.concept.images, recipe.concept.masks, train.resolution)
-    parts_from = _loader(recipe, family, dtype, say)
 
-    pipeline = parts_from("text").to(device)
+    base = base_of(recipe)
+    say(f"loading text encoders of {base.model}")
+    pipeline = load_text(family, base, device, dtype)
     words = recipe.concept.placeholder, recipe.concept.class_name
     text = family.encode_prompts(pipeline, [training_prompt(recipe.concept.prompt, *words)])
     texts = class_text = None
@@ -97,11 +105,9 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         class_text = encode_texts(family, pipeline, [class_prompt], "")
     del pipeline
 
-    pipeline = parts_from("vae", "denoiser")
-    if not train.quantization:  # bitsandbytes has placed a quantized denoiser already
-        getattr(pipeline, family.denoiser).to(device)
-    pipeline.vae.to(device)
-    _configure_attention(getattr(pipeline, family.denoiser), family, train.attention)
+    say(f"loading denoiser and VAE of {base.model}")
+    pipeline = load_denoiser(family, base, device, dtype, train.quantization, train.objective)
+    choose_attention(getattr(pipeline, family.denoiser), train.attention)
     examples = _encode(family, pipeline.vae, images, text, device)
     prior: list[Example] = []
     if recipe.concept.prior and class_text:
@@ -125,27 +131,16 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         adapter.enable_gradient_checkpointing()
     if device.type == "cuda":
         torch.cuda.empty_cache()  # once, before the loop: return the encoders' memory
-    return Prepared(family, pipeline, adapter, examples, prior, texts, device, dtype)
+        torch.cuda.reset_peak_memory_stats()
+    return Prepared(
+        family, pipeline, adapter, examples, prior, texts, _digest(images), device, dtype
+    )
 
 
 def preview_prompts(recipe: Recipe) -> list[str]:
     """Return the preview prompts with the concept filled in."""
     assert recipe.train.preview is not None
     return [sampling_prompt(p, concept_of(recipe)) for p in recipe.train.preview.prompts]
-
-
-def _loader(recipe: Recipe, family: Family, dtype: torch.dtype, say: Say) -> Callable[..., Any]:
-    def load(*parts: str) -> Any:
-        say(f"loading {' and '.join(parts)} of {recipe.base.model}")
-        return load_pipeline(
-            family,
-            base_of(recipe),
-            parts=parts,
-            dtype=dtype,
-            quantization=recipe.train.quantization,
-        )
-
-    return load
 
 
 def _schedule(recipe: Recipe) -> RankSchedule | None:
@@ -160,19 +155,6 @@ def _schedule(recipe: Recipe) -> RankSchedule | None:
         points=config.schedule.points,
         seed=recipe.train.seed,
     )
-
-
-def _configure_attention(denoiser: Any, family: Family, kind: str) -> None:
-    if kind == "sdpa":  # PyTorch's own, the default of diffusers
-        return
-    try:
-        denoiser.enable_xformers_memory_efficient_attention()
-    except (ImportError, ModuleNotFoundError, ValueError) as error:
-        raise UserError(
-            f"xformers attention can't be used: {error}",
-            where="train.attention",
-            do="pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
-        ) from error
 
 
 def _encode(
@@ -201,15 +183,28 @@ def _class_pictures(
     prior = recipe.concept.prior
     assert prior is not None
     given = find_images(prior.images, "concept.prior.images") if prior.images else []
-    drawn = sorted(run.class_pictures.glob("*.png"))
     missing = max(0, prior.count - len(given))
     [prompt] = text.prompts
-    jobs = [Job(prompt, seed) for seed in range(len(drawn), missing)]
     settings = sampling_settings(recipe)
+    # The folder is named by all that the pictures depend on, so none of another prompt is taken.
+    origin = json.dumps([prompt, recipe.base.model_dump(), vars(settings)], sort_keys=True)
+    folder = run.class_pictures / hashlib.sha256(origin.encode()).hexdigest()[:12]
+    remove_leftovers(folder)
+    drawn = len(list(folder.glob("*.png")))
+    jobs = [Job(prompt, seed) for seed in range(drawn, missing)]
     if jobs:
         say(f"drawing {len(jobs)} class pictures")
     for job, picture in draw(family, pipeline, None, text, jobs, settings):
-        save_picture(run.class_pictures, job, picture, settings, {"purpose": "prior preservation"})
-    chosen = given + sorted(run.class_pictures.glob("*.png"))
+        save_picture(folder, job, picture, settings, {"purpose": "prior preservation"})
+    chosen = given + sorted(folder.glob("*.png"))
     paths = [str(path) for path in chosen[: prior.count]]
     return load_training_images(paths, None, recipe.train.resolution)
+
+
+def _digest(images: list[TrainingImage]) -> str:
+    """Return a digest of what the pictures and masks hold after cropping."""
+    digest = hashlib.sha256()
+    for image in images:
+        for tensor in (image.pixels, image.mask):
+            digest.update(b"none" if tensor is None else tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -7,7 +7,6 @@ scaler and the step. Random numbers are functions of (seed, step), so they need 
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from tlora_cli.attachment import Adapter
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, remove_folder, remove_leftovers, require_space
+from tlora_cli.training.run_folder import checkpoints
 
 STATE_FILE = "training_state.pt"
 ADAPTER_FILE = "adapter.safetensors"
@@ -32,6 +32,8 @@ class TrainingState:
     optimizer: Any
     scaler: Any = None
     """Gradient scaler of fp16 runs, else None."""
+    inputs: str = ""
+    """Digest of the training pictures and masks."""
     step: int = 0
     """Finished optimizer steps."""
     seconds: float = 0.0
@@ -44,6 +46,7 @@ class TrainingState:
             "adapter": self.adapter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
+            "inputs": self.inputs,
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -53,9 +56,16 @@ class TrainingState:
 
         Raises:
             ValueError: if it belongs to another version or adapter.
+            UserError: if the pictures have changed since.
         """
         if saved.get("version") != STATE_VERSION:
             raise ValueError(f"state version {saved.get('version')!r} is not {STATE_VERSION}")
+        if saved["inputs"] != self.inputs:
+            raise UserError(
+                "the training pictures or masks have changed since the run was started",
+                where="concept.images",
+                do="put the old files back to resume, or choose another output.dir",
+            )
         self.adapter.load_state_dict(saved["adapter"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler and saved["scaler"]:
@@ -63,17 +73,15 @@ class TrainingState:
         self.step, self.seconds = saved["step"], saved["seconds"]
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    """Return the finished checkpoints in `folder`, oldest first."""
-    found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
-
-
 def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
     """Return about how large a checkpoint is: adapter file, state and optimizer, in bytes."""
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
-    pairs = sum(down.numel() + up.numel() for down, up in adapter.weights().layers.values())
+    modules = dict(adapter.denoiser.named_modules())
+    pairs = sum(
+        layer.copies * layer.rank * (modules[name].in_features + modules[name].out_features)
+        for name, layer in adapter.layers.items()
+    )
     return int(4 * (whole + pairs + optimizer_copies * trained)) + 1_000_000
 
 
@@ -101,23 +109,29 @@ def save_checkpoint(
 def load_latest(folder: Path, state: TrainingState) -> Path | None:
     """Load the last checkpoint that is whole into `state`; None if there is none.
 
-    A damaged checkpoint (a failing disk, a meddling hand) is passed over with a warning.
+    A damaged checkpoint (a failing disk, a meddling hand) is passed over with a warning and set
+    aside under another name, so that it neither counts nor stands in the way of a new one.
 
     Raises:
         UserError: if there are checkpoints but none can be loaded.
     """
     remove_leftovers(folder)
-    found = checkpoints(folder)
+    found, damaged = checkpoints(folder), []
     for path in reversed(found):
         try:
             saved = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
             state.load_dict(saved)
+        except UserError:
+            raise
         except Exception as error:  # any kind of damage: the one before may be whole
             warnings.warn(
                 f"{path.name} can't be loaded ({type(error).__name__}); trying the one before",
                 stacklevel=2,
             )
+            damaged.append(path)
             continue
+        for wreck in damaged:
+            wreck.replace(_free_name(wreck.with_name(f"damaged-{wreck.name}")))
         return path
     if found:
         raise UserError(
@@ -126,3 +140,11 @@ def load_latest(folder: Path, state: TrainingState) -> Path | None:
             do="start again with another output.dir; their adapter.safetensors may still be good",
         )
     return None
+
+
+def _free_name(path: Path) -> Path:
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
