@@ -12,6 +12,7 @@ more inputs than outputs, takes rows that depend on how LAPACK completes U; here
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import torch
@@ -19,15 +20,10 @@ from scipy.linalg import eigvalsh_tridiagonal
 from torch import Tensor, nn
 
 from tlora_cli.errors import UserError
+from tlora_cli.recipe_base import InitName
 
-STARTS = (
-    "random_principal",
-    "random_middle",
-    "random_last",
-    "weights_principal",
-    "weights_middle",
-    "weights_last",
-)
+STARTS: tuple[str, ...] = get_args(InitName)
+"""{random, weights}_{principal, middle, last}."""
 
 Triplets = tuple[Tensor, Tensor, Tensor]
 """A0 (r, in) with orthonormal rows, S0 (r,) descending, B0 (out, r) with orthonormal columns."""
