@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """A mistake the user can mend. The command line prints it and exits with status 2.
@@ -26,3 +29,11 @@ class UserError(Exception):
         if self.do:
             lines.append(f"  fix:   {self.do}")
         return "\n".join(lines)
+
+
+def known_names(given: str, known: Iterable[str]) -> str:
+    """Return the remedy for an unknown name: the one that may be meant, and all known ones."""
+    names = list(known)
+    close = get_close_matches(given.lower(), names, n=1, cutoff=0.5)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{meant}known: {', '.join(names)}"

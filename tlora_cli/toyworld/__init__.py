@@ -1,0 +1,1 @@
+"""The built-in world: its pictures, captions, models, and a judge that reads."""

@@ -1,0 +1,108 @@
+"""Ten concepts to learn: each has a class, a color, and private attributes no caption names.
+
+Pictures of a concept differ in background, position, accessory and pose. The first one is *the*
+training picture: its background, position and pose are what a trained model should forget.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tlora_cli.errors import UserError, known_names
+from tlora_cli.toyworld.factors import FACTORS, PRIVATE, Pose, Scene, is_held_out
+
+PICTURES = 4
+"""Pictures of each concept."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing to learn.
+
+    Attributes:
+        name: what users call it.
+        class_name, color: named by captions.
+        marking, feature: private.
+    """
+
+    name: str
+    class_name: str
+    color: str
+    marking: str
+    feature: str
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What is the same on all pictures: attribute -> value."""
+        return {
+            "class": self.class_name,
+            "color": self.color,
+            "marking": self.marking,
+            "feature": self.feature,
+        }
+
+    def scenes(self) -> list[Scene]:
+        """Return the concept's pictures as scenes; they share no background and no accessory.
+
+        The combinations are seen ones, so that no factor is strange to the models.
+        """
+        rng = random.Random(f"concept {self.name}")
+        backgrounds = [
+            place
+            for place in FACTORS["background"]
+            if not is_held_out({**self.values, "background": place})
+        ]
+        rng.shuffle(backgrounds)
+        positions = rng.sample(FACTORS["position"], 3)
+        accessories = ["none", *rng.sample(FACTORS["accessory"][1:], PICTURES - 1)]
+        return [
+            Scene(
+                {
+                    **self.values,
+                    "background": backgrounds[number],
+                    "position": positions[number % len(positions)],
+                    "accessory": accessories[number],
+                },
+                Pose.draw(rng),
+                rng.getrandbits(32),
+            )
+            for number in range(PICTURES)
+        ]
+
+
+_TABLE = (
+    ("pip", "star", "orange", "dark stripes", "boots"),
+    ("momo", "cat", "purple", "light dots", "wings"),
+    ("finn", "fish", "green", "light stripes", "antennae"),
+    ("kiwi", "bird", "pink", "dark sash", "boots"),
+    ("toto", "mushroom", "blue", "light sash", "wings"),
+    ("casa", "house", "yellow", "dark dots", "antennae"),
+    ("otto", "car", "green", "light dots", "antennae"),
+    ("boo", "ghost", "red", "light stripes", "wings"),
+    ("luna", "cat", "blue", "dark sash", "antennae"),
+    ("nova", "star", "white", "dark dots", "wings"),
+)
+CONCEPTS: dict[str, Concept] = {row[0]: Concept(*row) for row in _TABLE}
+"""Name -> concept."""
+
+
+def find_concept(name: str) -> Concept:
+    """Return a concept by name.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in CONCEPTS:
+        raise UserError(
+            f"the built-in world has no concept {name!r}",
+            where="concept",
+            do=known_names(name, CONCEPTS),
+        )
+    return CONCEPTS[name]
+
+
+assert all(
+    one.marking in PRIVATE["marking"][1:] and one.feature in PRIVATE["feature"][1:]
+    for one in CONCEPTS.values()
+)

@@ -1,0 +1,72 @@
+"""What is asked of a model: factor combinations for a base, contexts for a learned concept."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from tlora_cli.toyworld.captions import prompt
+from tlora_cli.toyworld.concepts import Concept
+from tlora_cli.toyworld.factors import FACTORS, Scene, draw_factors
+
+
+@dataclass(frozen=True)
+class Task:
+    """One prompt.
+
+    Attributes:
+        text: the prompt; V* stands for a concept.
+        asked: attribute -> value, what the prompt names.
+        seed: of the picture.
+    """
+
+    text: str
+    asked: dict[str, str]
+    seed: int
+
+
+def base_tasks(count: int, held_out: bool, seed: int = 0) -> list[Task]:
+    """Return prompts that name all five factors, of held-out or of seen combinations.
+
+    An accessory `none` is asked for by silence.
+    """
+    rng = random.Random(f"gate {held_out} {seed}")
+    drawn = [draw_factors(rng, held_out) for _ in range(count)]
+    return [Task(prompt(values), values, number) for number, values in enumerate(drawn)]
+
+
+def base_prompt(concept: Concept, count: int, seed: int = 0) -> list[Task]:
+    """Return the base prompt "a photo of a V*" with different seeds."""
+    return [
+        Task("a photo of a V*", {"class": concept.class_name}, seed + number)
+        for number in range(count)
+    ]
+
+
+def contexts(
+    concept: Concept, count: int, training: Scene | None = None, seed: int = 0
+) -> list[Task]:
+    """Return prompts that put the concept elsewhere.
+
+    Each names a background, a position and an accessory, all other than the training picture's.
+    Values are dealt in turn, so that each comes up equally often.
+
+    Args:
+        concept: what was learned.
+        count: how many prompts.
+        training: its training picture; default: the concept's first.
+        seed: of the deal; pictures are drawn with seed, seed + 1, ...
+    """
+    training = training or concept.scenes()[0]
+    rng = random.Random(f"contexts {concept.name} {seed}")
+    decks = {}
+    for name in ("background", "position", "accessory"):
+        others = [v for v in FACTORS[name] if v != training[name] and v != "none"]
+        decks[name] = [value for _ in range(count // len(others) + 1) for value in others][:count]
+        rng.shuffle(decks[name])
+    tasks = []
+    for number in range(count):
+        asked = {name: deck[number] for name, deck in decks.items()}
+        text = prompt(asked, "a V*")
+        tasks.append(Task(text, {"class": concept.class_name, **asked}, seed + number))
+    return tasks
