@@ -1,0 +1,207 @@
+"""One training loop for all models of the built-in world: seeded, resumable, logged.
+
+Batches and noise are functions of (seed, step), and a checkpoint holds weights, averages, optimizer
+and step; so a stopped run goes on as the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tlora_cli.files import write_atomically
+
+DECAY_SHARE = 0.25
+"""The learning rate is constant, then falls to zero over the last quarter of the steps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train.
+
+    Attributes:
+        name: of the model; its checkpoint and log are named so.
+        steps: optimizer steps.
+        lr: highest learning rate, after `warmup` steps.
+        warmup: steps of linear rise.
+        weight_decay: AdamW's.
+        average: decay of the running mean of the weights, which is what is kept; 0 for none.
+        every: steps between two lines of the log.
+        save_every: steps between two checkpoints.
+        evaluate_every: steps between two evaluations.
+        betas: AdamW's.
+        bf16: multiply in bfloat16.
+    """
+
+    name: str
+    steps: int
+    lr: float
+    warmup: int = 100
+    weight_decay: float = 0.01
+    average: float = 0.999
+    every: int = 50
+    save_every: int = 500
+    evaluate_every: int = 1000
+    betas: tuple[float, float] = (0.9, 0.99)
+    bf16: bool = False
+
+
+def arguments(description: str | None, steps: int) -> argparse.Namespace:
+    """Read the command line that all training scripts share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("toyworld-work"), help="work folder")
+    parser.add_argument("--steps", type=int, default=steps, help=f"default {steps}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all cores")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    random.seed(options.seed)
+    options.work.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def device() -> torch.device:
+    """Return the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Run:
+    """A model in training.
+
+    Args:
+        plan: how long and how fast.
+        model: everything that is trained.
+        work: folder of the checkpoint `<name>.pt` and the log `<name>.jsonl`.
+        seed: of batches and noise.
+    """
+
+    def __init__(self, plan: Plan, model: nn.Module, work: Path, seed: int) -> None:
+        self.plan = plan
+        self.model = model
+        self.seed = seed
+        self.step = 0
+        self.checkpoint = work / f"{plan.name}.pt"
+        self.log_file = work / f"{plan.name}.jsonl"
+        self.parameters = [part for part in model.parameters() if part.requires_grad]
+        self.averages = [part.detach().clone() for part in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=plan.lr,
+            betas=plan.betas,
+            weight_decay=plan.weight_decay,
+            fused=True,
+        )
+        if self.checkpoint.exists():
+            self._load()
+
+    def train(
+        self,
+        loss: Callable[[torch.Generator], Tensor],
+        evaluate: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Train to the end of the plan.
+
+        Args:
+            loss: makes a batch with the generator and returns its loss.
+            evaluate: scores of the averaged weights, for the log.
+        """
+        plan = self.plan
+        total, count, start = 0.0, 0, time.monotonic()
+        where = device().type
+        while self.step < plan.steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate()
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
+            with torch.autocast(where, torch.bfloat16, enabled=plan.bf16):
+                value = loss(generator)
+            value.backward()
+            nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.step += 1
+            self._update_averages()
+            total, count = total + value.item(), count + 1
+            if self.step % plan.every == 0:
+                pace = count / (time.monotonic() - start)
+                self.log({"loss": round(total / count, 5), "steps_per_second": round(pace, 2)})
+                total, count, start = 0.0, 0, time.monotonic()
+            done = self.step == plan.steps
+            if self.step % plan.save_every == 0 or done:
+                self._save()
+            if evaluate is not None and (self.step % plan.evaluate_every == 0 or done):
+                with self.averaged():
+                    self.log(evaluate())
+                start = time.monotonic()
+
+    def log(self, values: dict[str, float]) -> None:
+        """Print values and append them to the log file."""
+        line = json.dumps({"step": self.step, **values})
+        print(self.plan.name, line, flush=True)
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the averaged weights into the model for a while, in evaluation mode."""
+        if not self.plan.average:
+            averages = [part.detach().clone() for part in self.parameters]
+        else:
+            averages = self.averages
+        current = [part.detach().clone() for part in self.parameters]
+        training = self.model.training
+        _copy(averages, self.parameters)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            _copy(current, self.parameters)
+            self.model.train(training)
+
+    def _rate(self) -> float:
+        plan = self.plan
+        rise = min(1.0, (self.step + 1) / plan.warmup)
+        fall = min(1.0, (plan.steps - self.step) / max(1, DECAY_SHARE * plan.steps))
+        return plan.lr * rise * fall
+
+    @torch.no_grad()
+    def _update_averages(self) -> None:
+        # Young averages follow fast, or they would remember the random start.
+        decay = min(self.plan.average, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "averages": self.averages,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        write_atomically(self.checkpoint, lambda part: torch.save(state, part))
+
+    def _load(self) -> None:
+        state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.averages = state["averages"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        print(f"{self.plan.name}: going on from step {self.step}", flush=True)
+
+
+@torch.no_grad()
+def _copy(source: list[Tensor], target: list[nn.Parameter]) -> None:
+    for one, two in zip(source, target, strict=True):
+        two.copy_(one)

@@ -1,0 +1,99 @@
+"""The four scores, from the judge's readings; every other file takes them from here.
+
+TS*   share of pictures on which every prompted attribute is right.
+ID*   share on which every private attribute (marking and feature) is the concept's.
+leak  share that show the training picture's background or position though the prompt asks for
+      another.
+copy  share that look more like the training picture than like the right drawing, by the cosine of
+      toy-vit's features; the right drawing is the renderer's own picture of the concept with what
+      was prompted.
+
+All are in [0, 1]. TS* and ID* should be high, leak and copy low. Chance of ID* is how often
+pictures of the world have both private attributes (`factors.chance`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tlora_cli.toyworld.factors import PRIVATE
+
+Values = Mapping[str, str]
+
+LEAKS = ("background", "position")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95% interval.
+
+    Attributes:
+        hits, count: how many of how many.
+    """
+
+    hits: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        """The share; nan of nothing."""
+        return self.hits / self.count if self.count else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of a share (Wilson 1927)."""
+        if not self.count:
+            return math.nan, math.nan
+        z = 1.959964
+        middle = (self.hits + z * z / 2) / (self.count + z * z)
+        spread = (
+            z
+            * math.sqrt(self.hits * (self.count - self.hits) / self.count + z * z / 4)
+            / (self.count + z * z)
+        )
+        return max(0.0, middle - spread), min(1.0, middle + spread)
+
+    def __str__(self) -> str:
+        """Return the share and its interval, e.g. `0.934 [0.909, 0.952]`."""
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def prompted_right(reading: Values, asked: Values) -> bool:
+    """TS* of one picture: every prompted attribute is read as asked."""
+    return all(reading[name] == value for name, value in asked.items())
+
+
+def identity_right(reading: Values, concept: Values) -> bool:
+    """ID* of one picture: both private attributes are the concept's."""
+    return all(reading[name] == concept[name] for name in PRIVATE)
+
+
+def leaked(reading: Values, asked: Values, training: Values) -> bool:
+    """Say whether background or position is the training picture's, against the prompt."""
+    return any(
+        name in asked and asked[name] != training[name] and reading[name] == training[name]
+        for name in LEAKS
+    )
+
+
+def rate(answers: Sequence[bool]) -> Rate:
+    """Return the share of True."""
+    return Rate(sum(answers), len(answers))
+
+
+def by_attribute(readings: Sequence[Values], asked: Sequence[Values]) -> dict[str, Rate]:
+    """Return how often each prompted attribute is right, over the prompts that name it."""
+    names = dict.fromkeys(name for one in asked for name in one)
+    return {
+        name: rate(
+            [
+                reading[name] == one[name]
+                for reading, one in zip(readings, asked, strict=True)
+                if name in one
+            ]
+        )
+        for name in names
+    }
