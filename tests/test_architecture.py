@@ -17,6 +17,7 @@ MAX_LINES = 330
 # for all its members, which may import one another.
 RUNGS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("builtin",),
     ("recipe_base",),
     ("recipe_sections",),
     ("recipe",),
@@ -24,6 +25,17 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("recipe_yaml",),
     ("recipe_io",),
     ("files",),
+    ("toyworld.factors",),
+    (
+        "toyworld.canvas",
+        "toyworld.captions",
+        "toyworld.concepts",
+        "toyworld.scores",
+        "toyworld.sheets",
+    ),
+    ("toyworld.backgrounds", "toyworld.judge", "toyworld.subjects", "toyworld.suites"),
+    ("toyworld.reading", "toyworld.renderer"),
+    ("toyworld.export",),
     ("kernels", "objectives", "schedules"),
     ("gate",),
     ("adapters",),
@@ -41,10 +53,12 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("training.state", "training.step"),
     ("training.setup",),
     ("conversion", "generation", "training.loop"),
+    ("toyworld.studio",),
+    ("toyworld.gate", "toyworld.report"),
     ("cli",),
     ("__main__",),
 )
-BARE = ("training",)
+BARE = ("toyworld", "training")
 """Packages whose `__init__` is empty but for its docstring."""
 
 # Library -> the modules (or packages) that may import it.

@@ -21,6 +21,7 @@ METHODS = {
     "flux_dog_lora": ("lora", 32, 32, 400),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("tlora", 4, 2, 30),
+    "toy_sdxl": ("tlora", 16, 8, 800),
 }
 
 
@@ -30,7 +31,7 @@ def named(name: str) -> Recipe:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 8
+    assert len(CONFIGS) == 9
     assert {path.stem for path in CONFIGS} == set(METHODS)
 
 
@@ -49,11 +50,12 @@ def test_loads_with_its_numbers(path: Path) -> None:
     r = load_recipe(path)
     a = r.adapter
     assert (a.method, a.rank, a.min_rank, r.train.steps) == METHODS[path.stem]
-    assert path.stem.split("_")[path.stem.startswith("tiny")] == r.family
+    assert path.stem.split("_")[path.stem.startswith(("tiny", "toy"))] == r.family
     assert (a.schedule.kind, a.schedule.alpha) == ("linear", 1.0)
     assert (a.init, a.init_std) == ("random_last", "1/r")
     assert r.concept.prompt == "a photo of {placeholder} {class}"
-    assert (r.concept.placeholder, r.concept.class_name) == ("sks", "dog")
+    class_name = "star" if path.stem.startswith("toy") else "dog"
+    assert (r.concept.placeholder, r.concept.class_name) == ("sks", class_name)
     assert (r.train.batch_size, r.train.accumulation) == (1, 1)
     assert r.output.dir == f"runs/{path.stem}"
     assert r.train.preview is not None

@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from tlora_cli import builtin
 from tlora_cli.errors import UserError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -49,7 +50,8 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
 
     Args:
         spec: a picture; a folder, of which the files with a known ending are taken in the order of
-            their names (no hidden files, no subfolders); or a list of pictures.
+            their names (no hidden files, no subfolders); `toy:<concept>` or `toy:<concept>/1` for
+            what is built in; or a list of pictures.
         key: the entry, for messages, e.g. `concept.images`.
 
     Raises:
@@ -57,10 +59,10 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
     """
     if isinstance(spec, str):
         path = Path(spec).expanduser()
-        return _list_folder(path, key) if _is_folder(path, key) else [_check_file(spec, key)]
+        return _list_folder(path, key) if _is_folder(path, key) else _named(spec, key)
     if not spec:
         raise UserError("the list of pictures is empty", where=key, do="name at least one picture")
-    return [_check_file(name, key) for name in spec]
+    return [path for name in spec for path in _named(name, key)]
 
 
 def load_training_images(
@@ -118,6 +120,12 @@ def _list_folder(folder: Path, key: str) -> list[Path]:
             do=f"put pictures there ({' '.join(EXTENSIONS)}; subfolders are not searched)",
         )
     return [_check_file(str(path), key) for path in found]
+
+
+def _named(name: str, key: str) -> list[Path]:
+    if name.startswith(builtin.PICTURE_PREFIX):
+        return builtin.picture_files(name, key, masks=key == _MASKS_KEY)
+    return [_check_file(name, key)]
 
 
 def _check_file(name: str, key: str) -> Path:

@@ -109,7 +109,9 @@ class Recipe(Section):
         if not isinstance(family, str):
             return data
         method = adapter.get("method") if isinstance(adapter, dict) else None
-        return _merge(published_settings(family, str(method or "tlora")), data)
+        base = data.get("base")
+        model = base.get("model") if isinstance(base, dict) else None
+        return _merge(published_settings(family, str(method or "tlora"), model), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
@@ -189,23 +191,48 @@ PUBLISHED_STEPS = {
 published: the masked methods take the one, the others the other)."""
 
 
-def published_settings(family: str, method: str) -> dict[str, Any]:
-    """Return the published settings of a family and method, to lie under the user's own."""
+BASE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "toy-sdxl": {
+        "adapter": {"rank": 16},
+        "train": {
+            "resolution": 64,
+            "precision": "fp32",
+            "optimizer": {"name": "adamw", "lr": 1e-3},
+        },
+        "sampling": {"steps": 20, "guidance": 5.0},
+    },
+}
+"""Settings of the built-in bases, over the published ones; docs/toyworld.md says how the learning
+rates were found."""
+
+
+def published_settings(family: str, method: str, base: str | None = None) -> dict[str, Any]:
+    """Return the published settings of a family and method, to lie under the user's own.
+
+    Args:
+        family: of the base.
+        method: of the adapter.
+        base: name of the base model; a built-in one has settings of its own.
+    """
     settings = FAMILY_DEFAULTS.get(family, {})
     steps = PUBLISHED_STEPS.get(family, {}).get(method)
     if steps is not None:
         settings = _merge({"train": {"steps": steps}}, settings)
     if family == "flux" and method in MASKED_METHODS:
         settings = _merge({"adapter": {"min_rank": 1}}, settings)
-    return settings
+    return _merge(settings, BASE_DEFAULTS.get(base or "", {}))
 
 
 def _merge(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return `given` with the missing keys of `defaults`, section by section."""
+    """Return `given` with the missing keys of `defaults`, section by section.
+
+    A section of another `name`, such as another optimizer, takes nothing from the defaults.
+    """
     merged = dict(given)
     for key, value in defaults.items():
         if key not in merged:
             merged[key] = value
         elif isinstance(value, dict) and isinstance(merged[key], dict):
-            merged[key] = _merge(value, merged[key])
+            same = merged[key].get("name", value.get("name")) == value.get("name")
+            merged[key] = _merge(value, merged[key]) if same else merged[key]
     return merged

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.cli import convert, recipe, sample, train
+from tlora_cli.cli import convert, recipe, sample, toyworld, train
 from tlora_cli.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)
 app.add_typer(recipe.app)
+app.add_typer(toyworld.app)
 
 
 def _print_version(wanted: bool) -> None:

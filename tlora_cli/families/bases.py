@@ -26,7 +26,8 @@ from huggingface_hub.errors import (
 )
 from transformers.utils import logging as transformers_logging
 
-from tlora_cli.errors import UserError
+from tlora_cli import builtin
+from tlora_cli.errors import UserError, known_names
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.base import Family
 from tlora_cli.families.single_file import load_single_file
@@ -42,7 +43,7 @@ class Base:
     """Which pretrained model.
 
     Attributes:
-        model: Hub id, diffusers folder, or .safetensors file.
+        model: Hub id, diffusers folder, .safetensors file, or a name of `builtin.BASES`.
         revision: Hub branch, tag or commit.
         variant: weight variant, such as fp16.
         config: diffusers folder with the configuration of a single file.
@@ -60,14 +61,21 @@ class Base:
 
     @property
     def path(self) -> Path | None:
-        """The local file or folder, or None for a Hub id."""
+        """The local file or folder, or None for a Hub id.
+
+        Raises:
+            UserError: if it is a built-in model whose files are damaged.
+        """
+        if builtin.is_base(self.model):
+            return builtin.model_folder(self.model)
         path = Path(self.model).expanduser()
         return path if path.exists() else None
 
     def absolute(self) -> Base:
         """Return the same base with local paths absolute, so that it is found from anywhere."""
         config = str(Path(self.config).expanduser().resolve()) if self.config else None
-        model = str(self.path.resolve()) if self.path else self.model
+        local = self.path is not None and not builtin.is_base(self.model)
+        model = str(self.path.resolve()) if self.path and local else self.model
         return Base(model, self.revision, self.variant, config)
 
 
@@ -180,8 +188,9 @@ def _download_index(base: Base) -> Path:
         raise UserError(
             f"base not found: {base.model}",
             where="base.model",
-            do="give an existing folder or file, or a Hub id such as "
-            "stabilityai/stable-diffusion-xl-base-1.0",
+            do="give an existing folder or file, a Hub id such as "
+            "stabilityai/stable-diffusion-xl-base-1.0, or a built-in model "
+            f"({known_names(base.model, builtin.BASES)})",
         )
     try:
         return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))

@@ -20,7 +20,7 @@ from tlora_cli.families.base import Conditioning, Family
 from tlora_cli.objectives import Flow, Objective
 
 TEXT_TOKENS = 512
-"""Length of the T5 text, as published."""
+"""Length of the T5 text, as published; less if the base's tokenizer takes less."""
 
 FLOW = {
     "use_flow_sigmas": True,
@@ -77,9 +77,8 @@ class Flux(Family):
     @torch.no_grad()
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         """Return T5's prompt_embeds (B, 512, D) and CLIP's pooled_projections (B, P)."""
-        embeds, pooled, _ = pipeline.encode_prompt(
-            list(prompts), None, max_sequence_length=TEXT_TOKENS
-        )
+        length = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
+        embeds, pooled, _ = pipeline.encode_prompt(list(prompts), None, max_sequence_length=length)
         return {"prompt_embeds": embeds, "pooled_projections": pooled}
 
     def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning | None:

@@ -1,0 +1,248 @@
+"""Score adapters on the same prompts and seeds, and make a page to look at."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tlora_cli import builtin
+from tlora_cli.devices import choose_device
+from tlora_cli.errors import UserError, known_names
+from tlora_cli.files import folder_atomically, write_text
+from tlora_cli.formats import read_origin
+from tlora_cli.toyworld import studio
+from tlora_cli.toyworld.concepts import Concept, find_concept
+from tlora_cli.toyworld.factors import Scene, chance
+from tlora_cli.toyworld.renderer import draw
+from tlora_cli.toyworld.scores import Rate
+from tlora_cli.toyworld.studio import Drawn, Studio
+from tlora_cli.toyworld.suites import Task, base_prompt, contexts
+
+BASE_PROMPTS = 15
+"""Pictures of the base prompt, as in the paper."""
+SHOWN = 12
+"""Contexts on the page."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One adapter's pictures and scores.
+
+    Attributes:
+        name: as given by the user.
+        plain: pictures of the base prompt.
+        placed: pictures in other contexts.
+        rates: name of the score -> share.
+    """
+
+    name: str
+    plain: list[Drawn]
+    placed: list[Drawn]
+    rates: dict[str, Rate]
+
+
+def score_adapters(
+    adapters: Sequence[str], concept_name: str, picture: int, count: int, seed: int, folder: Path
+) -> tuple[Path, list[str]]:
+    """Score adapter files and write `scores.json` and `index.html` into a new folder.
+
+    Args:
+        adapters: files, or NAME=FILE.
+        concept_name: of the built-in world.
+        picture: which of its pictures was trained on, from 1.
+        count: contexts.
+        seed: of prompts and pictures.
+        folder: new.
+
+    Returns:
+        The page, and lines for the terminal.
+
+    Raises:
+        UserError: for an unknown concept, a folder that exists, or an adapter that doesn't fit.
+    """
+    concept = find_concept(concept_name)
+    scenes = concept.scenes()
+    if picture > len(scenes):
+        raise UserError(
+            f"the concept {concept_name} has no picture {picture}",
+            where="--picture",
+            do=f"its pictures are 1 to {len(scenes)}",
+        )
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists already and is left as it is",
+            where="--output",
+            do="name a new folder, or remove this one",
+        )
+    training = scenes[picture - 1]
+    files = dict(_named(one) for one in adapters)
+    if len(files) < len(adapters):
+        raise UserError(
+            "two adapters have the same name",
+            where="--adapter",
+            do="name them: --adapter NAME=FILE",
+        )
+    base = _common_base(list(files.values()))
+    room = Studio(base, choose_device("auto", "fp32", None))
+    tasks = base_prompt(concept, BASE_PROMPTS, seed), contexts(concept, count, training, seed)
+    scored = [_score(room, name, file, concept, training, *tasks) for name, file in files.items()]
+    with folder_atomically(folder) as part:
+        about = {"base": base, "concept": concept_name, "picture": picture, "seed": seed}
+        values = {one.name: {k: _as_dict(v) for k, v in one.rates.items()} for one in scored}
+        write_text(part / "scores.json", json.dumps({**about, "adapters": values}, indent=2) + "\n")
+        write_text(part / "index.html", _page(concept, training, base, scored))
+    return folder / "index.html", _table(scored)
+
+
+def _named(given: str) -> tuple[str, Path]:
+    name, equals, file = given.partition("=")
+    if equals and not Path(given).exists():
+        return name, Path(file)
+    return Path(given).parent.name or Path(given).stem, Path(given)
+
+
+def _common_base(files: list[Path]) -> str:
+    bases = {read_origin(file)[1].base_model or "" for file in files}
+    if len(bases) == 1 and (base := bases.pop()) in builtin.BASES:
+        return base
+    raise UserError(
+        f"the adapters must belong to one built-in base, not to {', '.join(sorted(bases)) or base}",
+        where="--adapter",
+        do=known_names("", builtin.BASES),
+    )
+
+
+def _score(
+    room: Studio,
+    name: str,
+    file: Path,
+    concept: Concept,
+    training: Scene,
+    plain_tasks: list[Task],
+    placed_tasks: list[Task],
+) -> Scored:
+    drawn = room.draw_adapted([*plain_tasks, *placed_tasks], file)
+    plain, placed = drawn[: len(plain_tasks)], drawn[len(plain_tasks) :]
+    rates = {
+        "TS*": studio.prompted(placed),
+        "ID*": studio.identity(placed, concept),
+        "ID* base prompt": studio.identity(plain, concept),
+        "leak": studio.leak(placed, training),
+        "copy": studio.copies(placed, training),
+    }
+    return Scored(name, plain, placed, rates)
+
+
+def _as_dict(rate: Rate) -> dict[str, Any]:
+    low, high = rate.interval
+    return {"value": round(rate.value, 4), "low": round(low, 4), "high": round(high, 4),
+            "count": rate.count}  # fmt: skip
+
+
+def _table(scored: Sequence[Scored]) -> list[str]:
+    names = list(scored[0].rates)
+    width = max(len(one.name) for one in scored)
+    lines = [" " * width + "".join(f"  {name:>22}" for name in names)]
+    for one in scored:
+        cells = "".join(f"  {one.rates[name]!s:>22}" for name in names)
+        lines.append(f"{one.name:{width}}{cells}")
+    return lines
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+_STYLE = """
+:root { color-scheme: light dark; --line: #8884; --good: #2a8a4a; --bad: #c0392b; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+img { image-rendering: pixelated; border-radius: 6px; display: block; width: 100%; }
+.intro { display: flex; gap: 1.5rem; align-items: flex-start; flex-wrap: wrap; }
+.intro figure { width: 192px; margin: 0; } .intro div { flex: 1; min-width: 18rem; }
+figcaption, .note { font-size: .8rem; opacity: .75; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .35rem .9rem; text-align: right; }
+th:first-child, td:first-child { text-align: left; } tr + tr { border-top: 1px solid var(--line); }
+.rows { display: grid; gap: .6rem; align-items: center; }
+.rows .prompt { font-size: .85rem; } .head { font-weight: 600; }
+.ok { color: var(--good); } .no { color: var(--bad); }
+"""
+
+
+def _page(concept: Concept, training: Scene, base: str, scored: Sequence[Scored]) -> str:
+    kept = ", ".join((concept.color, concept.marking, concept.feature))
+    prior = chance(concept.marking, concept.feature)
+    rates = "".join(
+        f"<tr><td>{html.escape(one.name)}</td>"
+        + "".join(f"<td>{rate.value:.2f}<br><span class=note>{_span(rate)}</span></td>"
+                  for rate in one.rates.values())
+        + "</tr>"
+        for one in scored
+    )  # fmt: skip
+    heads = "".join(f"<th>{name}</th>" for name in scored[0].rates)
+    rows = [_row([_cell_head("prompt"), *(_cell_head(one.name) for one in scored)])]
+    shown = [("plain", n) for n in range(2)] + [("placed", n) for n in range(SHOWN)]
+    for kind, number in shown:
+        line = [getattr(one, kind) for one in scored]
+        if number >= len(line[0]):
+            continue
+        drawn = [pictures[number] for pictures in line]
+        prompt = f"<div class=prompt>{html.escape(drawn[0].task.text)}</div>"
+        rows.append(_row([prompt, *(_figure(one, concept) for one in drawn)]))
+    columns = f"minmax(10rem, 1.4fr) repeat({len(scored)}, minmax(6rem, 10rem))"
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(concept.name)}: {html.escape(" and ".join(one.name for one in scored))}</title>
+<style>{_STYLE}.rows {{ grid-template-columns: {columns}; }}</style></head><body>
+<h1>One picture of {html.escape(concept.name)}, {len(scored)} adapters</h1>
+<div class="intro"><figure><img alt="training picture" src="{_data(draw(training).image)}">
+<figcaption>The only training picture.</figcaption></figure>
+<div><p>Each adapter learned <b>V*</b>, a {html.escape(concept.class_name)}, from this picture, on
+the built-in base {html.escape(base)}. What must be kept: {html.escape(kept)}. What must be
+forgotten: {html.escape(training["background"])}, {html.escape(training["position"])}.</p>
+<table><tr><th></th>{heads}</tr>{rates}</table>
+<p class="note">TS*: everything the prompt names is right. ID*: both private attributes are right
+(by chance {prior:.3f}). leak: the training background or position shows though the prompt asks for
+another. copy: nearer to the training picture than to the right drawing. High TS* and ID*, low leak
+and copy are good; in brackets the 95% interval. All adapters draw the same prompts from the same
+noise; a judge that reads every attribute counts.</p></div></div>
+<h2>The same prompts, the same seeds</h2>
+<div class="rows">{"".join(rows)}</div></body></html>
+"""
+
+
+def _span(rate: Rate) -> str:
+    low, high = rate.interval
+    return f"[{low:.2f}, {high:.2f}]"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "".join(cells)
+
+
+def _cell_head(text: str) -> str:
+    return f"<div class=head>{html.escape(text)}</div>"
+
+
+def _figure(drawn: Drawn, concept: Concept) -> str:
+    wanted = {**drawn.task.asked, "marking": concept.marking, "feature": concept.feature}
+    marks = [
+        f'<span class="{"ok" if drawn.reading[name] == value else "no"}">'
+        f"{html.escape(drawn.reading[name])}</span>"
+        for name, value in wanted.items()
+    ]
+    picture = f'<img alt="{html.escape(drawn.task.text)}" src="{_data(drawn.picture)}">'
+    return f"<figure style='margin:0'>{picture}<figcaption>{', '.join(marks)}</figcaption></figure>"
+
+
+def _data(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
