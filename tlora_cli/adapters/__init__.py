@@ -1,32 +1,46 @@
-"""Parametrizations, and the methods that pair one with a rank schedule."""
+"""Parametrizations, and the methods that choose one, its layers and a rank schedule."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters.base import Parametrization
+from tlora_cli.adapters.adalora import AdaLoRA, allocate, orthogonality
+from tlora_cli.adapters.base import Parametrization, Reweighting
 from tlora_cli.adapters.fixed import Fixed
+from tlora_cli.adapters.full import Full
+from tlora_cli.adapters.gsoft import GSOFT
 from tlora_cli.adapters.low_rank import LowRank
+from tlora_cli.adapters.oft import OFT, OFTv2
 from tlora_cli.adapters.ortho import Ortho
+from tlora_cli.adapters.pissa import PiSSA
 from tlora_cli.adapters.starts import STARTS, draw_start
+from tlora_cli.adapters.svdiff import SVDiff, VectorShift
+from tlora_cli.adapters.word import WordVectors
 
 __all__ = [
     "INIT_STD",
     "METHODS",
     "STARTS",
+    "Change",
     "Fixed",
     "LowRank",
     "Method",
     "Ortho",
     "Parametrization",
+    "Reweighting",
     "StartSettings",
+    "WordVectors",
     "rebuild",
 ]
+
+Change = Parametrization | Reweighting | WordVectors
+"""What an adapter has for each of its layers."""
 
 INIT_STD: dict[str, Callable[[int], float]] = {
     "1/r": lambda rank: 1 / rank,
@@ -37,37 +51,102 @@ INIT_STD: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True)
 class StartSettings:
-    """How a layer's parameters begin; `init` and `std` concern the ortho family only."""
+    """How a layer's parameters begin; each method reads what concerns it.
 
-    rank: int
-    init: str
-    init_std: str
+    Attributes:
+        rank: R, of the low-rank methods.
+        init, init_std: of the ortho family.
+        blocks: number of diagonal blocks, of OFT and GSOFT.
+    """
+
+    rank: int = 64
+    init: str = "random_last"
+    init_std: str = "1/r"
+    blocks: int = 32
 
 
-def _low_rank(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Parametrization:
-    return LowRank.start(layer, start.rank, chance)
-
-
-def _ortho(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Parametrization:
-    std = INIT_STD[start.init_std](start.rank)
-    return Ortho(draw_start(layer, start.rank, start.init, chance, std))
+Create = Callable[[Any, StartSettings, torch.Generator], Change]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of the paper: a parametrization, with or without a rank schedule."""
+    """A method: what it does to a layer, to which layers, and what else training needs.
 
-    create: Callable[[nn.Linear, StartSettings, torch.Generator], Parametrization]
-    masked: bool
+    Attributes:
+        create: (module, settings, generator) -> the module's change.
+        size: which setting says how large it is.
+        masked: whether the rank follows a schedule.
+        reach: which modules; see `selection.chosen_modules`.
+        word: whether the placeholder's embedding is learned, too.
+        penalty: layers -> a loss added to the diffusion loss.
+        after_step: (layers, steps done, steps of the run), while the gradients are still there.
+    """
+
+    create: Create
+    size: Literal["rank", "blocks", "none"] = "rank"
+    masked: bool = False
+    reach: Literal["attention", "text_keys_values", "matrices", "everything", "nothing"] = (
+        "attention"
+    )
+    word: bool = False
+    penalty: Callable[[Sequence[Any]], Tensor] | None = None
+    after_step: Callable[[Sequence[Any], int, int], object] | None = None
+
+
+def _low_rank(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
+    return LowRank.start(layer, start.rank, chance)
+
+
+def _ortho(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
+    std = INIT_STD[start.init_std](start.rank)
+    return Ortho(draw_start(layer, start.rank, start.init, chance, std))
+
+
+def _pissa(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
+    return PiSSA.start(draw_start(layer, start.rank, "weights_principal", chance, 1.0))
+
+
+def _adalora(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
+    return AdaLoRA.start(layer, start.rank, chance)
+
+
+def _gsoft(double: bool) -> Create:
+    return lambda layer, start, _: GSOFT(
+        layer.out_features, layer.in_features, start.blocks, double
+    )
+
+
+def _svdiff(module: nn.Module, start: StartSettings, chance: torch.Generator) -> Change:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return VectorShift(weight) if weight.dim() == 1 else SVDiff(weight)
+
+
+def _everything(module: nn.Module, start: StartSettings, chance: torch.Generator) -> Change:
+    return Full(dict(module.named_parameters(recurse=False)))
+
+
+def _weight_alone(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
+    return Full({"weight": layer.weight})
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method(_low_rank, masked=False),
+    "lora": Method(_low_rank),
     "vanilla_tlora": Method(_low_rank, masked=True),
-    "ortho_lora": Method(_ortho, masked=False),
+    "ortho_lora": Method(_ortho),
     "tlora": Method(_ortho, masked=True),
+    "pissa": Method(_pissa),
+    "adalora": Method(_adalora, penalty=orthogonality, after_step=allocate),
+    "oft": Method(lambda m, s, _: OFT(m.out_features, s.blocks), size="blocks"),
+    "oft_v2": Method(lambda m, s, _: OFTv2(m.in_features, s.blocks), size="blocks"),
+    "gsoft": Method(_gsoft(double=False), size="blocks"),
+    "gsoft_double": Method(_gsoft(double=True), size="blocks"),
+    "svdiff": Method(_svdiff, size="none", reach="matrices"),
+    "dreambooth": Method(_weight_alone, size="none"),
+    "dreambooth_full": Method(_everything, size="none", reach="everything"),
+    "custom_diffusion": Method(_weight_alone, size="none", reach="text_keys_values", word=True),
+    "textual_inversion": Method(_weight_alone, size="none", reach="nothing", word=True),
 }
-"""Name -> method (T-LoRA, tables 1 and 2)."""
+"""Name -> method (T-LoRA, tables 1 and 2, and what they build on)."""
 
 
 def rebuild(down: Tensor, up: Tensor, copies: int) -> Parametrization:

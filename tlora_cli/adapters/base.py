@@ -1,8 +1,9 @@
-"""What a parametrization is: trainable tensors that give one pair of factors."""
+"""What a method changes in one layer: it adds an update, or it runs the layer on other weights."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
@@ -13,9 +14,11 @@ class Parametrization(nn.Module, ABC):
     Attributes:
         rank: R, the number of components a schedule can switch.
         copies: how many blocks of R rows `down` has; the mask is repeated that many times.
+        rate: learning rate of its parameters, relative to the recipe's.
     """
 
     copies: int = 1
+    rate: float = 1.0
 
     def __init__(self, rank: int) -> None:
         super().__init__()
@@ -24,3 +27,24 @@ class Parametrization(nn.Module, ABC):
     @abstractmethod
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return down (copies * R, in) and up (out, copies * R), fp32 and differentiable."""
+
+
+class Reweighting(nn.Module, ABC):
+    """Other weights for one module while it runs: y = W' x, W' a function of W.
+
+    For methods whose change is not a small product of factors. They have no rank axis, so no
+    schedule masks them.
+
+    Attributes:
+        rate: learning rate of its parameters, relative to the recipe's.
+    """
+
+    rate: float = 1.0
+
+    @abstractmethod
+    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters to run with, by name, differentiable.
+
+        Args:
+            own: the module's own parameters, fp32; equal to the result before training.
+        """
