@@ -70,7 +70,7 @@ RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "base not found": (
         {"base": "no/such/folder"},
-        ["base not found: no/such/folder", "give an existing folder or file, or a Hub id"],
+        ["base not found: no/such/folder", "give an existing folder or file, a Hub id"],
     ),
     "base not on the hub": (
         {"base": "nobody/no-such-model"},

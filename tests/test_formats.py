@@ -277,7 +277,7 @@ def test_a_damaged_header_is_refused(change: dict[str, str], message: str, tmp_p
     assert refused.value.where == str(file)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if METHODS[m].size == "rank"])
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
 def test_stock_diffusers_loads_our_file_at_full_rank(
     family: str, method: str, tiny_sdxl: Path, tiny_flux: Path, tmp_path: Path

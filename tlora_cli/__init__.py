@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlora_cli.attachment import Adapter, attach
+    from tlora_cli.adapter import Adapter
+    from tlora_cli.attachment import attach
     from tlora_cli.errors import UserError
     from tlora_cli.loading import load_adapter
     from tlora_cli.schedules import RankSchedule
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "RankSchedule", "UserError", "attach", "load_adapter"]
 
 _HOME = {
-    "Adapter": "attachment",
+    "Adapter": "adapter",
     "RankSchedule": "schedules",
     "UserError": "errors",
     "attach": "attachment",

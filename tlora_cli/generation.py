@@ -17,7 +17,7 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.bases import Base, family_of_base
 from tlora_cli.files import explained, write_atomically
 from tlora_cli.formats import AdapterInfo, read_origin
-from tlora_cli.loading import load_adapter
+from tlora_cli.loading import load_adapter, load_words
 from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt
 from tlora_cli.recipe import FAMILY_DEFAULTS, SamplingConfig
@@ -95,6 +95,7 @@ def _generate(request: Request, say: Callable[[str], None]) -> list[Path]:
 
     say(f"loading {base.model}")
     pipeline = load_text(family, base, device, dtype)
+    load_words(pipeline, request.adapter)
     texts = encode_texts(family, pipeline, prompts, settings.negative_prompt)
     del pipeline
     pipeline = load_denoiser(family, base, device, dtype, quantization, info.objective or "auto")

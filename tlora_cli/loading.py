@@ -7,13 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from tlora_cli.adapters import Fixed, Parametrization, rebuild
-from tlora_cli.attachment import Adapter
+from tlora_cli.adapter import Adapter
+from tlora_cli.adapters import (
+    METHODS,
+    Change,
+    Fixed,
+    Parametrization,
+    StartSettings,
+    WordVectors,
+    rebuild,
+)
+from tlora_cli.attachment import new_changes
 from tlora_cli.errors import UserError
-from tlora_cli.families import denoiser_of, family_of
-from tlora_cli.formats import AdapterWeights, read_adapter
+from tlora_cli.families import Family, denoiser_of, family_of
+from tlora_cli.formats import AdapterWeights, read_adapter, read_origin
 from tlora_cli.schedules import RankSchedule
+from tlora_cli.words import ENCODERS, embeddings_of, hook_word, new_words
 
 
 def load_adapter(
@@ -46,14 +57,99 @@ def load_adapter(
             where=where,
             do=f"use it with a {weights.family} base",
         )
+    if weights.parts:
+        return _without_ranks(model, denoiser, family, weights, min_rank, trainable, where)
     schedule = choose_schedule(weights, min_rank, where)
     fitting = {name: check_fit(linears, name, p, where) for name, p in weights.layers.items()}
-    layers = {
+    layers: dict[str, Change] = {
         name: _parametrization(weights, name, trainable, linears[name])
         for name in linears
         if name in fitting
     }
     return Adapter(denoiser, family, layers, schedule, weights.info, trainable)
+
+
+def load_words(pipeline: Any, path: str | Path) -> list[RemovableHandle]:
+    """Put the learned words of an adapter file on a pipeline's text encoders, if it has any.
+
+    For a pipeline that holds the text encoders alone; `load_adapter` does it for a whole one.
+
+    Returns:
+        The hooks; remove them to take the words off.
+
+    Raises:
+        UserError: if the file can't be read or does not fit.
+    """
+    _, info = read_origin(Path(path))
+    method = METHODS.get(info.method or "")
+    if method is None or not method.word:
+        return []
+    words = _words(pipeline, read_adapter(Path(path), ()), str(path))
+    return [hook_word(module, words[name]) for name, module in embeddings_of(pipeline).items()]
+
+
+def _words(pipeline: Any, weights: AdapterWeights, where: str) -> dict[str, WordVectors]:
+    """Return the file's learned words for the text encoders that the pipeline has."""
+    if not any(name in weights.parts for name in ENCODERS):
+        return {}
+    made = new_words(pipeline, weights.info.placeholder, weights.info.class_name)
+    for name, word in made.items():
+        _fill(name, word, weights.parts.get(name, {}), where)
+    return made
+
+
+def _fill(name: str, change: nn.Module, parts: dict[str, Tensor], where: str) -> None:
+    try:
+        change.load_state_dict({key: tensor.float() for key, tensor in parts.items()})
+    except RuntimeError as error:
+        raise UserError(
+            f"the adapter does not fit layer {name} of the model",
+            where=where,
+            do="use the base model that the adapter was trained on",
+        ) from error
+
+
+def _without_ranks(
+    model: Any,
+    denoiser: nn.Module,
+    family: Family,
+    weights: AdapterWeights,
+    min_rank: int | None,
+    trainable: bool,
+    where: str,
+) -> Adapter:
+    """Put the adapter of a method on that changes the weights themselves."""
+    method = weights.info.method or ""
+    again = "get the file again, or save it again from its checkpoint"
+    if method not in METHODS or METHODS[method].size == "rank":
+        raise UserError(f"the file's method is {method or 'not said'}", where, again)
+    if min_rank is not None:
+        raise UserError(f"{method} has no ranks, so no min_rank", where, "leave --min-rank out")
+    learned = weights.parts.keys() & ENCODERS.keys()
+    if learned and model is denoiser:
+        raise UserError(
+            f"{method} has learned a word, which belongs to the text encoders",
+            where=where,
+            do="load it on the whole pipeline",
+        )
+    modules = {name: m for name, m in denoiser.named_modules() if name in weights.parts}
+    if missing := weights.parts.keys() - modules.keys() - learned:
+        raise UserError(
+            f"the adapter has a layer the model lacks: {min(missing)}",
+            where=where,
+            do="use the base model that the adapter was trained on",
+        )
+    changes = new_changes(method, modules, StartSettings(blocks=weights.blocks or 1), seed=0)
+    for name, change in changes.items():
+        _fill(name, change, weights.parts[name], where)
+    encoders = embeddings_of(model)  # none where text is encoded by another pipeline
+    if encoders:
+        changes |= _words(model, weights, where)
+    for change in changes.values():
+        change.requires_grad_(trainable)
+    return Adapter(
+        denoiser, family, changes, None, weights.info, trainable, weights.blocks, encoders
+    )
 
 
 def choose_schedule(

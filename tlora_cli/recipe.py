@@ -15,7 +15,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from tlora_cli.recipe_base import MASKED_METHODS, FamilyName, Precision, Problem, Section
+from tlora_cli.recipe_base import (
+    MASKED_METHODS,
+    RANKLESS_METHODS,
+    FamilyName,
+    Precision,
+    Problem,
+    Section,
+)
 from tlora_cli.recipe_sections import (
     AdapterConfig,
     BaseModelConfig,
@@ -184,11 +191,40 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 """Published settings of a family where they differ from the models' own defaults."""
 
 PUBLISHED_STEPS = {
-    "sdxl": {"lora": 500, "vanilla_tlora": 500, "ortho_lora": 800, "tlora": 800},
+    "sdxl": {
+        "lora": 500,
+        "vanilla_tlora": 500,
+        "ortho_lora": 800,
+        "tlora": 800,
+        "pissa": 500,
+        "adalora": 500,
+        "oft": 800,
+        "oft_v2": 800,
+        "gsoft": 800,
+        "gsoft_double": 800,
+        "svdiff": 1600,
+        "dreambooth": 2000,
+        "dreambooth_full": 2000,
+        "custom_diffusion": 500,
+        "textual_inversion": 500,
+    },
     "flux": {"lora": 400, "vanilla_tlora": 500, "ortho_lora": 400, "tlora": 500},
 }
 """Optimizer steps by family and method (T-LoRA, section 5; on FLUX only LoRA's and T-LoRA's are
-published: the masked methods take the one, the others the other)."""
+published: the masked methods take the one, the others the other). PiSSA and AdaLoRA, which it does
+not run, take LoRA's."""
+
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "svdiff": {"train": {"optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}}},
+    "dreambooth": {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
+    "dreambooth_full": {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
+    "custom_diffusion": {
+        "concept": {"prior": {"count": 200}},
+        "train": {"optimizer": {"name": "adamw", "lr": 1e-5}},
+    },
+    "textual_inversion": {"train": {"optimizer": {"name": "adamw", "lr": 5e-4}}},
+}
+"""Published settings of a method where they differ from LoRA's (T-LoRA, section 5)."""
 
 
 BASE_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -197,7 +233,7 @@ BASE_DEFAULTS: dict[str, dict[str, Any]] = {
         "train": {
             "resolution": 64,
             "precision": "fp32",
-            "optimizer": {"name": "adamw", "lr": 1e-3},
+            "optimizer": {"name": "adamw", "lr": 3e-4},
         },
         "sampling": {"steps": 20, "guidance": 5.0},
     },
@@ -214,13 +250,18 @@ def published_settings(family: str, method: str, base: str | None = None) -> dic
         method: of the adapter.
         base: name of the base model; a built-in one has settings of its own.
     """
-    settings = FAMILY_DEFAULTS.get(family, {})
+    settings = _merge(METHOD_DEFAULTS.get(method, {}), FAMILY_DEFAULTS.get(family, {}))
     steps = PUBLISHED_STEPS.get(family, {}).get(method)
     if steps is not None:
         settings = _merge({"train": {"steps": steps}}, settings)
     if family == "flux" and method in MASKED_METHODS:
         settings = _merge({"adapter": {"min_rank": 1}}, settings)
-    return _merge(settings, BASE_DEFAULTS.get(base or "", {}))
+    settings = _merge(settings, BASE_DEFAULTS.get(base or "", {}))
+    if method in RANKLESS_METHODS:
+        ranks = ("rank", "min_rank")
+        own = {k: v for k, v in settings.get("adapter", {}).items() if k not in ranks}
+        settings = {**settings, "adapter": own}
+    return settings
 
 
 def _merge(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

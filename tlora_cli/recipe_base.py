@@ -10,7 +10,23 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 FamilyName = Literal["sdxl", "flux"]
-MethodName = Literal["lora", "vanilla_tlora", "ortho_lora", "tlora"]
+MethodName = Literal[
+    "lora",
+    "vanilla_tlora",
+    "ortho_lora",
+    "tlora",
+    "pissa",
+    "adalora",
+    "oft",
+    "oft_v2",
+    "gsoft",
+    "gsoft_double",
+    "svdiff",
+    "dreambooth",
+    "dreambooth_full",
+    "custom_diffusion",
+    "textual_inversion",
+]
 ScheduleName = Literal["linear", "constant", "cosine", "step", "piecewise", "reversed", "random"]
 InitName = Literal[
     "random_principal",
@@ -24,6 +40,19 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 MASKED_METHODS = ("vanilla_tlora", "tlora")
 """Methods whose rank follows a schedule; the others always use the full rank."""
+
+BLOCK_METHODS = ("oft", "oft_v2", "gsoft", "gsoft_double")
+"""Methods whose size is a number of diagonal blocks."""
+
+RANKLESS_METHODS = (
+    *BLOCK_METHODS,
+    "svdiff",
+    "dreambooth",
+    "dreambooth_full",
+    "custom_diffusion",
+    "textual_inversion",
+)
+"""Methods without a rank axis: they change the weights themselves, and no schedule masks them."""
 
 POINT_SCHEDULES = ("step", "piecewise")
 """Schedules given as points of (timestep, rank)."""

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, Strict, field_validator
 
 from tlora_cli.recipe_base import (
+    BLOCK_METHODS,
     MASKED_METHODS,
     POINT_SCHEDULES,
+    RANKLESS_METHODS,
     InitName,
     MethodName,
     Problem,
@@ -129,6 +131,9 @@ class ScheduleConfig(Section):
             )
 
 
+_DEFAULT_RANK, _DEFAULT_BLOCKS = 64, 32
+
+
 def _default_min_rank(data: dict[str, Any]) -> int:
     """Half the rank, as in the paper; the whole rank for methods without a schedule."""
     rank: int = data["rank"]
@@ -141,9 +146,12 @@ class AdapterConfig(Section):
     method: MethodName = Field(
         "tlora",
         description="lora, vanilla_tlora (LoRA with the schedule), ortho_lora (orthogonal start), "
-        "tlora (both).",
+        "tlora (both); to compare with: pissa, adalora, oft (as the paper ran it), oft_v2 (as PEFT "
+        "has it today), gsoft, gsoft_double, svdiff, dreambooth (attention weights), "
+        "dreambooth_full (all weights), custom_diffusion (keys and values of the text, and a "
+        "learned word; SDXL), textual_inversion (a learned word alone).",
     )
-    rank: int = Field(64, ge=1, description="Full rank R.")
+    rank: int = Field(_DEFAULT_RANK, ge=1, description="Full rank R, of the low-rank methods.")
     min_rank: int = Field(
         default_factory=_default_min_rank,
         ge=1,
@@ -160,10 +168,15 @@ class AdapterConfig(Section):
         description="Standard deviation of the random start: 1/r as in the published code, or "
         "1/sqrt(r), the paper's N(0, 1/r) read as a variance.",
     )
+    blocks: int = Field(
+        _DEFAULT_BLOCKS,
+        ge=1,
+        description="Number of diagonal blocks of OFT and GSOFT; more is smaller.",
+    )
     targets: str | None = Field(
         None,
         description="Regular expression for the full names of the layers to adapt. Default: the "
-        "attention projections of the family.",
+        "attention projections of the family; all layers for svdiff and dreambooth_full.",
     )
 
     @field_validator("targets")
@@ -177,6 +190,11 @@ class AdapterConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield ranks out of bounds, and settings that the method would ignore."""
+        if self.method in RANKLESS_METHODS:
+            yield from self._rank_settings()
+            return
+        if self.blocks != _DEFAULT_BLOCKS:
+            yield Problem(f"{self.method} has no blocks; drop it", ("blocks", "method"))
         if self.min_rank > self.rank:
             yield Problem(f"{self.min_rank} is above rank {self.rank}", _RANK_KEYS)
         elif self.method not in MASKED_METHODS and self.min_rank != self.rank:
@@ -195,6 +213,24 @@ class AdapterConfig(Section):
                     f"a point of the schedule has rank {rank}, outside 0..{self.rank}",
                     ("schedule.points", "rank"),
                 )
+
+    def _rank_settings(self) -> Iterator[Problem]:
+        """Yield settings of ranks that a method without ranks would ignore."""
+        # By value, not by what was written: the recipe a run keeps has every key.
+        given = {
+            "rank": self.rank != _DEFAULT_RANK,
+            "min_rank": self.min_rank != self.rank,
+            "schedule": self.schedule != ScheduleConfig(),
+        }
+        for key, set_by_user in given.items():
+            if set_by_user:
+                yield Problem(
+                    f"{self.method} has no ranks, so no {key}; drop it, or use tlora or another "
+                    "low-rank method",
+                    (key, "method"),
+                )
+        if self.method not in BLOCK_METHODS and self.blocks != _DEFAULT_BLOCKS:
+            yield Problem(f"{self.method} has no blocks; drop it", ("blocks", "method"))
 
 
 _RANK_KEYS = ("min_rank", "rank")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from tlora_cli.attachment import Adapter
+from tlora_cli.adapter import Adapter
 from tlora_cli.families import Conditioning, Family
 from tlora_cli.files import write_atomically
 
@@ -55,6 +55,7 @@ class Texts:
         return positive, {k: v.expand(len(jobs), *v.shape[1:]) for k, v in self.negative.items()}
 
 
+@torch.no_grad()
 def encode_texts(
     family: Family, pipeline: Any, prompts: Sequence[str], negative_prompt: str
 ) -> Texts:
@@ -114,13 +115,12 @@ def describe(
     if adapter is not None:
         about.update(
             method=adapter.info.method,
-            rank=adapter.schedule.rank,
-            min_rank=adapter.schedule.min_rank,
-            schedule=adapter.schedule.kind,
             scale=adapter.scale,
             train_steps=adapter.info.train_steps,
             quantization=adapter.info.quantization,
         )
+        if schedule := adapter.schedule:
+            about.update(rank=schedule.rank, min_rank=schedule.min_rank, schedule=schedule.kind)
     return {**about, **more}
 
 

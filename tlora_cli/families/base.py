@@ -44,6 +44,8 @@ class Family(ABC):
     """Pipeline components that turn prompts into embeddings."""
     targets: ClassVar[str]
     """Regular expression for the full names of the layers that are adapted by default."""
+    text_keys_values: ClassVar[str | None]
+    """Regular expression for the keys and values of the text in cross-attention; None without."""
     timestep_scale: ClassVar[float]
     """Timestep that the denoiser is given, times this, lies on the 0..T scale."""
     timestep_position: ClassVar[int]
@@ -59,7 +61,11 @@ class Family(ABC):
 
     @abstractmethod
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-        """Return the text conditioning of the prompts, on the pipeline's device."""
+        """Return the text conditioning of the prompts, on the pipeline's device.
+
+        Gradients flow to what is learned in the encoders; callers that learn nothing there turn
+        them off.
+        """
 
     @abstractmethod
     def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning | None:

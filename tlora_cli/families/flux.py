@@ -63,6 +63,7 @@ class Flux(Family):
         r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0)|add_(q|k|v)_proj)"
         r"|single_transformer_blocks\.\d+\.attn\.to_(q|k|v)"
     )
+    text_keys_values = None
     timestep_scale = 1000.0
     timestep_position = 3
     single_file_is_whole = False
@@ -74,7 +75,6 @@ class Flux(Family):
         "unipc": (UniPCMultistepScheduler, FLOW),
     }
 
-    @torch.no_grad()
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         """Return T5's prompt_embeds (B, 512, D) and CLIP's pooled_projections (B, P)."""
         length = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)

@@ -32,6 +32,7 @@ class SDXL(Family):
     pipeline_class = StableDiffusionXLPipeline
     text_parts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
     targets = r".*\.attn[12]\.to_(q|k|v|out\.0)"
+    text_keys_values = r".*\.attn2\.to_(k|v)"
     timestep_scale = 1.0
     timestep_position = 1
     single_file_is_whole = True
@@ -46,7 +47,6 @@ class SDXL(Family):
         "heun": (HeunDiscreteScheduler, {}),
     }
 
-    @torch.no_grad()
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         """Return prompt_embeds (B, 77, D) and the second encoder's pooled text_embeds (B, P)."""
         embeds, _, pooled, _ = pipeline.encode_prompt(

@@ -2,6 +2,8 @@
 
 Weights carry the diffusers/PEFT names, so stock diffusers loads the same file (unmasked). The
 header has `lora_adapter_metadata` for that loader, and `tlora.*` keys with what sampling needs.
+Methods that are no product of factors (OFT, SVDiff, ...) have their own parameters in it, as
+`<layer>.tlora.<parameter>`; only tlora reads these.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, 
 from tlora_cli.schedules import RankSchedule
 
 FORMAT_VERSION = "1"
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""Whose learned words a file may hold; they stand beside the denoiser's layers."""
+_PART = ".tlora."
+"""Between a layer's name and that of a parameter which is no LoRA factor."""
 PREFIXES = {"sdxl": "unet", "flux": "transformer"}
 """What stands before a layer's name in diffusers' LoRA keys."""
 
@@ -50,6 +56,10 @@ def write(
         down, up = _widened(pair, weights)
         tensors[f"{prefix}.{name}.lora_A.weight"] = _stored(down, dtype)
         tensors[f"{prefix}.{name}.lora_B.weight"] = _stored(up, dtype)
+    for name, parts in weights.parts.items():
+        for part, tensor in parts.items():
+            owner = name if name in TEXT_ENCODERS else f"{prefix}.{name}"
+            tensors[f"{owner}{_PART}{part}"] = _stored(tensor, dtype)
     header = _header(weights, timestep_scale)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
 
@@ -72,6 +82,8 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
     schedule = weights.schedule
+    if weights.parts:
+        return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
     assert schedule is not None, "an adapter without a schedule can't be written"
     width = weights.rank * weights.copies
     prefix = PREFIXES[weights.family or ""]
@@ -81,11 +93,8 @@ def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
         f"{prefix}.lora_alpha": width,
         f"{prefix}.target_modules": sorted(weights.layers),
     }
-    values: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "family": weights.family,
+    ranks = {
         "copies": weights.copies,
-        "timestep_scale": timestep_scale,
         "rank": schedule.rank,
         "min_rank": schedule.min_rank,
         "schedule": schedule.kind,
@@ -93,11 +102,23 @@ def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
         "num_train_timesteps": schedule.num_train_timesteps,
         "points": schedule.points,
         "schedule_seed": schedule.seed,
+    }
+    own = _own_fields(weights, timestep_scale, ranks)
+    return {"format": "pt", "lora_adapter_metadata": json.dumps(peft), **own}
+
+
+def _own_fields(
+    weights: AdapterWeights, timestep_scale: float, more: Mapping[str, Any]
+) -> dict[str, str]:
+    values: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "family": weights.family,
+        "timestep_scale": timestep_scale,
+        **more,
         "versions": {name: _version(name) for name in ("tlora", "torch", "diffusers")},
         **{f.name: getattr(weights.info, f.name) for f in dataclasses.fields(weights.info)},
     }
-    own = {f"tlora.{k}": _as_text(v) for k, v in values.items() if v not in (None, {})}
-    return {"format": "pt", "lora_adapter_metadata": json.dumps(peft), **own}
+    return {f"tlora.{k}": _as_text(v) for k, v in values.items() if v not in (None, {})}
 
 
 def _as_text(value: Any) -> str:
@@ -140,6 +161,8 @@ def read(file: AdapterFile) -> AdapterWeights:
     """
     header, tensors, path = file.header, file.tensors, file.path
     family, info = origin(tensors, header, path)
+    if any(_PART in key for key in tensors):
+        return _read_parts(file, family, info)
     with _damage_explained(path):
         prefix = f"{PREFIXES[family or '']}."
         schedule = RankSchedule(
@@ -176,6 +199,26 @@ def read(file: AdapterFile) -> AdapterWeights:
             do="get the file again, or save it again from its checkpoint",
         )
     return AdapterWeights(whole, copies, schedule, family, info)
+
+
+def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> AdapterWeights:
+    """Read the file of a method without ranks; its method knows what the parts mean."""
+    prefix = f"{PREFIXES[family or '']}."
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in file.tensors.items():
+        layer, found, part = key.removeprefix(prefix).partition(_PART)
+        if not found or not (key.startswith(prefix) or layer in TEXT_ENCODERS):
+            raise UserError(
+                f"the adapter has a tensor of no known meaning: {key}",
+                where=str(file.path),
+                do="get the file again, or save it again from its checkpoint",
+            )
+        parts.setdefault(layer, {})[part] = tensor
+    with _damage_explained(file.path):
+        blocks = json.loads(file.header.get("tlora.blocks", "null"))
+        if blocks is not None and not isinstance(blocks, int):
+            raise ValueError(f"blocks is {blocks}")
+    return AdapterWeights({}, 1, None, family, info, parts, blocks)
 
 
 def _check_version(header: Mapping[str, str], path: Path) -> None:

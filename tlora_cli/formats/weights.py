@@ -62,7 +62,9 @@ class AdapterWeights:
     Attributes:
         layers: layer name within the denoiser -> its pair of factors, scale folded in.
         copies: how many blocks of R rows each `down` has.
-        schedule: None if the file should have one but doesn't say it.
+        schedule: None if the file should have one but doesn't say it, or if there are no ranks.
+        parts: for methods without ranks, layer name -> name -> tensor; `layers` is empty then.
+        blocks: number of diagonal blocks, of OFT and GSOFT.
         family: name of the model family, or None if the file doesn't say.
     """
 
@@ -71,6 +73,8 @@ class AdapterWeights:
     schedule: RankSchedule | None
     family: str | None
     info: AdapterInfo
+    parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    blocks: int | None = None
 
     @property
     def rank(self) -> int:

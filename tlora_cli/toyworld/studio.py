@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from tlora_cli import builtin
-from tlora_cli.attachment import Adapter
+from tlora_cli.adapter import Adapter
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.bases import Base
-from tlora_cli.loading import load_adapter
+from tlora_cli.loading import load_adapter, load_words
 from tlora_cli.pipelines import load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt
 from tlora_cli.recipe import published_settings
@@ -93,12 +93,15 @@ class Studio:
     def draw_adapted(self, tasks: Sequence[Task], file: Path) -> list[Drawn]:
         """Draw every task with an adapter file, which is taken off again."""
         adapter = load_adapter(self.pipeline, file)
+        words = load_words(self._texts, file)
         known = adapter.info.placeholder, adapter.info.class_name
         concept = " ".join(word for word in known if word) or None
         try:
             return self.draw(tasks, adapter, concept)
         finally:
             adapter.remove()
+            for hook in words:
+                hook.remove()
 
 
 def prompted(drawn: Sequence[Drawn]) -> scores.Rate:

@@ -111,7 +111,7 @@ class _Run:
                 do="start it as `tlora train`, without accelerate launch or torchrun",
             )
         self.ready: Prepared = prepare(recipe, run, self._say)
-        optimizer = make_optimizer(train.optimizer, self.ready.adapter.parameters())
+        optimizer = make_optimizer(train.optimizer, self.ready.adapter.parameter_groups())
         self.optimizer = self.accelerator.prepare(optimizer)
         self.state = TrainingState(
             self.ready.adapter, self.optimizer, self.accelerator.scaler, self.ready.inputs
@@ -173,12 +173,13 @@ class _Run:
         train, step, ready = self.recipe.train, self.state.step, self.ready
         prior = self.recipe.concept.prior
         began = time.monotonic()
+        lr = train.optimizer.lr * lr_factor(train.lr_schedule, step, train.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = train.optimizer.lr * lr_factor(train.lr_schedule, step, train.steps)
+            group["lr"] = lr * group["rate"]
         total, drawn = torch.zeros((), device=ready.device), []
         for micro in range(train.accumulation):
             batch = draw_batch(
-                ready.examples,
+                ready.present_examples(),
                 ready.prior,
                 size=train.batch_size,
                 seed=train.seed,
@@ -196,12 +197,15 @@ class _Run:
                 guidance=train.guidance,
                 prior_weight=prior.weight if prior else 0.0,
             )
-            self.accelerator.backward(loss)  # divides by the accumulation; the mask still holds
+            penalty = ready.adapter.penalty()
+            whole = loss if penalty is None else loss + penalty
+            self.accelerator.backward(whole)  # divides by the accumulation; the mask still holds
             total += loss.detach() / train.accumulation
             drawn.append(batch.timesteps)
         if train.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(list(ready.adapter.parameters()), train.max_grad_norm)
         self.optimizer.step()
+        ready.adapter.after_step(step + 1, train.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         self.state.seconds += time.monotonic() - began
@@ -210,12 +214,13 @@ class _Run:
     def _record(self, timesteps: Tensor) -> StepRecord:
         """Return what is known without waiting for the GPU; the loss is filled in later."""
         group = self.optimizer.param_groups[0]
-        ranks = self.ready.adapter.schedule.active_rank(timesteps)
+        schedule = self.ready.adapter.schedule
+        ranks = schedule.active_rank(timesteps).float() if schedule else None
         return StepRecord(
             step=self.state.step,
             loss=math.nan,
             timestep=float(timesteps.float().mean()),
-            active_rank=float(ranks.float().mean()),
+            active_rank=None if ranks is None else float(ranks.mean()),
             lr=group["lr"],
             d=group.get("d"),
             seconds=round(self.state.seconds, 3),
@@ -293,7 +298,7 @@ class _Run:
             train_steps=self.state.step,
             batch_size=1,
         )
-        pictures = draw(ready.family, ready.pipeline, ready.adapter, ready.texts, jobs, settings)
+        pictures = draw(ready.family, ready.pipeline, ready.adapter, ready.texts(), jobs, settings)
         try:
             with (
                 display.paused("drawing previews"),

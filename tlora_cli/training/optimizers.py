@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
 import torch
-from torch import nn
 
 from tlora_cli.errors import UserError
 from tlora_cli.recipe_sections import LRScheduleConfig, OptimizerConfig
@@ -20,11 +19,16 @@ STATE_COPIES = {"adamw": 2.0, "adamw8bit": 0.55, "prodigy": 4.0}
 
 
 def make_optimizer(
-    config: OptimizerConfig, parameters: Iterable[nn.Parameter]
+    config: OptimizerConfig, groups: Sequence[dict[str, Any]]
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe; `check_optimizer` says if it can be had."""
-    trained = list(parameters)
-    on_gpu = trained[0].is_cuda
+    """Return the optimizer of a recipe; `check_optimizer` says if it can be had.
+
+    Args:
+        config: of the recipe.
+        groups: `params`, and `rate`, what the recipe's learning rate is multiplied with.
+    """
+    trained = [{**group, "lr": config.lr * group["rate"]} for group in groups]
+    on_gpu = trained[0]["params"][0].is_cuda
     common: dict[str, Any] = {
         "lr": config.lr,
         "betas": config.betas,

@@ -26,7 +26,7 @@ class StepRecord:
 
     Attributes:
         loss: mean over the step's forward passes.
-        timestep: mean of the drawn timesteps; active_rank: of their ranks.
+        timestep: mean of the drawn timesteps; active_rank: of their ranks, None without ranks.
         lr: learning rate. d: Prodigy's estimate, else None.
         seconds: since the run began, over all sittings.
         memory_gb: peak GPU memory, or the process's peak where there is no GPU.
@@ -35,7 +35,7 @@ class StepRecord:
     step: int
     loss: float
     timestep: float
-    active_rank: float
+    active_rank: float | None
     lr: float
     d: float | None
     seconds: float
@@ -128,8 +128,9 @@ class Display:
         elapsed = time.monotonic() - self._began
         speed = (record.step - self._first) / max(elapsed, 1e-9)
         left = (self.steps - record.step) / max(speed, 1e-9)
+        rank = "" if record.active_rank is None else f"rank {record.active_rank:.0f}  "
         text = (
-            f"loss {self._loss:.4f}  rank {record.active_rank:.0f}  {_speed(speed)}  "
+            f"loss {self._loss:.4f}  {rank}{_speed(speed)}  "
             f"{_clock(left)} left  {record.memory_gb:.1f} GB"
         )
         self._bar.update(self._task, completed=record.step, description=text)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from tlora_cli.attachment import Adapter, attach, default_schedule
+from tlora_cli.adapter import Adapter
+from tlora_cli.adapters import METHODS
+from tlora_cli.attachment import attach
 from tlora_cli.data import TrainingImage, find_images, latent_mask, load_training_images
 from tlora_cli.devices import DTYPES, choose_device
 from tlora_cli.families import FAMILIES, Conditioning, Family
@@ -24,6 +27,7 @@ from tlora_cli.sampling import Job, SamplingSettings, Texts, draw, encode_texts,
 from tlora_cli.schedules import RankSchedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.step import Example
+from tlora_cli.words import ENCODERS
 
 Say = Callable[[str], None]
 
@@ -38,12 +42,21 @@ class Prepared:
     adapter: Adapter
     examples: list[Example]
     prior: list[Example]
-    texts: Texts | None
+    texts: Callable[[], Texts] | None
     """Embeddings of the preview prompts."""
+    told: Callable[[], Conditioning] | None
+    """Encodes the training prompt anew, for methods that learn a word; else None."""
     inputs: str
     """Digest of the pictures and masks, to tell if they changed between sittings."""
     device: torch.device
     dtype: torch.dtype
+
+    def present_examples(self) -> list[Example]:
+        """Return the pictures with the prompt as the encoders tell it now."""
+        if self.told is None:
+            return self.examples
+        text = self.told()
+        return [replace(one, conditioning={**one.conditioning, **text}) for one in self.examples]
 
 
 def sampling_settings(recipe: Recipe) -> SamplingSettings:
@@ -94,12 +107,18 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
     say(f"loading text encoders of {base.model}")
     pipeline = load_text(family, base, device, dtype)
     words = recipe.concept.placeholder, recipe.concept.class_name
-    text = family.encode_prompts(pipeline, [training_prompt(recipe.concept.prompt, *words)])
-    texts = class_text = None
+    prompt = training_prompt(recipe.concept.prompt, *words)
+    with torch.no_grad():
+        text = family.encode_prompts(pipeline, [prompt])
+    told, texts, encoders = None, None, None
+    if METHODS[recipe.adapter.method].word:  # the encoders stay: their answers change at each step
+        encoders = pipeline
+        for name in ENCODERS:
+            getattr(pipeline, name).requires_grad_(False)
+        told = functools.partial(family.encode_prompts, pipeline, [prompt])
     if train.preview:
-        texts = encode_texts(
-            family, pipeline, preview_prompts(recipe), recipe.sampling.negative_prompt
-        )
+        texts = _preview_texts(recipe, family, pipeline, told is not None)
+    class_text = None
     if recipe.concept.prior:
         class_prompt = training_prompt(recipe.concept.prior.prompt, *words)
         class_text = encode_texts(family, pipeline, [class_prompt], "")
@@ -123,9 +142,11 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         schedule=_schedule(recipe),
         init=recipe.adapter.init,
         init_std=recipe.adapter.init_std,
+        blocks=recipe.adapter.blocks,
         seed=train.seed,
         targets=recipe.adapter.targets,
         info=adapter_info(recipe),
+        text=encoders,
     )
     if train.gradient_checkpointing:
         adapter.enable_gradient_checkpointing()
@@ -133,8 +154,21 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         torch.cuda.empty_cache()  # once, before the loop: return the encoders' memory
         torch.cuda.reset_peak_memory_stats()
     return Prepared(
-        family, pipeline, adapter, examples, prior, texts, _digest(images), device, dtype
+        family, pipeline, adapter, examples, prior, texts, told, _digest(images), device, dtype
     )
+
+
+def _preview_texts(
+    recipe: Recipe, family: Family, pipeline: Any, anew: bool
+) -> Callable[[], Texts]:
+    """Return what gives the preview prompts' embeddings: encoded once, or `anew` each time."""
+    encode = functools.partial(
+        encode_texts, family, pipeline, preview_prompts(recipe), recipe.sampling.negative_prompt
+    )
+    if anew:
+        return encode
+    texts = encode()
+    return lambda: texts
 
 
 def preview_prompts(recipe: Recipe) -> list[str]:
@@ -145,7 +179,7 @@ def preview_prompts(recipe: Recipe) -> list[str]:
 
 def _schedule(recipe: Recipe) -> RankSchedule | None:
     config = recipe.adapter
-    if default_schedule(config.method, config.rank, None).kind == "constant":
+    if not METHODS[config.method].masked:
         return None
     return RankSchedule(
         rank=config.rank,

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from tlora_cli.attachment import Adapter
+from tlora_cli.adapter import Adapter
+from tlora_cli.adapters import Parametrization
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, remove_folder, remove_leftovers, require_space
 from tlora_cli.training.run_folder import checkpoints
@@ -78,11 +79,13 @@ def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
     modules = dict(adapter.denoiser.named_modules())
-    pairs = sum(
+    file = sum(
         layer.copies * layer.rank * (modules[name].in_features + modules[name].out_features)
+        if isinstance(layer, Parametrization)
+        else sum(tensor.numel() for tensor in layer.parameters())
         for name, layer in adapter.layers.items()
     )
-    return int(4 * (whole + pairs + optimizer_copies * trained)) + 1_000_000
+    return int(4 * (whole + file + optimizer_copies * trained)) + 1_000_000
 
 
 def save_checkpoint(

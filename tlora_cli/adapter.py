@@ -1,0 +1,225 @@
+"""Put an adapter on a denoiser without touching what belongs to the denoiser.
+
+A forward pre-hook on the denoiser reads the timestep of each call and leaves the mask in the gate;
+a forward hook on each target layer adds the masked update. The mask stays until the next call, so
+it also holds in the backward pass and when checkpointed blocks run again. A method that changes the
+weights themselves has them swapped while the layer runs (`swapping.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlora_cli.adapters import METHODS, Change, Method, Parametrization, Reweighting, WordVectors
+from tlora_cli.families import Family
+from tlora_cli.formats import tlora_file
+from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
+from tlora_cli.gate import MaskGate
+from tlora_cli.kernels import masked_low_rank
+from tlora_cli.schedules import RankSchedule
+from tlora_cli.swapping import swap_weights
+from tlora_cli.words import hook_word
+
+_NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
+"""What the gate is given where nothing is ever masked."""
+
+
+class Adapter:
+    """An adapter on a denoiser. Made by `attach` and `load_adapter`.
+
+    Attributes:
+        layers: layer name -> what is changed there, in the denoiser's order.
+        schedule: the rank schedule; None for methods without ranks.
+        scale: strength of the update; 1 is as trained, 0 the base model.
+        info: where it comes from; written into the file.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        family: Family,
+        layers: dict[str, Change],
+        schedule: RankSchedule | None,
+        info: AdapterInfo,
+        trainable: bool,
+        blocks: int | None = None,
+        encoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.blocks = blocks
+        self.denoiser = denoiser
+        self.family = family
+        self.layers = layers
+        self.schedule = schedule
+        self.info = info
+        self.scale = 1.0
+        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timestep_scale)
+        self._cache: dict[Any, Any] | None = None if trainable else {}
+        modules = {**dict(denoiser.named_modules()), **(encoders or {})}
+        self._checkpointed = False
+        self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(False)
+        self._hooks = [denoiser.register_forward_pre_hook(self._on_call, with_kwargs=True)]
+        for name, layer in layers.items():
+            if isinstance(layer, WordVectors):
+                self._hooks.append(hook_word(modules[name], layer))
+                continue
+            if isinstance(layer, Reweighting):
+                change = functools.partial(self._changed_weights, name, layer)
+                self._hooks += swap_weights(modules[name], change)
+                continue
+            add_update = functools.partial(self._on_layer, name, layer)
+            self._hooks.append(modules[name].register_forward_hook(add_update))
+
+    # --- hooks --------------------------------------------------------------------------------
+
+    def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        position = self.family.timestep_position
+        timestep = kwargs["timestep"] if "timestep" in kwargs else args[position]
+        sample = kwargs.get("hidden_states", kwargs.get("sample", args[0] if args else None))
+        self.gate.set_timestep(timestep, sample.device if sample is not None else timestep.device)
+
+    def _on_layer(
+        self, name: str, layer: Parametrization, module: nn.Module, inputs: Any, output: Tensor
+    ) -> Tensor:
+        x = inputs[0]
+        down, up = self._cast_factors(name, layer, x)
+        mask = self.gate.mask(layer.copies, x.dtype)
+        update = masked_low_rank(x, down, up, mask)
+        return output + (update if self.scale == 1.0 else self.scale * update)
+
+    def _changed_weights(
+        self, name: str, layer: Reweighting, own: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights to run a layer with; built in fp32, used in the base's dtype."""
+        cached = self._cache is not None and not torch.is_grad_enabled()
+        key = (name, self.scale)
+        if cached and self._cache is not None and key in self._cache:
+            found: Mapping[str, Tensor] = self._cache[key]
+            return found
+        whole = {part: tensor.detach().float() for part, tensor in own.items()}
+        made = layer.weights(whole)
+        if self.scale != 1.0:
+            made = {part: torch.lerp(whole[part], w, self.scale) for part, w in made.items()}
+        made = {part: tensor.to(own[part].dtype) for part, tensor in made.items()}
+        if cached and self._cache is not None:
+            self._cache[key] = made
+        return made
+
+    def _cast_factors(self, name: str, layer: Parametrization, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors in the input's dtype; built in fp32 first, see `Ortho.factors`."""
+        if self._cache is None or torch.is_grad_enabled():
+            down, up = layer.factors()
+            return down.to(x), up.to(x)
+        key = (name, x.dtype, x.device)
+        if key not in self._cache:
+            down, up = layer.factors()
+            self._cache[key] = (down.to(x), up.to(x))
+        pair: tuple[Tensor, Tensor] = self._cache[key]
+        return pair
+
+    # --- public -------------------------------------------------------------------------------
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the trainable tensors, fp32; none for an adapter loaded for sampling only."""
+        for layer in self.layers.values():
+            yield from layer.parameters()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trainable tensors by their learning rate's factor, `rate`."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for layer in self.layers.values():
+            groups.setdefault(layer.rate, []).extend(layer.parameters())
+        return [{"params": tensors, "rate": rate} for rate, tensors in groups.items()]
+
+    def penalty(self) -> Tensor | None:
+        """Return what the method adds to the diffusion loss; None for most methods."""
+        penalty = self.method.penalty
+        return penalty(list(self.layers.values())) if penalty else None
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Do what the method does after an optimizer step, while gradients are still there."""
+        if self.method.after_step:
+            self.method.after_step(list(self.layers.values()), step, steps)
+
+    @property
+    def method(self) -> Method:
+        """The method, if it is one of ours; else plain LoRA."""
+        return METHODS.get(self.info.method or "", METHODS["lora"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors, trained and frozen, by `<layer>.<tensor>`."""
+        return {
+            f"{name}.{key}": tensor
+            for name, layer in self.layers.items()
+            for key, tensor in layer.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in place; the names must be exactly those of `state_dict`."""
+        own = self.state_dict()
+        if own.keys() != state.keys():
+            raise ValueError("the adapter's state does not belong to this adapter")
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(state[key])
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass, each call under its own mask."""
+        model: Any = self.denoiser
+        model.enable_gradient_checkpointing(self.gate.checkpoint)
+        self._checkpointed = True
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, the parameters don't change, so factors are built and cast once."""
+        before = self._cache
+        self._cache = {}
+        try:
+            yield
+        finally:
+            self._cache = before
+
+    def weights(self) -> AdapterWeights:
+        """Return the adapter as a file holds it."""
+        pairs, parts = {}, {}
+        with torch.no_grad():
+            for name, layer in self.layers.items():  # one layer at a time on the GPU
+                if not isinstance(layer, Parametrization):
+                    parts[name] = {key: tensor.cpu() for key, tensor in layer.state_dict().items()}
+                    continue
+                down, up = layer.factors()
+                pairs[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
+        first = next(iter(self.layers.values()))
+        copies = first.copies if isinstance(first, Parametrization) else 1
+        return AdapterWeights(
+            pairs, copies, self.schedule, self.family.name, self.info, parts, self.blocks
+        )
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the adapter file, atomically; see `formats/tlora_file.py`.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
+        """
+        tlora_file.write(
+            Path(path), self.weights(), timestep_scale=self.family.timestep_scale, dtype=dtype
+        )
+
+    def remove(self) -> None:
+        """Take the adapter off; the denoiser is as before, bit for bit."""
+        for hook in self._hooks:
+            hook.remove()
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(True)
+        if self._checkpointed:
+            model: Any = self.denoiser
+            model.disable_gradient_checkpointing()
+        self._hooks, self._unfrozen, self._checkpointed = [], [], False
