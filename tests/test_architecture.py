@@ -36,11 +36,14 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("toyworld.backgrounds", "toyworld.judge", "toyworld.subjects", "toyworld.suites"),
     ("toyworld.reading", "toyworld.renderer"),
     ("toyworld.export",),
-    ("kernels", "objectives", "schedules", "swapping"),
+    ("kernels", "objectives", "schedules", "spectra", "swapping"),
     ("gate",),
     ("adapters",),
     ("families",),
     ("formats",),
+    ("analysis",),
+    ("plots",),
+    ("analysis_report",),
     ("selection", "words"),
     ("adapter",),
     ("attachment", "data", "devices", "pipelines"),
@@ -67,11 +70,12 @@ BARE = ("toyworld", "training")
 PLACES = {
     "accelerate": ("training.loop",),
     "diffusers": ("families",),
+    "matplotlib": ("plots",),
     "pydantic": ("recipe", "recipe_base", "recipe_sections", "recipe_errors", "recipe_io"),
     "typer": ("cli",),
 }
 WITHOUT_TORCH = ("errors", "recipe", "recipe_base", "recipe_sections", "recipe_errors", "recipe_io")
-SLOW = {"accelerate", "diffusers", "peft", "torch", "transformers"}
+SLOW = {"accelerate", "diffusers", "matplotlib", "peft", "torch", "transformers"}
 """Libraries that take seconds to import; `tlora --help` and recipe mistakes don't wait for them."""
 
 
