@@ -60,6 +60,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("conversion", "generation", "training.loop"),
     ("toyworld.studio",),
     ("toyworld.gate", "toyworld.report"),
+    ("evaluation",),
     ("cli",),
     ("__main__",),
 )

@@ -20,6 +20,8 @@ CHECKSUMS = "SHA256SUMS"
 
 BASES: dict[str, str] = {"toy-sdxl": "sdxl"}
 """Base models -> their family."""
+ENCODERS = ("toy-clip", "toy-vit")
+"""Models that look at pictures: CLIP, and a ViT trained without labels."""
 PICTURE_PREFIX = "toy:"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from tlora_cli.adapter import Adapter
 from tlora_cli.devices import DTYPES, choose_device, memory_explained
 from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES, Family
@@ -24,6 +25,7 @@ from tlora_cli.recipe import FAMILY_DEFAULTS, SamplingConfig
 from tlora_cli.sampling import (
     Job,
     SamplingSettings,
+    Texts,
     contact_sheet,
     describe,
     draw,
@@ -66,6 +68,97 @@ class Request:
     settings: dict[str, Any] | None = None
 
 
+class Easel:
+    """An adapter on its base, ready to draw: loaded once, used for many prompts.
+
+    Args:
+        request: which adapter, and how to draw; its prompts are not looked at.
+        say: told what is loaded.
+
+    Attributes:
+        info: where the adapter comes from.
+        settings: how it draws.
+        concept: words for V*, or None if they are not known.
+
+    Raises:
+        UserError: for an adapter or base that doesn't fit.
+    """
+
+    def __init__(self, request: Request, say: Callable[[str], None]) -> None:
+        family_name, self.info = read_origin(request.adapter)
+        self.base = _base(request, self.info)
+        self.family = FAMILIES[family_name or family_of_base(self.base)]
+        self.settings = _settings(request, self.family, self.info)
+        self.concept = request.concept or _concept(self.info)
+        self._request, self._say = request, say
+        precision = request.precision or self.info.precision
+        if precision not in DTYPES:  # the file doesn't say
+            precision = "bf16" if torch.cuda.is_available() else "fp32"
+        self.precision = precision
+        given = self.info.quantization if request.quantization is None else request.quantization
+        self.quantization = None if given == "none" else given
+        self._device = choose_device(request.device, precision, self.quantization)
+        self.family.sampler(self.settings.scheduler, {})  # an unknown name fails at once
+        self._texts: Texts | None = None
+        self._plain: Texts | None = None
+        self._pipeline: Any = None
+        self._adapter: Adapter | None = None
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encode all prompts that will be drawn, free the encoders, load the denoiser.
+
+        Args:
+            prompts: with the concept filled in.
+        """
+        dtype = DTYPES[self.precision]
+        self._say(f"loading {self.base.model}")
+        pipeline = load_text(self.family, self.base, self._device, dtype)
+        negative = self.settings.negative_prompt
+        words = load_words(pipeline, self._request.adapter)
+        self._texts = self._plain = encode_texts(self.family, pipeline, prompts, negative)
+        if words:  # the base alone has not learned them
+            for hook in words:
+                hook.remove()
+            self._plain = encode_texts(self.family, pipeline, prompts, negative)
+        del pipeline
+        self._pipeline = load_denoiser(
+            self.family,
+            self.base,
+            self._device,
+            dtype,
+            self.quantization,
+            self.info.objective or "auto",
+        )
+        denoiser = getattr(self._pipeline, self.family.denoiser)
+        _same_attention(denoiser, self.info.attention, self._say)
+        self._adapter = load_adapter(
+            self._pipeline, self._request.adapter, min_rank=self._request.min_rank
+        )
+
+    def draw(
+        self, jobs: Sequence[Job], scale: float, batch_size: int
+    ) -> Iterator[tuple[Job, Image.Image]]:
+        """Draw jobs, whose prompts were prepared, at an adapter strength; 0 is the base alone."""
+        texts = self._texts if scale else self._plain
+        assert self._adapter is not None and texts is not None, "prepare comes first"
+        self._adapter.scale = scale
+        yield from draw(
+            self.family, self._pipeline, self._adapter, texts, jobs, self.settings, batch_size
+        )
+
+    def describe(self, **more: Any) -> dict[str, Any]:
+        """Return what a picture's metadata says beside prompt, seed and settings."""
+        return describe(
+            self._adapter,
+            self.base.model,
+            self.base.revision,
+            self.precision,
+            adapter_file=self._request.adapter.name,
+            quantization=self.quantization,
+            **more,
+        )
+
+
 def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
     """Draw all pictures and return their files, the contact sheet last if one was asked for.
 
@@ -77,46 +170,16 @@ def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
 
 
 def _generate(request: Request, say: Callable[[str], None]) -> list[Path]:
-    family_name, info = read_origin(request.adapter)
-    base = _base(request, info)
-    family = FAMILIES[family_name or family_of_base(base)]
-    settings = _settings(request, family, info)
-    prompts = [sampling_prompt(p, request.concept or _concept(info)) for p in request.prompts]
-    precision = request.precision or info.precision
-    if precision not in DTYPES:  # the file doesn't say
-        precision = "bf16" if torch.cuda.is_available() else "fp32"
-    quantization = info.quantization if request.quantization is None else request.quantization
-    quantization = None if quantization == "none" else quantization
-    device = choose_device(request.device, precision, quantization)
-    dtype = DTYPES[precision]
+    easel = Easel(request, say)
+    prompts = [sampling_prompt(p, easel.concept) for p in request.prompts]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
-    family.sampler(settings.scheduler, {})  # an unknown name fails before anything is loaded
-
-    say(f"loading {base.model}")
-    pipeline = load_text(family, base, device, dtype)
-    load_words(pipeline, request.adapter)
-    texts = encode_texts(family, pipeline, prompts, settings.negative_prompt)
-    del pipeline
-    pipeline = load_denoiser(family, base, device, dtype, quantization, info.objective or "auto")
-    _same_attention(getattr(pipeline, family.denoiser), info.attention, say)
-    adapter = load_adapter(pipeline, request.adapter, min_rank=request.min_rank)
-    adapter.scale = request.scale
-
+    easel.prepare(prompts)
     jobs = [Job(p, request.seed + n) for p in dict.fromkeys(prompts) for n in range(request.count)]
-    about = describe(
-        adapter,
-        base.model,
-        base.revision,
-        precision,
-        adapter_file=request.adapter.name,
-        batch_size=request.batch_size,
-        quantization=quantization,
-    )
     written, rows = [], defaultdict[str, list[Image.Image]](list)
-    pictures = draw(family, pipeline, adapter, texts, jobs, settings, request.batch_size)
-    for job, picture in pictures:
-        written.append(save_picture(request.output, job, picture, settings, about))
+    for job, picture in easel.draw(jobs, request.scale, request.batch_size):
+        about = easel.describe(batch_size=request.batch_size)
+        written.append(save_picture(request.output, job, picture, easel.settings, about))
         if request.sheet:
             rows[job.prompt].append(picture)
         say(str(written[-1]))

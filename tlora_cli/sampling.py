@@ -133,6 +133,14 @@ def save_picture(
     """
     words = re.sub(r"[^a-z0-9]+", "-", job.prompt.lower()).strip("-")[:60].strip("-")
     path = folder / f"{next_number(folder):04d}_{words or 'picture'}_seed{job.seed}.png"
+    write_picture(path, job, picture, settings, about)
+    return path
+
+
+def write_picture(
+    path: Path, job: Job, picture: Image.Image, settings: SamplingSettings, about: dict[str, Any]
+) -> None:
+    """Write a PNG with all settings in its metadata; see `save_picture`."""
     metadata = PngInfo()
     values = {"prompt": job.prompt, "seed": job.seed, **asdict(settings), **about}
     metadata.add_itxt("tlora", json.dumps(values, ensure_ascii=False))
@@ -143,7 +151,6 @@ def save_picture(
         f"Size: {settings.width}x{settings.height}",
     )
     write_atomically(path, lambda file: picture.save(file, format="PNG", pnginfo=metadata))
-    return path
 
 
 def next_number(folder: Path) -> int:

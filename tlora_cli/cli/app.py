@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.cli import analyze, convert, recipe, sample, toyworld, train
+from tlora_cli.cli import analyze, convert, evaluate, recipe, sample, toyworld, train
 from tlora_cli.errors import UserError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)
+app.command()(evaluate.evaluate)
 app.command()(analyze.analyze)
 app.add_typer(recipe.app)
 app.add_typer(toyworld.app)

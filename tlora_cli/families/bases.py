@@ -113,7 +113,7 @@ def load_pipeline(
     if not base.is_file:
         _check_family(family, _read_index(base), base)
     try:
-        with _no_load_bars(base.path is not None):
+        with no_load_bars(base.path is not None):
             if base.is_file:
                 return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
             options: dict[str, Any] = dict(absent)
@@ -263,7 +263,7 @@ def _quantization(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | 
 
 
 @contextmanager
-def _no_load_bars(local: bool) -> Iterator[None]:
+def no_load_bars(local: bool) -> Iterator[None]:
     """Hide the libraries' bars while a local model loads; a download keeps its own."""
     if not local:
         yield

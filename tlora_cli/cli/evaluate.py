@@ -1,0 +1,120 @@
+"""The command `tlora evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.errors import UserError
+
+METRICS = ("clip", "dino")
+
+
+def evaluate(
+    adapter: Annotated[
+        Path | None, typer.Option(help="Adapter file or run folder to draw pictures with.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Or a folder of PNG files, whatever has made them.")
+    ] = None,
+    prompts_of: Annotated[
+        Path | None, typer.Option(help="JSON of picture name -> prompt, for --pictures.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Real pictures; default: those it was trained on.")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Prompts: live or object; default: by the class.")
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="YAML or JSON with prompts of your own.")
+    ] = None,
+    section: Annotated[
+        list[str] | None, typer.Option(help="Lists of the prompts file to take; default: all.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="clip, dino, dinov2, siglip; NAME=CHECKPOINT for another checkpoint."),
+    ] = None,
+    class_name: Annotated[
+        str, typer.Option("--class", help="Class of the concept, for --pictures.")
+    ] = "",
+    placeholder: Annotated[str, typer.Option(help="Rare word, for --pictures.")] = "sks",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    mask: Annotated[
+        str, typer.Option(help="none, or the checkpoint that finds the subject; auto: CLIPSeg.")
+    ] = "auto",
+    count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 5,
+    base_count: Annotated[int, typer.Option(min=1, help="Pictures of the base prompt.")] = 15,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures drawn together; default 4.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    output: Annotated[Path, typer.Option(help="Folder for pictures and results.")] = Path(
+        "evaluation"
+    ),
+) -> None:
+    """Score an adapter, or a folder of pictures: likeness, prompts, diversity, copying, drift.
+
+    Leaves results.json, results.md, pictures.csv and the pictures. A run that was stopped goes on
+    where it was.
+    """
+    if (adapter is None) == (pictures is None):
+        raise UserError(
+            "name an adapter or a folder of pictures", do="pass --adapter or --pictures"
+        )
+    hush_libraries()
+    from tlora_cli.evaluation.run import Evaluation, evaluate_adapter, evaluate_pictures
+    from tlora_cli.evaluation.suites import find_suite, read_prompts
+
+    prompts = None
+    if prompts_file is not None:
+        prompts = read_prompts(prompts_file, section or ())
+    elif suite is not None:
+        prompts = find_suite(suite).prompts
+    chosen = dict(_checkpoint(one) for one in metric or METRICS)
+    job = Evaluation(
+        output,
+        prompts,
+        chosen,
+        images,
+        seed,
+        count,
+        base_count,
+        batch_size=batch_size,
+        device=device,
+        mask=None if mask == "none" else mask,
+    )
+    if pictures is not None:
+        if not class_name:
+            raise UserError("the class is not known", where="--class", do="pass --class dog")
+        scores = evaluate_pictures(pictures, prompts_of, class_name, placeholder, job)
+    else:
+        assert adapter is not None
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("pictures {task.completed}/{task.total}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task("", total=None)
+            scores = evaluate_adapter(
+                adapter,
+                job,
+                lambda line: console.print(line, highlight=False, markup=False),
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    for name, value in scores.summary.items():
+        typer.echo(f"{name:24} {value:.4f}")
+    typer.echo(f"results: {output}")
+
+
+def _checkpoint(given: str) -> tuple[str, str | None]:
+    name, equals, checkpoint = given.partition("=")
+    return name, checkpoint if equals else None

@@ -1,0 +1,53 @@
+"""What an evaluation draws: prompts with V* for the concept, each with a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tlora_cli.evaluation.suites import BASE, CONCEPT_FREE
+
+GROUPS = ("base", "suite", "free", "free_without")
+"""base: of the base prompt. suite: of the prompts. free: of concept-free prompts with the adapter,
+and free_without it."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One picture to draw.
+
+    Attributes:
+        group: of `GROUPS`.
+        prompt: with V* for the concept.
+        seed: of its noise.
+    """
+
+    group: str
+    prompt: str
+    seed: int
+
+
+def asks_of_suite(
+    prompts: Sequence[str], count: int, base_count: int, free_count: int, seed: int
+) -> list[Ask]:
+    """Return the pictures of an evaluation with a prompt suite.
+
+    Args:
+        prompts: of the suite.
+        count: pictures of each.
+        base_count: pictures of the base prompt.
+        free_count: pictures of each concept-free prompt, with and without the adapter.
+        seed: of the first picture of each prompt; the next have seed + 1, ...
+    """
+    groups: dict[str, tuple[Sequence[str], int]] = {
+        "base": ([BASE], base_count),
+        "suite": (prompts, count),
+        "free": (CONCEPT_FREE, free_count),
+        "free_without": (CONCEPT_FREE, free_count),
+    }
+    return [
+        Ask(group, prompt, seed + turn)
+        for group, (texts, turns) in groups.items()
+        for prompt in texts
+        for turn in range(turns)
+    ]

@@ -1,0 +1,192 @@
+"""Pictures and texts -> features of length one, by well-known encoders.
+
+Each is a Hub id, a local folder, or a built-in model's name.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import AutoImageProcessor, AutoModel, AutoProcessor, CLIPModel, ViTModel
+
+from tlora_cli import builtin
+from tlora_cli.errors import UserError, known_names
+from tlora_cli.families.bases import no_load_bars
+
+BATCH = 32
+
+
+class Encoder(ABC):
+    """A model that turns pictures, and perhaps texts, into features.
+
+    Attributes:
+        reads_text: whether `texts` can be called.
+    """
+
+    reads_text = False
+    crop: tuple[int, int] | None = None
+    """Shorter side to resize to, and side of the middle square to keep; None: what the checkpoint's
+    own preparation does."""
+
+    def __init__(self, model: nn.Module, processor: Any, device: torch.device) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.processor = processor
+        self.device = device
+
+    @torch.no_grad()
+    def pictures(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """Return features (N, D) of length one, fp32, on the CPU."""
+        parts = []
+        for first in range(0, len(pictures), BATCH):
+            batch = [self._cropped(one.convert("RGB")) for one in pictures[first : first + BATCH]]
+            pixels = self.processor(images=batch, return_tensors="pt")["pixel_values"]
+            parts.append(self._picture_features(pixels.to(self.device)).float().cpu())
+        return normalize(torch.cat(parts), dim=-1)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Return features (N, D) of length one; longer texts are cut to what the model takes."""
+        parts = []
+        for first in range(0, len(texts), BATCH):
+            batch = self.processor(
+                text=list(texts[first : first + BATCH]),
+                padding="max_length",
+                truncation=True,
+                return_tensors="pt",
+            ).to(self.device)
+            parts.append(self._text_features(dict(batch)).float().cpu())
+        return normalize(torch.cat(parts), dim=-1)
+
+    def _cropped(self, picture: Image.Image) -> Image.Image:
+        if self.crop is None:
+            return picture
+        shorter, side = self.crop
+        scale = shorter / min(picture.size)
+        width, height = (round(scale * length) for length in picture.size)
+        left, top = (width - side) // 2, (height - side) // 2
+        larger = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return larger.crop((left, top, left + side, top + side))
+
+    @abstractmethod
+    def _picture_features(self, pixels: Tensor) -> Tensor:
+        """Return (B, D) of prepared pixels."""
+
+    def _text_features(self, batch: dict[str, Tensor]) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} reads no text")
+
+
+class TextImage(Encoder):
+    """CLIP and SigLIP: one space for pictures and texts."""
+
+    reads_text = True
+
+    def _picture_features(self, pixels: Tensor) -> Tensor:
+        model: Any = self.model
+        return _pooled(model.get_image_features(pixel_values=pixels))
+
+    def _text_features(self, batch: dict[str, Tensor]) -> Tensor:
+        model: Any = self.model
+        return _pooled(model.get_text_features(**batch))
+
+
+class SelfSupervised(Encoder):
+    """DINO and DINOv2: the class token after the last norm."""
+
+    def _picture_features(self, pixels: Tensor) -> Tensor:
+        states: Tensor = self.model(pixel_values=pixels).last_hidden_state
+        return states[:, 0]
+
+
+def _pooled(answer: Any) -> Tensor:
+    pooled: Tensor = answer if isinstance(answer, Tensor) else answer.pooler_output
+    return pooled
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an encoder is loaded.
+
+    Attributes:
+        checkpoint: the default, a Hub id.
+        builtin: what stands in for it on the built-in world, or None.
+        encoder: our class.
+        model: transformers' class.
+        processor: transformers' class.
+        options: for the model's class.
+        crop: what the default checkpoint's authors did to a picture; see `Encoder.crop`.
+    """
+
+    checkpoint: str
+    builtin: str | None
+    encoder: type[Encoder]
+    model: Any
+    processor: Any
+    options: dict[str, Any]
+    crop: tuple[int, int] | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "clip": Kind(
+        "openai/clip-vit-base-patch32", "toy-clip", TextImage, CLIPModel, AutoProcessor, {}
+    ),
+    "dino": Kind(
+        "facebook/dino-vits16",
+        "toy-vit",
+        SelfSupervised,
+        ViTModel,
+        AutoImageProcessor,
+        {"add_pooling_layer": False},
+        (256, 224),
+    ),
+    "dinov2": Kind(
+        "facebook/dinov2-small", None, SelfSupervised, AutoModel, AutoImageProcessor, {}
+    ),
+    "siglip": Kind("google/siglip-base-patch16-224", None, TextImage, AutoModel, AutoProcessor, {}),
+}
+"""Name -> kind. The T-LoRA paper uses CLIP ViT-B/32 and a DINO it does not name."""
+
+
+def load_encoder(
+    name: str, checkpoint: str | None, device: torch.device, built_in: bool = False
+) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        name: of `KINDS`.
+        checkpoint: Hub id, folder or built-in model; None for the kind's default.
+        device: where it computes.
+        built_in: whether the pictures are of the built-in world, which has defaults of its own.
+
+    Raises:
+        UserError: if the name is unknown or the checkpoint can't be had.
+    """
+    if name not in KINDS:
+        raise UserError(
+            f"there is no encoder {name!r}", where="metrics", do=known_names(name, KINDS)
+        )
+    kind = KINDS[name]
+    source = checkpoint or (kind.builtin if built_in else None) or kind.checkpoint
+    if source in builtin.ENCODERS:
+        source = str(builtin.model_folder(source))
+    try:
+        with no_load_bars(Path(source).is_dir()):
+            model = kind.model.from_pretrained(source, dtype=torch.float32, **kind.options)
+            processor = kind.processor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the {name} checkpoint can't be loaded: {str(error).splitlines()[0]}",
+            where=source,
+            do="check the name and the network, or name a local folder",
+        ) from error
+    encoder = kind.encoder(model, processor, device)
+    if source == kind.checkpoint:
+        encoder.crop = kind.crop
+    return encoder

@@ -1,0 +1,215 @@
+"""The pictures of an evaluation: which are needed, which are there, and drawing the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from tlora_cli.errors import UserError
+from tlora_cli.evaluation.asking import Ask
+from tlora_cli.files import remove_leftovers, write_text
+from tlora_cli.generation import Easel
+from tlora_cli.prompts import sampling_prompt
+from tlora_cli.sampling import Job, write_picture
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture of an evaluation.
+
+    Attributes:
+        group: as in `asking.GROUPS`.
+        prompt: with V* for the concept.
+        text: with the concept filled in: what is drawn.
+        seed: of its noise.
+        file: where it lies.
+    """
+
+    group: str
+    prompt: str
+    text: str
+    seed: int
+    file: Path
+
+    def open(self) -> Image.Image:
+        """Return the picture."""
+        with Image.open(self.file) as opened:
+            return opened.convert("RGB")
+
+
+def plan_shots(folder: Path, asks: Sequence[Ask], concept: str) -> list[Shot]:
+    """Return where each picture of an evaluation lies.
+
+    Args:
+        folder: of the pictures; each group has a folder of its own.
+        asks: what to draw.
+        concept: words for V*.
+    """
+    numbers: dict[str, dict[str, int]] = {}
+    shots = []
+    for ask in asks:
+        known = numbers.setdefault(ask.group, {})
+        number = known.setdefault(ask.prompt, len(known))
+        file = folder / ask.group / f"{number:03d}_seed{ask.seed}.png"
+        text = sampling_prompt(ask.prompt, concept)
+        shots.append(Shot(ask.group, ask.prompt, text, ask.seed, file))
+    return shots
+
+
+def missing(shots: Sequence[Shot]) -> list[Shot]:
+    """Return the pictures that are not there, or can't be read."""
+    return [shot for shot in shots if not _whole(shot.file)]
+
+
+def _whole(file: Path) -> bool:
+    if not file.exists():
+        return False
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+    except (OSError, UnidentifiedImageError, SyntaxError):
+        file.unlink()  # half a picture, from a disk that failed: it is drawn again
+        return False
+    return True
+
+
+def draw_missing(
+    easel: Easel, shots: Sequence[Shot], batch_size: int, done: Callable[[Shot], None]
+) -> None:
+    """Draw the pictures that are not there; a kill loses at most one batch.
+
+    Args:
+        easel: of the adapter.
+        shots: all pictures.
+        batch_size: drawn together.
+        done: called after each picture.
+    """
+    gone = set(missing(shots))
+    batches = [batch for batch in _batches(shots, batch_size) if gone.intersection(batch)]
+    if not batches:
+        return
+    easel.prepare(list(dict.fromkeys(shot.text for batch in batches for shot in batch)))
+    for batch in batches:
+        scale = 0.0 if batch[0].group == "free_without" else 1.0
+        jobs = [Job(shot.text, shot.seed) for shot in batch]
+        for shot, (job, picture) in zip(batch, easel.draw(jobs, scale, batch_size), strict=True):
+            if shot in gone:
+                about = easel.describe(batch_size=batch_size)
+                write_picture(shot.file, job, picture, easel.settings, about)
+                done(shot)
+
+
+def _batches(shots: Sequence[Shot], size: int) -> Iterator[Sequence[Shot]]:
+    """Yield all pictures in batches of one group.
+
+    Batches are drawn as in an undisturbed run, even if part of one is there already: in a batch of
+    another size the last bits of a picture may differ.
+    """
+    for group in dict.fromkeys(shot.group for shot in shots):
+        own = [shot for shot in shots if shot.group == group]
+        yield from (own[first : first + size] for first in range(0, len(own), size))
+
+
+def claim_folder(folder: Path, origin: dict[str, Any]) -> None:
+    """Make the folder this evaluation's own, or find that it is.
+
+    Args:
+        folder: of the evaluation.
+        origin: all that its pictures depend on.
+
+    Raises:
+        UserError: if the folder holds something else.
+    """
+    stamp = folder / "evaluation.json"
+    text = json.dumps(origin, indent=2, sort_keys=True) + "\n"
+    if stamp.exists():
+        if stamp.read_text(encoding="utf-8") != text:
+            raise UserError(
+                f"{folder} holds another evaluation",
+                where="--output",
+                do="name a new folder, or remove this one",
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} is not empty and is left as it is",
+            where="--output",
+            do="name a new folder",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    write_text(stamp, text)
+
+
+def digest(file: Path) -> str:
+    """Return what tells a file's content apart."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
+def given_pictures(folder: Path, prompts: Path | None) -> Iterator[tuple[Path, str]]:
+    """Yield the pictures of a folder and their prompts.
+
+    Args:
+        folder: with PNG files; those that tlora has drawn know their prompts.
+        prompts: JSON of file name -> prompt, for others.
+
+    Raises:
+        UserError: if there are none, or a picture's prompt is not known.
+    """
+    files = sorted(folder.glob("*.png"))
+    if not files:
+        raise UserError("the folder holds no PNG files", str(folder), "check --pictures")
+    said = {} if prompts is None else _said(prompts)
+    for file in files:
+        prompt = said.get(file.name) or _own_prompt(file)
+        if not prompt:
+            raise UserError(
+                "the picture's prompt is not known",
+                where=str(file),
+                do="pass --prompts-of, a JSON file of picture name -> prompt",
+            )
+        yield file, prompt
+
+
+def opened(file: Path) -> Image.Image:
+    """Return a picture, not yet decoded.
+
+    Raises:
+        UserError: if it is none.
+    """
+    try:
+        return Image.open(file)
+    except (OSError, UnidentifiedImageError) as error:
+        raise UserError(
+            "the picture can't be read", where=str(file), do="remove it, or save it anew"
+        ) from error
+
+
+def _said(prompts: Path) -> dict[str, str]:
+    try:
+        said = json.loads(prompts.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the prompts can't be read: {error}", str(prompts), "check --prompts-of"
+        ) from error
+    if not (isinstance(said, dict) and all(isinstance(one, str) for one in said.values())):
+        raise UserError(
+            "the file is no table of prompts", str(prompts), 'write {"picture.png": "prompt", ...}'
+        )
+    return said
+
+
+def _own_prompt(file: Path) -> str | None:
+    """Return the prompt that tlora wrote into a picture, or None."""
+    with opened(file) as picture:
+        known = picture.info.get("tlora")
+    try:
+        found = json.loads(known)["prompt"] if known else None
+    except (ValueError, KeyError, TypeError):
+        return None  # another program's idea of that key
+    return found if isinstance(found, str) else None

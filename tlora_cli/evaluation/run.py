@@ -1,0 +1,235 @@
+"""`tlora evaluate`: draw what is missing, score, write the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from tlora_cli import builtin
+from tlora_cli.data import find_images, load_training_images
+from tlora_cli.devices import choose_device, memory_explained
+from tlora_cli.errors import UserError
+from tlora_cli.evaluation import tables
+from tlora_cli.evaluation.asking import asks_of_suite
+from tlora_cli.evaluation.encoders import Encoder, load_encoder
+from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
+from tlora_cli.evaluation.pictures import (
+    Shot,
+    claim_folder,
+    digest,
+    draw_missing,
+    given_pictures,
+    missing,
+    opened,
+    plan_shots,
+)
+from tlora_cli.evaluation.scoring import Looked, Mask, Scores, score
+from tlora_cli.evaluation.suites import BASE, suite_for
+from tlora_cli.evaluation.world import world_of
+from tlora_cli.files import locked
+from tlora_cli.formats import AdapterInfo
+from tlora_cli.formats.opening import locate
+from tlora_cli.generation import Easel, Request
+
+Progress = Callable[[int, int], None]
+"""(pictures drawn, pictures to draw)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to evaluate, and how.
+
+    Attributes:
+        output: folder of pictures and results.
+        prompts: of the suite, with V* for the concept; None for what suits the concept.
+        metrics: encoder name -> checkpoint, None for its default.
+        images: the real pictures; None for those the adapter was trained on.
+        seed: of the first picture of each prompt.
+        count: pictures of each prompt of the suite (5 in the paper).
+        base_count: pictures of the base prompt (15 in the paper).
+        free_count: pictures of each concept-free prompt, with and without the adapter; 0 for none.
+        batch_size: pictures drawn together; None for 4, or 32 of the built-in world's small ones.
+        device: auto, cpu or cuda.
+        mask: checkpoint that finds the subject; None for no masks; "auto" for CLIPSeg, but none
+            on the built-in world.
+    """
+
+    output: Path
+    prompts: Sequence[str] | None
+    metrics: dict[str, str | None]
+    images: str | None = None
+    seed: int = 0
+    count: int = 5
+    base_count: int = 15
+    free_count: int = 2
+    batch_size: int | None = None
+    device: str = "auto"
+    mask: str | None = "auto"
+
+
+def evaluate_adapter(
+    adapter: Path, job: Evaluation, say: Callable[[str], None], progress: Progress
+) -> Scores:
+    """Draw an adapter's pictures, as far as they are missing, and score them.
+
+    A run that was stopped goes on where it was: pictures that are there are not drawn again.
+
+    Args:
+        adapter: its file.
+        job: what to evaluate.
+        say: told what is loaded.
+        progress: told how many pictures are there.
+
+    Raises:
+        UserError: for an adapter, base, encoder or folder that doesn't fit.
+    """
+    request = Request(adapter, (), job.output, device=job.device)
+    with memory_explained("lower --batch-size"):
+        easel = Easel(request, say)
+        if easel.concept is None:
+            raise UserError(
+                "the adapter does not say what V* stands for",
+                where=str(adapter),
+                do="convert it with `tlora convert --placeholder sks --class dog` first",
+            )
+        info = easel.info
+        world = world_of(easel.base.model, info) if job.prompts is None else None
+        built_in = builtin.is_base(easel.base.model)
+        encoders, segmenter = _load(job, built_in)
+        training = _training_pictures(job, info)
+        if world is not None:
+            asks = world.asks(job.base_count, job.seed)
+        else:
+            prompts = job.prompts or suite_for(info.class_name or "").prompts
+            asks = asks_of_suite(prompts, job.count, job.base_count, job.free_count, job.seed)
+        origin = {
+            "adapter": digest(locate(adapter)),
+            "base": easel.base.model,
+            "settings": asdict(easel.settings),
+            "pictures": [[ask.group, ask.prompt, ask.seed] for ask in asks],
+        }
+        claim_folder(job.output, origin)
+        with locked(job.output):
+            shots = plan_shots(job.output / "pictures", asks, easel.concept)
+            _draw(easel, shots, job.batch_size or (32 if built_in else 4), progress)
+            looked = [Looked(s.group, s.prompt, _name(s, job.output), s.open()) for s in shots]
+            found = score(
+                looked,
+                training,
+                encoders,
+                info.placeholder or "",
+                info.class_name or "",
+                _mask(segmenter, info.class_name or ""),
+            )
+            if world is not None:
+                pictures = [one.picture for one in looked]
+                _add(found, *world.judge(pictures, job.base_count, job.seed))
+            tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
+    return found
+
+
+def evaluate_pictures(
+    folder: Path,
+    prompts_of: Path | None,
+    class_name: str,
+    placeholder: str,
+    job: Evaluation,
+) -> Scores:
+    """Score the pictures of a folder, whatever has made them.
+
+    Args:
+        folder: with PNG files.
+        prompts_of: JSON of file name -> prompt; tlora's own pictures know theirs.
+        class_name: of the concept.
+        placeholder: the rare word in the prompts.
+        job: `prompts`, `seed` and the counts do not matter.
+
+    Raises:
+        UserError: for pictures, prompts or encoders that can't be had.
+    """
+    if job.images is None:
+        raise UserError("no real pictures were given", where="--images", do="name them")
+    training = [_opened(path) for path in find_images(job.images, "--images")]
+    looked = []
+    for file, said in given_pictures(folder, prompts_of):
+        prompt = said.replace(f"{placeholder} {class_name}", "V*")
+        group = "base" if prompt in (BASE, BASE.replace(" a V*", " V*")) else "suite"
+        if "V*" not in prompt:
+            group = "free"
+        looked.append(Looked(group, prompt, file.name, _opened(file)))
+    encoders, segmenter = _load(job, built_in=False)
+    origin = {
+        "folder": str(folder.resolve()),
+        "pictures": [[one.group, one.prompt, one.name] for one in looked],
+    }
+    claim_folder(job.output, origin)
+    with locked(job.output):
+        mask = _mask(segmenter, class_name)
+        found = score(looked, training, encoders, placeholder, class_name, mask)
+        tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
+    return found
+
+
+def _load(job: Evaluation, built_in: bool) -> tuple[dict[str, Encoder], Segmenter | None]:
+    """Return what looks at the pictures; the built-in world brings its own encoders."""
+    device = choose_device(job.device, "fp32", None)
+    encoders = {
+        name: load_encoder(name, checkpoint, device, built_in)
+        for name, checkpoint in job.metrics.items()
+    }
+    checkpoint = job.mask
+    if checkpoint == "auto":
+        checkpoint = None if built_in else CHECKPOINT
+    return encoders, Segmenter(checkpoint, device) if checkpoint else None
+
+
+def _mask(segmenter: Segmenter | None, word: str) -> Mask | None:
+    return None if segmenter is None else lambda picture: segmenter.masked(picture, word)
+
+
+def _add(found: Scores, summary: dict[str, float], rows: Sequence[dict[str, float]]) -> None:
+    """Put the judge's scores first: they count, the others guess."""
+    found.summary = {**summary, **found.summary}
+    for row, more in zip(found.rows, rows, strict=True):
+        row.update(more)
+
+
+def _draw(easel: Easel, shots: Sequence[Shot], batch_size: int, progress: Progress) -> None:
+    total = len(shots)
+    drawn = total - len(missing(shots))
+    progress(drawn, total)
+
+    def one_more(shot: Shot) -> None:
+        nonlocal drawn
+        drawn += 1
+        progress(drawn, total)
+
+    draw_missing(easel, shots, batch_size, one_more)
+
+
+def _name(shot: Shot, folder: Path) -> str:
+    return shot.file.relative_to(folder).as_posix()
+
+
+def _training_pictures(job: Evaluation, info: AdapterInfo) -> list[Image.Image]:
+    """Return the real pictures: those given, or those of the adapter's recipe."""
+    given = job.images or info.recipe.get("concept", {}).get("images")
+    if given is None:
+        raise UserError(
+            "the adapter does not say which pictures it was trained on",
+            where="--images",
+            do="name them: --images dog.jpg",
+        )
+    return [_opened(path) for path in find_images(given, "--images")]
+
+
+def _opened(path: Path) -> Image.Image:
+    """Return a picture upright and cropped to its middle square, as for training."""
+    with opened(path) as picture:
+        side = min(picture.size)
+    [image] = load_training_images(str(path), None, side - side % 8)
+    levels = ((image.pixels / 2 + 0.5) * 255).round().byte()
+    return Image.fromarray(levels.permute(1, 2, 0).numpy())

@@ -1,0 +1,170 @@
+"""Pictures -> metrics, for one picture and for all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tlora_cli.evaluation import metrics
+from tlora_cli.evaluation.encoders import Encoder
+
+Mask = Callable[[Image.Image], Image.Image]
+"""A picture -> the same with its background painted over."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture with what it was asked to show.
+
+    Attributes:
+        group: base, suite, free or free_without.
+        prompt: with V* for the concept; concept-free prompts have none.
+        name: of its file.
+        picture: itself.
+    """
+
+    group: str
+    prompt: str
+    name: str
+    picture: Image.Image
+
+
+@dataclass
+class Scores:
+    """What came out.
+
+    Attributes:
+        summary: metric -> value over all pictures.
+        rows: picture by picture.
+    """
+
+    summary: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, str | float]] = field(default_factory=list)
+
+
+def spellings(prompt: str, placeholder: str, class_name: str) -> dict[str, str]:
+    """Return the prompt as a text encoder is given it, both ways; the paper does not say which.
+
+    V* is the class ("a dog in the snow"), or the rare word alone ("a sks in the snow").
+    """
+    return {
+        "class": prompt.replace("V*", class_name),
+        "word": prompt.replace("V*", placeholder),
+    }
+
+
+def score(
+    looked: Sequence[Looked],
+    training: Sequence[Image.Image],
+    encoders: Mapping[str, Encoder],
+    placeholder: str,
+    class_name: str,
+    mask: Mask | None = None,
+) -> Scores:
+    """Score pictures with every encoder.
+
+    Args:
+        looked: all pictures.
+        training: the real pictures.
+        encoders: name -> encoder.
+        placeholder: the rare word.
+        class_name: of the concept.
+        mask: for image similarity on the base prompt, of real and drawn pictures.
+    """
+    result = Scores(rows=[{"group": o.group, "prompt": o.prompt, "file": o.name} for o in looked])
+    for name, encoder in encoders.items():
+        features = encoder.pictures([one.picture for one in looked])
+        real = encoder.pictures(training)
+        groups = {
+            group: torch.tensor([n for n, one in enumerate(looked) if one.group == group]).long()
+            for group in ("base", "suite", "free", "free_without")
+        }
+        subject = real if mask is None else encoder.pictures([mask(one) for one in training])
+        _likeness(result, name, looked, features, subject, groups["base"], encoder, mask)
+        _copying(result, name, looked, features, real, groups["suite"])
+        if len(free := groups["free"]) and len(without := groups["free_without"]):
+            result.summary[f"{name} drift"] = metrics.drift(features[free], features[without])
+        if encoder.reads_text and len(groups["suite"]):
+            _text_metrics(result, name, looked, features, groups, encoder, placeholder, class_name)
+    return result
+
+
+def _likeness(
+    result: Scores,
+    name: str,
+    looked: Sequence[Looked],
+    features: Tensor,
+    real: Tensor,
+    base: Tensor,
+    encoder: Encoder,
+    mask: Mask | None,
+) -> None:
+    """Add image similarity on the base prompt; `real` is masked like the pictures."""
+    if not len(base):
+        return
+    shown = features[base]
+    if mask is not None:
+        shown = encoder.pictures([mask(looked[int(n)].picture) for n in base])
+    label = f"{name} IS (masked)" if mask else f"{name} IS"
+    result.summary[label] = metrics.image_similarity(shown, real)
+    for n, own in zip(base.tolist(), shown, strict=True):
+        result.rows[n][label] = float((own @ real.T).mean())
+
+
+def _copying(
+    result: Scores,
+    name: str,
+    looked: Sequence[Looked],
+    features: Tensor,
+    real: Tensor,
+    suite: Tensor,
+) -> None:
+    """Add copying of whole training pictures, and diversity, on the suite's prompts."""
+    if not len(suite):
+        return
+    nearest, share = metrics.copying(features[suite], real)
+    result.summary[f"{name} copying"] = nearest
+    result.summary[f"{name} copied"] = share
+    prompts = Counter(looked[int(n)].prompt for n in suite)
+    if min(prompts.values()) > 1:  # of one picture there is nothing to say
+        result.summary[f"{name} diversity"] = _mean_diversity(looked, features, suite, prompts)
+    for n in suite.tolist():
+        own = float((features[n] @ real.T).max())
+        result.rows[n][f"{name} copying"] = own
+        result.rows[n][f"{name} copied"] = float(own >= metrics.COPIED)
+
+
+def _mean_diversity(
+    looked: Sequence[Looked], features: Tensor, suite: Tensor, prompts: Mapping[str, int]
+) -> float:
+    """Return the mean over the prompts of the Vendi score of a prompt's pictures."""
+    found = []
+    for prompt in prompts:
+        own = [int(n) for n in suite if looked[int(n)].prompt == prompt]
+        found.append(metrics.diversity(features[own]))
+    return sum(found) / len(found)
+
+
+def _text_metrics(
+    result: Scores,
+    name: str,
+    looked: Sequence[Looked],
+    features: Tensor,
+    groups: Mapping[str, Tensor],
+    encoder: Encoder,
+    placeholder: str,
+    class_name: str,
+) -> None:
+    suite = groups["suite"].tolist()
+    for way in ("class", "word"):
+        said = [spellings(looked[n].prompt, placeholder, class_name)[way] for n in suite]
+        texts = encoder.texts(said)
+        label = f"{name} TS ({way})"
+        result.summary[label] = metrics.text_similarity(features[suite], texts)
+        for n, text in zip(suite, texts, strict=True):
+            result.rows[n][label] = float(features[n] @ text)

@@ -1,0 +1,43 @@
+"""Results as JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tlora_cli.evaluation.scoring import Scores
+from tlora_cli.files import write_text
+
+
+def write_tables(folder: Path, scores: Scores, about: Mapping[str, Any]) -> None:
+    """Write results.json, pictures.csv and results.md, each whole or not at all."""
+    summary = {name: round(value, 6) for name, value in scores.summary.items()}
+    content = {**about, "results": summary}
+    write_text(folder / "pictures.csv", csv_text(scores.rows))
+    write_text(folder / "results.md", markdown(scores.summary))
+    # Last: where it stands, the others stand, too.
+    write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV, with a column for every key that any row has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def markdown(summary: Mapping[str, float]) -> str:
+    """Return a Markdown table."""
+    lines = ["| metric | value |", "|---|---|"]
+    lines += [
+        f"| {name} | {value:.4f} |" for name, value in summary.items() if not math.isnan(value)
+    ]
+    return "\n".join(lines) + "\n"
