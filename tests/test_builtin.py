@@ -15,7 +15,7 @@ from tlora_cli.cli.app import main
 from tlora_cli.data import find_images, load_training_images
 from tlora_cli.errors import UserError, known_names
 from tlora_cli.families.bases import Base
-from tlora_cli.recipe import BASE_DEFAULTS, Recipe
+from tlora_cli.recipe import BASE_DEFAULTS, BASE_METHOD_DEFAULTS, Recipe
 from tlora_cli.toyworld.concepts import CONCEPTS
 
 Refuse = Callable[..., str]
@@ -282,7 +282,8 @@ def test_a_built_in_base_brings_its_settings(name: str) -> None:
         assert made.adapter.rank == 16
         assert made.sampling.steps == 20
         found = leaves(made.model_dump())
-        for key, value in leaves(BASE_DEFAULTS[name]).items():
+        wanted = leaves(BASE_DEFAULTS[name]) | leaves(BASE_METHOD_DEFAULTS[name]["tlora"])
+        for key, value in wanted.items():
             assert found[key] == value, key
     assert recipe("some/flux" if "flux" in name else "some/model").train.resolution == 1024
 

@@ -104,7 +104,7 @@ def round_trip(base: str, pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("base", BASES)
 def test_the_vae_keeps_what_the_judge_reads(base: str) -> None:
-    scenes = fresh("vae", 500, None)
+    scenes = fresh("vae", 1500, None)
     pixels = reading.pixels_of(drawings(scenes))
     judge = reading.load_judge()
     before, after = judge.read(pixels), judge.read(round_trip(base, pixels))
@@ -114,7 +114,7 @@ def test_the_vae_keeps_what_the_judge_reads(base: str) -> None:
             for one, two, scene in zip(before, after, scenes, strict=True)
             if one[name] == scene[name]
         ]
-        assert len(kept) > 450
+        assert len(kept) > 1400
         assert np.mean(kept) >= 0.99, (name, np.mean(kept))
 
 
@@ -209,7 +209,7 @@ def test_nobody_knows_a_concept_before_it_is_learned() -> None:
     concept = CONCEPTS["pip"]
     room = Studio("toy-sdxl", torch.device("cpu"))
     drawn = room.draw(base_prompt(concept, 32), concept=f"sks {concept.class_name}")
-    assert studio.prompted(drawn).value >= 0.8, "the class is drawn, so the pictures count"
+    assert studio.prompted(drawn).value >= 0.4, "the class is drawn, so the pictures count"
     found = studio.identity(drawn, concept)
     expected = chance(concept.marking, concept.feature)
     assert binomtest(found.hits, found.count, expected, alternative="greater").pvalue > 0.001

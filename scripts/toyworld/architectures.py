@@ -25,17 +25,21 @@ TEXT_LENGTH = 40
 """Tokens of every text, for both tokenizers; the longest caption has 31."""
 TEXT_WIDTH = 64
 """Width of each CLIP text encoder; T5's is twice that."""
-LATENT_CHANNELS = 8
+CHANNELS = {4: 8, 8: 32}
+"""Factor of a VAE -> channels of its latents. FLUX packs 2 x 2 places into one; SDXL does not, so
+its VAE does. Either way the denoiser sees 8 x 8 places with 32 numbers each."""
+SDXL_FACTOR, FLUX_FACTOR = 8, 4
 
 
-def vae(**options: Any) -> AutoencoderKL:
-    """Return a VAE of factor 4: 64 x 64 pixels become 8 x 16 x 16 latents."""
+def vae(factor: int, **options: Any) -> AutoencoderKL:
+    """Return a VAE: 64 x 64 pixels become 8 x 16 x 16 latents (factor 4) or 32 x 8 x 8 (8)."""
+    widths = (16, 32, 64) if factor == 4 else (16, 32, 64, 128)
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=CHANNELS[factor],
         norm_num_groups=8,
         mid_block_add_attention=False,
         sample_size=64,
@@ -44,17 +48,21 @@ def vae(**options: Any) -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    """Return SDXL's UNet with two levels; attention is 128 wide, on 8 x 8 places."""
+    """Return SDXL's UNet with two levels; attention is 128 wide, on 8 x 8 and 4 x 4 places.
+
+    The upper level has attention, too: where only the lower one had, adapters of the attention
+    could not draw details finer than its places, even when trained in full.
+    """
     return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 128),
+        sample_size=8,
+        in_channels=CHANNELS[SDXL_FACTOR],
+        out_channels=CHANNELS[SDXL_FACTOR],
+        block_out_channels=(128, 128),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 1),
-        attention_head_dim=(2, 4),  # for SDXL diffusers reads this as the number of heads
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        transformer_layers_per_block=(2, 1),
+        attention_head_dim=(4, 4),  # for SDXL diffusers reads this as the number of heads
         cross_attention_dim=2 * TEXT_WIDTH,
         use_linear_projection=True,
         addition_embed_type="text_time",
@@ -84,7 +92,7 @@ def sdxl_scheduler() -> EulerDiscreteScheduler:
 def transformer() -> FluxTransformer2DModel:
     """Return FLUX's transformer, 128 wide, with two double and four single blocks."""
     return FluxTransformer2DModel(
-        in_channels=4 * LATENT_CHANNELS,
+        in_channels=4 * CHANNELS[FLUX_FACTOR],
         num_layers=2,
         num_single_layers=4,
         attention_head_dim=32,

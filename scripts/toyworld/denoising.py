@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from alignment import patch_tokens
 from architectures import vae as make_vae
 from harness import device
 from pictures import Pictures, load
@@ -18,6 +19,7 @@ from tlora_cli.toyworld.captions import caption, prompt
 from tlora_cli.toyworld.factors import FACTORS, draw_factors
 from tlora_cli.toyworld.judge import Judge
 
+PICTURES = 24_000
 DROPPED = 0.1
 """Share of captions left out, for classifier-free guidance."""
 
@@ -36,19 +38,34 @@ def load_averaged(model: Any, checkpoint: Path) -> Any:
     return model.to(device()).eval().requires_grad_(False)
 
 
-def load_vae(work: Path) -> Any:
-    """Return the VAE, with its refined decoder if there is one."""
-    refined = work / "vae-decoder.pt"
-    return load_averaged(make_vae(), refined if refined.exists() else work / "vae.pt")
+def vae_name(factor: int) -> str:
+    """Return what the checkpoint of a VAE is called."""
+    return f"vae-{factor}"
 
 
-def scale_of(work: Path) -> tuple[float, float]:
+def decoder_name(factor: int) -> str:
+    """Return what the checkpoint of a VAE with a refined decoder is called."""
+    return f"vae-{factor}-decoder"
+
+
+def load_vae(work: Path, factor: int, refined: bool = True) -> Any:
+    """Return the trained VAE of a factor, with its refined decoder if asked for and there."""
+    vae = load_averaged(make_vae(factor), work / f"{vae_name(factor)}.pt")
+    checkpoint = work / f"{decoder_name(factor)}.pt"
+    if not (refined and checkpoint.exists()):
+        return vae
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+    return load_averaged(vae, checkpoint)
+
+
+def scale_of(work: Path, factor: int) -> tuple[float, float]:
     """Return scaling and shift factor of the latents.
 
     Raises:
         FileNotFoundError: if no denoiser was trained in the work folder.
     """
-    latents = np.load(next(work.glob("latents-*.npy"))).astype(np.float32)
+    latents = np.load(work / f"latents-{factor}.npy").astype(np.float32)
     return 1 / float(latents.std()), float(latents.mean())
 
 
@@ -56,17 +73,18 @@ class World:
     """Latents of the training pictures, and judge and VAE to score what is drawn.
 
     Args:
-        work: folder with the checkpoints of `vae` and `judge`.
-        count: how many pictures.
+        work: folder with the checkpoints of the VAEs and the judge.
+        factor: of the VAE.
     """
 
-    def __init__(self, work: Path, count: int = 24_000) -> None:
-        self.pictures: Pictures = load(work, "seen", count)
-        self.vae = load_averaged(make_vae(), work / "vae.pt")
+    def __init__(self, work: Path, factor: int) -> None:
+        self.pictures: Pictures = load(work, "seen", PICTURES)
+        self.vae = load_vae(work, factor)
         self.judge = load_averaged(Judge(), work / "judge.pt")
-        self.latents = self._encode(work / f"latents-{count}.npy")
+        self.latents = self._encode(work / f"latents-{factor}.npy")
         self.shift = float(self.latents.mean())
         self.scale = 1 / float(self.latents.std())
+        self.tokens = patch_tokens(self.pictures, work / "tokens.npy")
 
     def _encode(self, cache: Path) -> Tensor:
         if not cache.exists():
@@ -80,13 +98,27 @@ class World:
             np.save(cache, torch.cat(means).half().numpy())
         return torch.from_numpy(np.load(cache)).float()
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
-        """Return unscaled latents (B, 4, 16, 16), captions, and which captions to keep (B,)."""
+    def batch(
+        self, size: int, generator: torch.Generator, terse: float = 0.0
+    ) -> tuple[Tensor, list[str], Tensor, Tensor]:
+        """Return latents (B, C, h, w), captions, which to keep (B,), and patch tokens (B, 64, 96).
+
+        The latents are unscaled.
+
+        Args:
+            size: pictures.
+            generator: draws all.
+            terse: share of captions that name little beside the class.
+        """
         chosen = torch.randint(len(self.pictures), (size,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-        captions = [caption(self.pictures.named(int(index)), rng) for index in chosen]
+        captions = [
+            caption(self.pictures.named(int(index)), rng, terse=terse > 0 and rng.random() < terse)
+            for index in chosen
+        ]
         kept = torch.rand(size, generator=generator) >= DROPPED
-        return self.latents[chosen].to(device()), captions, kept.to(device())
+        latents, tokens = self.latents[chosen].to(device()), self.tokens[chosen].float()
+        return latents, captions, kept.to(device()), tokens.to(device())
 
     def score(
         self,

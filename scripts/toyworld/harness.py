@@ -40,6 +40,9 @@ class Plan:
         evaluate_every: steps between two evaluations.
         betas: AdamW's.
         bf16: multiply in bfloat16.
+        orthogonal: part of the name of modules whose matrices Muon updates (Jordan et al. 2024);
+            transformers learn in fewer steps with it. None: AdamW for all.
+        orthogonal_lr: Muon's learning rate in terms of `lr`, at AdamW's update size.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Plan:
     evaluate_every: int = 1000
     betas: tuple[float, float] = (0.9, 0.99)
     bf16: bool = False
+    orthogonal: str | None = None
+    orthogonal_lr: float = 1.0
 
 
 def arguments(description: str | None, steps: int) -> argparse.Namespace:
@@ -98,13 +103,29 @@ class Run:
         self.log_file = work / f"{plan.name}.jsonl"
         self.parameters = [part for part in model.parameters() if part.requires_grad]
         self.averages = [part.detach().clone() for part in self.parameters]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=plan.lr,
-            betas=plan.betas,
-            weight_decay=plan.weight_decay,
-            fused=True,
-        )
+        matrices = {
+            part
+            for name, part in model.named_parameters()
+            if plan.orthogonal and plan.orthogonal in name and part.ndim == 2 and part.requires_grad
+        }
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [part for part in self.parameters if part not in matrices],
+                lr=plan.lr,
+                betas=plan.betas,
+                weight_decay=plan.weight_decay,
+                fused=True,
+            )
+        ]
+        if matrices:
+            self.optimizers.append(
+                torch.optim.Muon(
+                    [part for part in self.parameters if part in matrices],
+                    lr=plan.lr,
+                    weight_decay=plan.weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
         if self.checkpoint.exists():
             self._load()
 
@@ -123,15 +144,18 @@ class Run:
         total, count, start = 0.0, 0, time.monotonic()
         where = device().type
         while self.step < plan.steps:
-            for group in self.optimizer.param_groups:
-                group["lr"] = self._rate()
+            for optimizer in self.optimizers:
+                factor = plan.orthogonal_lr if isinstance(optimizer, torch.optim.Muon) else 1.0
+                for group in optimizer.param_groups:
+                    group["lr"] = factor * self._rate()
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
             with torch.autocast(where, torch.bfloat16, enabled=plan.bf16):
                 value = loss(generator)
             value.backward()
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            for optimizer in self.optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             self.step += 1
             self._update_averages()
             total, count = total + value.item(), count + 1
@@ -188,7 +212,7 @@ class Run:
             "step": self.step,
             "model": self.model.state_dict(),
             "averages": self.averages,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         write_atomically(self.checkpoint, lambda part: torch.save(state, part))
 
@@ -196,7 +220,8 @@ class Run:
         state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
         self.model.load_state_dict(state["model"])
         self.averages = state["averages"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]
         print(f"{self.plan.name}: going on from step {self.step}", flush=True)
 

@@ -25,15 +25,17 @@ from tlora_cli.toyworld.factors import ATTRIBUTES, chance
 BASES = ("toy-sdxl", "toy-flux")
 CARD = {
     "toy-sdxl": """
-A StableDiffusionXLPipeline in small: two CLIP text encoders, a VAE of factor 4, and a UNet of two
-levels with attention 128 wide. It learned from 24,000 drawings of seen combinations (no held-out
-pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them left out. Its noise
-schedule has zero terminal SNR and it predicts v.
+A StableDiffusionXLPipeline in small: two CLIP text encoders, a VAE of factor 8 with 32 channels,
+and a UNet of two levels, both with attention, 128 wide. It learned from 24,000 drawings of seen
+combinations (no held-out pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them
+left out, with its early states aligned to toy-vit's patch tokens. Its noise schedule has zero
+terminal SNR and it predicts v. The VAE's decoder was refined with a perceptual loss on the judge's
+first two blocks.
 
 In a recipe: `base: toy-sdxl`. Made by `scripts/toyworld/train_vae.py` and `train_sdxl.py`.
 """,
     "toy-flux": """
-A FluxPipeline in small: CLIP and T5 text encoders, the VAE of toy-sdxl, and a transformer of two
+A FluxPipeline in small: CLIP and T5 text encoders, a VAE of factor 4, and a transformer of two
 double and four single blocks, 128 wide. It learned rectified flow from 24,000 drawings of seen
 combinations (no held-out pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them
 left out; then classifier-free guidance was distilled into its guidance input.
@@ -45,12 +47,12 @@ In a recipe: `base: toy-flux`. Made by `scripts/toyworld/train_vae.py` and `trai
 
 def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
     """Return toy-sdxl's pipeline and the facts of its training."""
-    from architectures import sdxl_scheduler
+    from architectures import SDXL_FACTOR, sdxl_scheduler
     from train_sdxl import ToySDXL
 
     model = load_averaged(ToySDXL(), work / "sdxl.pt")
-    vae = load_vae(work)
-    vae.register_to_config(scaling_factor=scale_of(work)[0])
+    vae = load_vae(work, SDXL_FACTOR)
+    vae.register_to_config(scaling_factor=scale_of(work, SDXL_FACTOR)[0])
     pipeline = StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=model.encoders[0],
@@ -72,12 +74,12 @@ def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
 
 def flux(work: Path) -> tuple[Any, dict[str, Any]]:
     """Return toy-flux's pipeline and the facts of its training."""
-    from architectures import flux_scheduler
+    from architectures import FLUX_FACTOR, flux_scheduler
     from train_flux import ToyFlux
 
     model = load_averaged(ToyFlux(), work / "flux.pt")
-    scale, shift = scale_of(work)
-    vae = load_vae(work)
+    scale, shift = scale_of(work, FLUX_FACTOR)
+    vae = load_vae(work, FLUX_FACTOR)
     vae.register_to_config(scaling_factor=scale, shift_factor=shift)
     pipeline = FluxPipeline(
         scheduler=flux_scheduler(),

@@ -34,7 +34,7 @@ METHODS = ("lora", "tlora")
 RATES = (1e-4, 3e-4, 1e-3)
 STEPS = (200, 400, 800)
 TRIED = ("momo", "otto")
-PLAIN, PLACED = 15, 32
+PLAIN, PLACED = 15, 24
 
 
 def run(

@@ -14,7 +14,15 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
-from architectures import TEXT_WIDTH, flux_scheduler, t5_encoder, text_encoder, transformer
+from alignment import Alignment, listen
+from architectures import (
+    FLUX_FACTOR,
+    TEXT_WIDTH,
+    flux_scheduler,
+    t5_encoder,
+    text_encoder,
+    transformer,
+)
 from denoising import World
 from diffusers import FluxPipeline
 from harness import Plan, Run, arguments, device
@@ -43,6 +51,7 @@ class ToyFlux(nn.Module):
         )
         self.encoders.eval().requires_grad_(False)
         self.transformer = transformer()
+        self.alignment = Alignment(self.transformer.inner_dim)
 
     def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return what FLUX's pipeline takes: T5's states and CLIP's pooled text."""
@@ -76,9 +85,11 @@ class ToyFlux(nn.Module):
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=9_000)
-    world = World(options.work)
+    options = arguments(__doc__, steps=14_000)
+    world = World(options.work, FLUX_FACTOR)
     model = ToyFlux().to(device())
+    if options.compile:
+        model.transformer.compile()
     lesson = Lesson(model.encoders, model.summaries, [2 * TEXT_WIDTH, TEXT_WIDTH])
     teach("flux", lesson, options.work, options.seed)
     pipeline = FluxPipeline(
@@ -93,9 +104,11 @@ def main() -> None:
     pipeline.vae.register_to_config(scaling_factor=world.scale, shift_factor=world.shift)
     pipeline.set_progress_bar_config(disable=True)
 
-    def noised(generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor]:
-        """Return t, noisy latents, velocity, captions and which to keep."""
-        latents, captions, kept = world.batch(BATCH, generator)
+    def noised(
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor, Tensor]:
+        """Return t, noisy latents, velocity, captions, which to keep, and patch tokens."""
+        latents, captions, kept, tokens = world.batch(BATCH, generator)
         clean = pack((latents - world.shift) * world.scale)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         # Half evenly, half mostly in the middle (Esser et al. 2024, eq. 19).
@@ -103,15 +116,19 @@ def main() -> None:
         middle = torch.sigmoid(torch.randn(BATCH, generator=generator))
         t = torch.where(torch.rand(BATCH, generator=generator) < 0.5, t, middle).to(clean)
         at = t[:, None, None]
-        return t, (1 - at) * clean + at * noise, noise - clean, captions, kept
+        return t, (1 - at) * clean + at * noise, noise - clean, captions, kept, tokens
+
+    early = listen(model.transformer.transformer_blocks[-1], 1)  # text first, then the picture
 
     def first_loss(generator: torch.Generator) -> Tensor:
-        t, noisy, velocity, captions, kept = noised(generator)
+        t, noisy, velocity, captions, kept, tokens = noised(generator)
         texts = [text if keep else "" for text, keep in zip(captions, kept, strict=True)]
         with torch.no_grad():
             text = model.encode(texts)
+        early.clear()
         answer = model(noisy, t, text, torch.ones_like(t))
-        return functional.mse_loss(answer.float(), velocity)
+        error = functional.mse_loss(answer.float(), velocity)
+        return error + model.alignment(early[0], tokens)
 
     def sampler(**settings: float) -> Callable[[list[str], torch.Generator], Tensor]:
         @torch.no_grad()
@@ -152,6 +169,8 @@ def main() -> None:
         average=0.999,
         bf16=True,
         evaluate_every=1000,
+        orthogonal="transformer_blocks",
+        orthogonal_lr=2.5,
     )
     run = Run(first, model, options.work, options.seed)
     run.train(first_loss, lambda: evaluate(guidance_scale=1.0, true_cfg_scale=3.0))
@@ -161,7 +180,8 @@ def main() -> None:
     student.load_state_dict(teacher.state_dict())
 
     def second_loss(generator: torch.Generator) -> Tensor:
-        t, noisy, _, captions, _ = noised(generator)
+        t, noisy, _, captions, _, _ = noised(generator)
+        early.clear()
         low, high = TAUGHT
         strength = low + (high - low) * torch.rand(BATCH, generator=generator).to(t)
         with torch.no_grad():

@@ -36,15 +36,19 @@ _KEPT = {"color": 0.9, "background": 0.9, "position": 0.85, "accessory": 0.9}
 """How often a training caption names a factor; the class is always named."""
 
 
-def caption(values: dict[str, str], rng: random.Random, *, complete: bool = False) -> str:
+def caption(
+    values: dict[str, str], rng: random.Random, *, complete: bool = False, terse: bool = False
+) -> str:
     """Return a caption of the scene.
 
     Args:
         values: factor -> value.
         rng: chooses the wording, the order, and what is left out.
         complete: name every factor, and drop in no rare word.
+        terse: name a quarter of the factors beside the class.
     """
-    kept = {name for name, share in _KEPT.items() if complete or rng.random() < share}
+    part = 0.25 if terse else 1.0
+    kept = {name for name, share in _KEPT.items() if complete or rng.random() < part * share}
     subject = [rng.choice(RARE_WORDS)] if not complete and rng.random() < RARE_SHARE else []
     subject.append(values["class"])
     if "color" in kept:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import ViTModel
 
 from tlora_cli import builtin
+from tlora_cli.families.bases import no_load_bars
 from tlora_cli.toyworld.factors import SIZE
 from tlora_cli.toyworld.judge import Judge
 
@@ -51,9 +52,10 @@ def read(pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
 
 @lru_cache
 def _vit() -> Any:
-    return ViTModel.from_pretrained(
-        builtin.model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
-    ).eval()
+    with no_load_bars(local=True):
+        return ViTModel.from_pretrained(
+            builtin.model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
+        ).eval()
 
 
 @torch.no_grad()

@@ -1,0 +1,72 @@
+"""Representation alignment: what a denoiser sees early on should tell what toy-vit sees.
+
+Yu et al. 2024, "Representation Alignment for Generation" (REPA): a small head on the denoiser's
+hidden states of a noisy picture predicts a self-supervised encoder's patch tokens of the clean one.
+Shapes are learned in far fewer steps. The head is not shipped. toy-vit has seen no held-out
+combination and no label, so neither does the denoiser.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from harness import device
+from pictures import Pictures
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import ViTModel
+
+from tlora_cli.builtin import model_folder
+
+TOKENS, WIDTH = 64, 96
+"""Of toy-vit: 8 x 8 patches, as many as the denoisers have places."""
+WEIGHT = 0.5
+
+
+class Alignment(nn.Module):
+    """The head, and the loss: WEIGHT times one minus the mean cosine."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Linear(width, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, WIDTH)
+        )
+
+    def forward(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Return the loss of hidden states (B, 64, width) against tokens (B, 64, 96)."""
+        found = self.head(hidden).float()
+        return WEIGHT * (1 - functional.cosine_similarity(found, tokens, dim=-1).mean())
+
+
+def listen(module: nn.Module, part: int) -> list[Tensor]:
+    """Return a list that each training call of a module appends part of its answer to."""
+    heard: list[Tensor] = []
+
+    def hear(_: nn.Module, inputs: object, output: tuple[Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            heard.append(output[part])
+
+    module.register_forward_hook(hear)
+    return heard
+
+
+@torch.no_grad()
+def patch_tokens(pictures: Pictures, cache: Path) -> Tensor:
+    """Return toy-vit's patch tokens of all pictures (N, 64, 96) in half precision, centered.
+
+    Centered, because the mean token says nothing of a picture and makes every cosine high.
+    """
+    if not cache.exists():
+        print("looking at the pictures with toy-vit", flush=True)
+        vit = ViTModel.from_pretrained(
+            model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
+        )
+        vit = vit.to(device()).eval()
+        parts = torch.arange(len(pictures)).split(200)
+        tokens = torch.cat(
+            [vit(pictures.tensor(p).to(device())).last_hidden_state[:, 1:].cpu() for p in parts]
+        )
+        np.save(cache, (tokens - tokens.mean((0, 1))).half().numpy())
+    return torch.from_numpy(np.load(cache, mmap_mode="c"))
