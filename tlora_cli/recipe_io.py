@@ -8,24 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, get_origin
+from typing import Any, NamedTuple, TypeVar, get_origin
 
 import yaml
 from pydantic import ValidationError
 
 from tlora_cli.errors import UserError
 from tlora_cli.recipe import Recipe
-from tlora_cli.recipe_errors import (
-    KeyPath,
-    Mistake,
-    choices_at,
-    dotted,
-    explain,
-    field_at,
-    keys_of,
-    recipe_error,
-    section_at,
-)
+from tlora_cli.recipe_base import Section
+from tlora_cli.recipe_errors import RECIPE, KeyPath, Layout, Mistake, dotted, recipe_error
 from tlora_cli.recipe_yaml import MAX_DEPTH, Dumper, YAMLMistake, parse_yaml
 
 MAX_BYTES = 1_000_000
@@ -33,6 +24,9 @@ MAX_BYTES = 1_000_000
 
 MAX_PASSES = 10
 """How often a recipe is mended to look for more mistakes."""
+
+
+RootT = TypeVar("RootT", bound=Section)
 
 
 class _Origin(NamedTuple):
@@ -54,7 +48,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         UserError: naming every mistake, its line and its key.
     """
-    return parse_recipe(_read(path), str(path), overrides)
+    return parse_recipe(read_text(path), str(path), overrides)
 
 
 def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
@@ -65,27 +59,44 @@ def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = (
         source: what messages call it.
         overrides: as in `load_recipe`.
     """
-    try:
-        parsed = parse_yaml(text)
-    except YAMLMistake as error:
-        raise recipe_error([Mistake((), error.text, error.line)], source) from error
-    data, mistakes = parsed.data, parsed.mistakes
-    if data is None and not mistakes:
-        raise UserError("the recipe is empty", source, "start from one of the files in configs/")
-    if not isinstance(data, dict):
-        kind = "a list" if isinstance(data, list) else "a single value"
-        wrong = Mistake((), f"the recipe must be `key: value` lines, got {kind}")
-        raise recipe_error(mistakes or [wrong], source)
-    origins = {path: _Origin(line) for path, line in parsed.lines.items()}
+    data, lines, mistakes = read_mapping(text, source)
+    origins = {path: _Origin(line) for path, line in lines.items()}
     for override in overrides:
         mistakes += _override(data, origins, override)
-    recipe, wrongs = _validate(data, {mistake.path for mistake in mistakes})
+    recipe, wrongs = validate(data, {mistake.path for mistake in mistakes}, Recipe, RECIPE)
     mistakes += [
         Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
     ]
     if recipe is None or mistakes:
         raise recipe_error(mistakes, source)
     return recipe
+
+
+def read_mapping(
+    text: str, source: str, called: str = "recipe"
+) -> tuple[dict[str, Any], dict[KeyPath, int], list[Mistake]]:
+    """Return the data in `text`, the line of each path in it, and what could not be read.
+
+    Args:
+        text: YAML.
+        source: what messages call it.
+        called: what kind of file it is, for messages.
+
+    Raises:
+        UserError: if the text is no YAML, or no mapping.
+    """
+    try:
+        parsed = parse_yaml(text)
+    except YAMLMistake as error:
+        raise recipe_error([Mistake((), error.text, error.line)], source) from error
+    data, mistakes = parsed.data, parsed.mistakes
+    if data is None and not mistakes:
+        raise UserError(f"the {called} is empty", source, "start from one of the files in configs/")
+    if not isinstance(data, dict):
+        kind = "a list" if isinstance(data, list) else "a single value"
+        wrong = Mistake((), f"the {called} must be `key: value` lines, got {kind}")
+        raise recipe_error(mistakes or [wrong], source)
+    return data, parsed.lines, mistakes
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -103,26 +114,32 @@ def recipe_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _read(path: Path) -> str:
-    """Return the text of a recipe file."""
+def read_text(path: Path, called: str = "recipe") -> str:
+    """Return the text of a recipe file, or of another kind of file that is `called` so.
+
+    Raises:
+        UserError: if it can't be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise UserError("there is no such recipe", str(path), "check the path") from error
+        raise UserError(f"there is no such {called}", str(path), "check the path") from error
     except IsADirectoryError as error:
-        raise UserError("a folder is no recipe", str(path), "name the .yaml file in it") from error
+        raise UserError(
+            f"a folder is no {called}", str(path), "name the .yaml file in it"
+        ) from error
     except OSError as error:
         why = error.strerror or str(error)
-        raise UserError(f"cannot read the recipe: {why}", str(path), "check the file") from error
+        raise UserError(f"cannot read the {called}: {why}", str(path), "check the file") from error
     if len(data) > MAX_BYTES:
-        raise UserError("the file is too large for a recipe (over 1 MB)", str(path))
+        raise UserError(f"the file is too large for a {called} (over 1 MB)", str(path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UserError(
-            "the recipe is not UTF-8 text", f"{path}, line {line}", "save it as UTF-8 text"
+            f"the {called} is not UTF-8 text", f"{path}, line {line}", "save it as UTF-8 text"
         ) from error
 
 
@@ -169,7 +186,7 @@ def _origin(origins: dict[KeyPath, _Origin], paths: Iterable[KeyPath]) -> _Origi
     return origins.get(nearest, _Origin()) if nearest else _Origin()
 
 
-class _Wrong(NamedTuple):
+class Wrong(NamedTuple):
     """A mistake that validation found: the value, what is wrong, the other values involved."""
 
     path: KeyPath
@@ -177,25 +194,29 @@ class _Wrong(NamedTuple):
     others: tuple[KeyPath, ...] = ()
 
 
-def _validate(data: dict[str, Any], known: set[KeyPath]) -> tuple[Recipe | None, list[_Wrong]]:
-    """Return the recipe, or all that is wrong with it.
+def validate(
+    data: dict[str, Any], known: set[KeyPath], root: type[RootT], layout: Layout
+) -> tuple[RootT | None, list[Wrong]]:
+    """Return the model of plain data, or all that is wrong with it.
 
     Checks across keys only run once each key is right by itself. So what is wrong is replaced by
-    the default and the recipe validated again, until nothing more comes up; mistakes that follow
+    the default and the data validated again, until nothing more comes up; mistakes that follow
     from a replacement are dropped.
 
     Args:
-        data: the recipe as plain data.
+        data: a recipe, say, as plain data.
         known: what is known to be wrong.
+        root: its model.
+        layout: its keys.
     """
     data = deepcopy(data)
-    found: list[_Wrong] = []
+    found: list[Wrong] = []
     mended = {path for path in known if path}
     for _ in range(MAX_PASSES):
         try:
-            return Recipe.model_validate(data, by_alias=True, by_name=False), found
+            return root.model_validate(data, by_alias=True, by_name=False), found
         except ValidationError as error:
-            wrongs = [wrong for item in error.errors() for wrong in _wrongs(item, data)]
+            wrongs = [wrong for item in error.errors() for wrong in _wrongs(item, layout)]
         fresh = [
             wrong
             for wrong in wrongs
@@ -206,24 +227,24 @@ def _validate(data: dict[str, Any], known: set[KeyPath]) -> tuple[Recipe | None,
         for wrong in wrongs:
             for path in (wrong.path, *wrong.others):
                 mended.add(path)
-                _mend(data, path)
+                _mend(data, path, layout)
         if data == before:
             break
     return None, found
 
 
-def _wrongs(error: Any, data: dict[str, Any]) -> list[_Wrong]:
+def _wrongs(error: Any, layout: Layout) -> list[Wrong]:
     """Return the mistakes that one of pydantic's errors stands for."""
     where: KeyPath = tuple(error["loc"])
     if error["type"] == "inconsistent":
         return [
-            _Wrong(first, problem.text, tuple(others))
+            Wrong(first, problem.text, tuple(others))
             for problem in error["ctx"]["problems"]
             for first, *others in [[(*where, *key.split(".")) for key in problem.keys]]
         ]
     if error["type"] == "default_factory_not_called":
         return []  # the value it would be made from is reported itself
-    return [_Wrong(where, explain(error, where))]
+    return [Wrong(where, layout.explain(error, where))]
 
 
 def _overlap(a: KeyPath, b: KeyPath) -> bool:
@@ -232,23 +253,34 @@ def _overlap(a: KeyPath, b: KeyPath) -> bool:
     return a[:shorter] == b[:shorter]
 
 
-def _mend(data: dict[str, Any], path: KeyPath) -> None:
-    """Remove the value at `path`, so that the default holds; fill it in where there is none."""
-    keys = [key for key in path if isinstance(key, str)]
+def _mend(data: dict[str, Any], path: KeyPath, layout: Layout) -> None:
+    """Remove the value at `path`, so that the default holds; fill it in where there is none.
+
+    Of a list with a wrong value in it, all is removed.
+    """
+    keys = list(path)
+    while keys and isinstance(keys[-1], int):
+        keys.pop()
     section: Any = data
     for key in keys[:-1]:
-        section = section.get(key) if isinstance(section, dict) else None
+        if isinstance(key, int):
+            section = section[key] if isinstance(section, list) and key < len(section) else None
+        else:
+            section = section.get(key) if isinstance(section, dict) else None
     if not isinstance(section, dict):
         return
-    if keys[-1] in section:
-        del section[keys[-1]]
-    elif (field := field_at(tuple(keys))) is not None and field.is_required():
-        section[keys[-1]] = _stand_in(tuple(keys))
+    name = str(keys[-1])
+    if name in section:
+        del section[name]
+    elif (field := layout.field_at(tuple(keys))) is not None and field.is_required():
+        section[name] = _stand_in(tuple(keys), layout)
 
 
-def _stand_in(path: KeyPath) -> Any:
+def _stand_in(path: KeyPath, layout: Layout) -> Any:
     """Return some valid value for the required field at `path`."""
-    if section_at(path):
-        return {key: _stand_in((*path, key)) for key, f in keys_of(path).items() if f.is_required()}
-    is_list = get_origin(field_at(path).annotation) is list
-    return ["x"] if is_list else (choices_at(path) or ["x"])[0]
+    is_list = get_origin(layout.field_at(path).annotation) is list
+    if layout.section_at(path):
+        fields = layout.keys_of(path).items()
+        section = {key: _stand_in((*path, key), layout) for key, f in fields if f.is_required()}
+        return [section] if is_list else section
+    return ["x"] if is_list else (layout.choices_at(path) or ["x"])[0]
