@@ -62,10 +62,11 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("toyworld.studio",),
     ("toyworld.gate", "toyworld.report"),
     ("evaluation",),
+    ("comparison",),
     ("cli",),
     ("__main__",),
 )
-BARE = ("toyworld", "training")
+BARE = ("comparison", "toyworld", "training")
 """Packages whose `__init__` is empty but for its docstring."""
 
 # Library -> the modules (or packages) that may import it.
@@ -73,10 +74,27 @@ PLACES = {
     "accelerate": ("training.loop",),
     "diffusers": ("families",),
     "matplotlib": ("plots",),
-    "pydantic": ("recipe", "recipe_base", "recipe_sections", "recipe_errors", "recipe_io"),
+    "pydantic": (
+        "recipe",
+        "recipe_base",
+        "recipe_sections",
+        "recipe_errors",
+        "recipe_io",
+        "comparison.grid",
+    ),
+    "ray": ("comparison.on_ray",),
     "typer": ("cli",),
 }
-WITHOUT_TORCH = ("errors", "recipe", "recipe_base", "recipe_sections", "recipe_errors", "recipe_io")
+WITHOUT_TORCH = (
+    "errors",
+    "recipe",
+    "recipe_base",
+    "recipe_sections",
+    "recipe_errors",
+    "recipe_io",
+    "comparison.grid_io",
+    "comparison.planning",
+)
 SLOW = {"accelerate", "diffusers", "matplotlib", "peft", "torch", "transformers"}
 """Libraries that take seconds to import; `tlora --help` and recipe mistakes don't wait for them."""
 

@@ -40,6 +40,11 @@ def choose_device(name: str, precision: str, quantization: str | None = None) ->
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU's model, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
     """Turn a GPU that runs out of memory into a UserError with advice."""

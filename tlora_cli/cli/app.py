@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.cli import analyze, convert, evaluate, recipe, sample, toyworld, train
+from tlora_cli.cli import analyze, compare, convert, evaluate, recipe, sample, toyworld, train
 from tlora_cli.errors import UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)
 app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(analyze.analyze)
 app.add_typer(recipe.app)
 app.add_typer(toyworld.app)

@@ -127,6 +127,8 @@ def claim_folder(folder: Path, origin: dict[str, Any]) -> None:
         UserError: if the folder holds something else.
     """
     stamp = folder / "evaluation.json"
+    if folder.is_dir():
+        remove_leftovers(folder)  # a kill before the stamp was whole must not block the folder
     text = json.dumps(origin, indent=2, sort_keys=True) + "\n"
     if stamp.exists():
         if stamp.read_text(encoding="utf-8") != text:
@@ -141,8 +143,6 @@ def claim_folder(folder: Path, origin: dict[str, Any]) -> None:
             where="--output",
             do="name a new folder",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
     write_text(stamp, text)
 
 

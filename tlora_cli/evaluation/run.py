@@ -60,7 +60,7 @@ class Evaluation:
     output: Path
     prompts: Sequence[str] | None
     metrics: dict[str, str | None]
-    images: str | None = None
+    images: str | list[str] | None = None
     seed: int = 0
     count: int = 5
     base_count: int = 15

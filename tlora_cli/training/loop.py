@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import Tensor
 
-from tlora_cli.devices import choose_device, memory_explained
+from tlora_cli.devices import choose_device, device_name, memory_explained
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, locked, remove_leftovers, require_space
 from tlora_cli.objectives import TimestepSampler
@@ -133,7 +133,9 @@ class _Run:
         if load_latest(self.run.checkpoints, self.state):
             self._say(f"resuming after step {self.state.step} of {steps}")
         self._require_space()
-        self.run.record(self.recipe)  # only now: a start that failed leaves the folder free
+        trained = sum(tensor.numel() for tensor in self.ready.adapter.parameters())
+        # Only now: a start that failed leaves the folder free.
+        self.run.record(self.recipe, trained, device_name(self.ready.device))
         if self.state.step < steps and not self._train_to(steps):
             return Outcome(None, self.state.step)
         self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)

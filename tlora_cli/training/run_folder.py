@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def about(self) -> Path:
+        """What it cost that the recipe doesn't say: trained parameters, and on which device."""
+        return self.path / "about.json"
+
+    @property
     def adapter(self) -> Path:
         """The result."""
         return self.path / "adapter.safetensors"
@@ -98,8 +103,10 @@ class RunFolder:
                     do="choose another output.dir",
                 )
 
-    def record(self, recipe: Recipe) -> None:
-        """Write the recipe that takes effect."""
+    def record(self, recipe: Recipe, parameters: int, device: str) -> None:
+        """Write the recipe that takes effect, and how many parameters it trains on which device."""
+        about = {"parameters": parameters, "device": device}
+        write_text(self.about, json.dumps(about) + "\n")
         write_text(self.recipe, dump_recipe(recipe))
 
     def _check_same(self, before: Recipe, now: Recipe) -> None:
@@ -107,8 +114,8 @@ class RunFolder:
         if now.train.lr_schedule.name != "constant":
             free = tuple(key for key in free if key != "train.steps")
         changed = [
-            f"{key}: was {_short(old)}, is {_short(new)}"
-            for key, old, new in _differences(
+            f"{key}: was {short(old)}, is {short(new)}"
+            for key, old, new in differences(
                 before.model_dump(by_alias=True), now.model_dump(by_alias=True)
             )
             if not any(key == f or key.startswith(f"{f}.") for f in free)
@@ -122,19 +129,21 @@ class RunFolder:
             )
 
 
-def _differences(
+def differences(
     before: dict[str, Any], now: dict[str, Any], prefix: str = ""
 ) -> list[tuple[str, Any, Any]]:
+    """Return what differs in nested values: dotted key, old value, new value; None for none."""
     found: list[tuple[str, Any, Any]] = []
     for key in before.keys() | now.keys():
         old, new, name = before.get(key), now.get(key), f"{prefix}{key}"
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{name}.")
+            found += differences(old, new, f"{name}.")
         elif old != new:
             found.append((name, old, new))
     return sorted(found, key=lambda change: change[0])
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value as JSON, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,87 @@
+"""The command `tlora compare`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.comparison.cells import Plan
+from tlora_cli.comparison.grid_io import load_grid
+from tlora_cli.comparison.planning import make_plan
+
+if TYPE_CHECKING:
+    from tlora_cli.comparison.engine import Engine
+
+
+def compare(
+    grid: Annotated[Path, typer.Argument(help="Grid file (YAML); docs/compare.md describes it.")],
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cells at once; default: the grid's, else one a GPU."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on this Ray cluster: auto, HOST:PORT, ray://..."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the grid, name its cells, run nothing.")
+    ] = False,
+) -> None:
+    """Train and evaluate a grid of methods, ranks, concepts, seeds and settings, and compare them.
+
+    Leaves tables with paired bootstrap intervals and a page. A comparison that was stopped goes on
+    where it was: run it again.
+    """
+    file = load_grid(grid)
+    plan = make_plan(file)
+    if dry_run:
+        for cell in plan.cells:
+            typer.echo(cell.name)
+        return
+    hush_libraries()
+    from tlora_cli.comparison.run import compare as run
+    from tlora_cli.comparison.tables import markdown
+
+    workers = workers or plan.grid.workers
+    console = Console(stderr=True)
+    again = f"tlora compare {shlex.quote(str(grid))}"
+    try:
+        done = run(
+            plan,
+            grid.read_text(encoding="utf-8-sig"),
+            f"Comparison {grid.stem}",
+            lambda: _engine(plan, workers, ray),
+            console,
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; what was done is kept. Go on with:\n  {again}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(markdown(done.summary))
+    for path in done.files:
+        typer.echo(str(path))
+    if failed := done.summary.failed:
+        count = "1 cell" if len(failed) == 1 else f"{len(failed)} cells"
+        lines = [f"{count} failed:"]
+        for name, reason in failed.items():
+            lines += [f"  {name}: {reason}".replace("\n", "\n  ")]
+            lines.append(f"    log: {plan.folder / 'cells' / name / 'log.txt'}")
+        lines.append(f"the others are finished; this runs the failed ones again:\n  {again}")
+        typer.echo("\n".join(lines), err=True)
+        raise typer.Exit(1)
+
+
+def _engine(plan: Plan, workers: int | None, ray: str | None) -> Engine:
+    """Return what runs the cells."""
+    on_cpu = all(cell.recipe.train.device == "cpu" for cell in plan.cells)
+    if ray is not None:
+        from tlora_cli.comparison.on_ray import RayEngine
+
+        return RayEngine(ray, workers, gpu=not on_cpu)
+    from tlora_cli.comparison.local import LocalEngine, visible_gpus
+
+    return LocalEngine(workers, [] if on_cpu else visible_gpus())

@@ -1,0 +1,95 @@
+"""What a comparison consists of: cells, each one run, and arms, which are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlora_cli.comparison.grid import Grid
+from tlora_cli.recipe import Recipe
+
+CELLS = "cells"
+"""Folder of the cells' folders."""
+
+
+@dataclass(frozen=True, order=True)
+class Arm:
+    """What is compared: all cells that differ in concept and seed only.
+
+    Attributes:
+        method: of the adapter.
+        rank: None for methods without ranks.
+        schedule: its label; None for methods whose rank is not scheduled.
+        variant: its name; None if the grid has none.
+    """
+
+    method: str
+    rank: int | None
+    schedule: str | None
+    variant: str | None
+
+    @property
+    def name(self) -> str:
+        """Of folders: letters, digits, -, _ and dots."""
+        rank = None if self.rank is None else f"r{self.rank}"
+        return "-".join(p for p in (self.method, rank, self.schedule, self.variant) if p)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run.
+
+    Attributes:
+        arm: what it belongs to.
+        concept: name of the concept.
+        seed: of the training.
+        recipe: all that is trained.
+        images: the real pictures, the same for all cells of a concept.
+    """
+
+    arm: Arm
+    concept: str
+    seed: int
+    recipe: Recipe
+    images: str | list[str]
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.arm.name}-{self.concept}-s{self.seed}"
+
+    @property
+    def pair(self) -> tuple[str, int]:
+        """What it is compared on."""
+        return self.concept, self.seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a comparison runs.
+
+    Attributes:
+        grid: the grid.
+        cells: in the order of the file.
+        baselines: arm -> the arm it is compared with; arms that are a baseline are left out.
+        prompts: of the evaluation; None for what suits the concept.
+    """
+
+    grid: Grid
+    cells: list[Cell]
+    baselines: dict[Arm, Arm]
+    prompts: tuple[str, ...] | None
+
+    @property
+    def arms(self) -> list[Arm]:
+        """In the order of the file."""
+        return list(dict.fromkeys(cell.arm for cell in self.cells))
+
+    @property
+    def folder(self) -> Path:
+        """Where all runs and tables go."""
+        return Path(self.grid.output).expanduser()
+
+    def cell_folder(self, cell: Cell) -> Path:
+        """Where a cell's run, evaluation and result go."""
+        return self.folder / CELLS / cell.name

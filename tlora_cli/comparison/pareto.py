@@ -1,0 +1,166 @@
+"""The Pareto plot of a comparison, as SVG that stands in the page and follows its colors."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tlora_cli.comparison.bootstrap import Interval
+
+WIDTH, HEIGHT = 760, 460
+LEFT, RIGHT, TOP, BOTTOM = 66, 18, 18, 52
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+"""Told apart by most people who see colors differently (Okabe and Ito), and on light and dark."""
+RADIUS = 6.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm.
+
+    Attributes:
+        series: arms of one series share a color, and are joined by a line in the order given.
+        mark: what is written at the point, e.g. its rank.
+        label: its whole name.
+        x, y: text and image similarity; more is better.
+    """
+
+    series: str
+    mark: str
+    label: str
+    x: Interval
+    y: Interval
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other beats in one direction without losing in the other."""
+    return [
+        point
+        for point in points
+        if not any(
+            other.x.mean >= point.x.mean
+            and other.y.mean >= point.y.mean
+            and (other.x.mean, other.y.mean) != (point.x.mean, point.y.mean)
+            for other in points
+        )
+    ]
+
+
+def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
+    """Return the plot of image against text similarity.
+
+    Args:
+        points: at least one.
+        x_name: name of the metric across.
+        y_name: name of the metric upwards.
+    """
+    across = _Axis([one.x for one in points], LEFT, WIDTH - RIGHT)
+    up = _Axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
+    colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(_series(points))}
+    best = front(points)
+    parts = [*_frame(across, up, x_name, y_name)]
+    edge = sorted(best, key=lambda one: one.x.mean)
+    if len(edge) > 1:
+        places = " ".join(f"{across(one.x.mean):.1f},{up(one.y.mean):.1f}" for one in edge)
+        parts.append(f'<polyline class="front" points="{places}"/>')
+    for name, color in colors.items():
+        own = [one for one in points if one.series == name]
+        places = " ".join(f"{across(one.x.mean):.1f},{up(one.y.mean):.1f}" for one in own)
+        parts.append(f'<g style="--c:{color}"><polyline class="series" points="{places}"/>')
+        parts += [_mark(one, across, up, one in best) for one in own]
+        parts.append("</g>")
+    title = html.escape(f"{y_name} against {x_name}")
+    return (
+        f'<svg class="pareto" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
+        + "".join(parts)
+        + "</svg>"
+        + _legend(colors)
+    )
+
+
+def _series(points: Sequence[Point]) -> list[str]:
+    return list(dict.fromkeys(one.series for one in points))
+
+
+class _Axis:
+    """Values -> places, with ticks at round values."""
+
+    def __init__(self, values: Sequence[Interval], start: float, end: float) -> None:
+        ends = [
+            number
+            for one in values
+            for number in (one.mean, one.low, one.high)
+            if number is not None
+        ]
+        low, high = min(ends), max(ends)
+        room = (high - low) * 0.08 or max(abs(high) * 0.05, 0.01)
+        self._low, self._high = low - room, high + room
+        self._start, self._end = start, end
+
+    def __call__(self, value: float) -> float:
+        share = (value - self._low) / (self._high - self._low)
+        return self._start + share * (self._end - self._start)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return about five round values and how they are written."""
+        span = self._high - self._low
+        unit = 10.0 ** math.floor(math.log10(span / 4))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if span / (unit * factor) <= 6)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        first = math.ceil(self._low / step)
+        last = math.floor(self._high / step)
+        return [(n * step, f"{n * step:.{digits}f}") for n in range(first, last + 1)]
+
+
+def _frame(across: _Axis, up: _Axis, x_name: str, y_name: str) -> list[str]:
+    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
+    parts = []
+    for value, text in across.ticks():
+        x = across(value)
+        parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
+    for value, text in up.ticks():
+        y = up(value)
+        parts.append(f'<line class="rule" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    middle, height = (LEFT + right) / 2, (TOP + bottom) / 2
+    parts.append(
+        f'<text class="name" x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">'
+        f"{html.escape(x_name)} →</text>"
+    )
+    parts.append(
+        f'<text class="name" transform="translate(16 {height}) rotate(-90)" text-anchor="middle">'
+        f"{html.escape(y_name)} →</text>"
+    )
+    return parts
+
+
+def _mark(point: Point, across: _Axis, up: _Axis, best: bool) -> str:
+    x, y = across(point.x.mean), up(point.y.mean)
+    bars = ""
+    if point.x.low is not None and point.x.high is not None:
+        bars += (
+            f'<line class="bar" x1="{across(point.x.low):.1f}" x2="{across(point.x.high):.1f}" '
+            f'y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
+    if point.y.low is not None and point.y.high is not None:
+        bars += (
+            f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{up(point.y.low):.1f}" '
+            f'y2="{up(point.y.high):.1f}"/>'
+        )
+    kind = "dot best" if best else "dot"
+    title = html.escape(f"{point.label}: {point.x.mean:.3f}, {point.y.mean:.3f}")
+    return (
+        f'{bars}<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}">'
+        f"<title>{title}</title></circle>"
+        f'<text class="mark" x="{x + 9:.1f}" y="{y - 8:.1f}">{html.escape(point.mark)}</text>'
+    )
+
+
+def _legend(colors: dict[str, str]) -> str:
+    items = "".join(
+        f'<li style="--c:{color}"><i></i>{html.escape(name)}</li>' for name, color in colors.items()
+    )
+    return f'<ul class="legend">{items}</ul>'

@@ -1,0 +1,122 @@
+"""`tlora compare`: find what is finished, run the rest, write the tables and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from tlora_cli.comparison.cells import Plan
+from tlora_cli.comparison.engine import Engine
+from tlora_cli.comparison.page import page
+from tlora_cli.comparison.progress import ProgressLine
+from tlora_cli.comparison.summary import Summary, summarize
+from tlora_cli.comparison.tables import write_tables
+from tlora_cli.comparison.tasks import Result, Task, changed, locked_patiently, read_result, task_of
+from tlora_cli.errors import UserError
+from tlora_cli.files import remove_leftovers, write_text
+
+MARK = "grid.yaml"
+"""Copy of the grid in the output folder: where it stands, a comparison belongs."""
+PAGE = "index.html"
+MAX_TOLD = 10
+"""Cells of other settings that are told one by one."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """How a comparison ended.
+
+    Attributes:
+        summary: of all finished cells.
+        files: tables and page.
+    """
+
+    summary: Summary
+    files: list[Path]
+
+
+def compare(
+    plan: Plan, grid_text: str, title: str, engine: Callable[[], Engine], console: Console
+) -> Compared:
+    """Run the cells that are not finished, and write tables and page of all that are.
+
+    Args:
+        plan: all cells.
+        grid_text: the grid file, kept beside the results.
+        title: of the page.
+        engine: makes what runs cells; called only if there are any to run.
+        console: where progress is shown.
+
+    Raises:
+        UserError: if the folder holds something else, or cells of other settings.
+        KeyboardInterrupt: if it was stopped; the tables are then as they were.
+    """
+    folder = plan.folder
+    _check_folder(folder)
+    tasks = [task_of(cell, plan) for cell in plan.cells]
+    with locked_patiently(folder):
+        _check_cells(tasks)
+        remove_leftovers(folder)
+        write_text(folder / MARK, grid_text)
+        results = _finished(tasks)
+        waiting = [task for task in tasks if task.name not in results]
+        _say(console, f"{len(tasks)} cells, {len(results)} finished, {len(waiting)} to run")
+        failed: dict[str, str] = {}
+        if waiting:
+            with ProgressLine(console, len(tasks), len(results)) as progress:
+                engine().run(waiting, progress)
+            failed = progress.failed
+            results = _finished(tasks)
+        summary = summarize(plan, results, failed)
+        files = write_tables(summary, folder)
+        write_text(folder / PAGE, page(summary, title))
+    return Compared(summary, [*files, folder / PAGE])
+
+
+def _finished(tasks: list[Task]) -> dict[str, Result]:
+    found = {task.name: read_result(task) for task in tasks}
+    return {name: result for name, result in found.items() if result is not None}
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else.
+
+    Raises:
+        UserError: if it does.
+    """
+    if not folder.exists() or (folder / MARK).exists():
+        return
+    there = list(folder.iterdir()) if folder.is_dir() else [folder]
+    if any(not path.name.startswith((".lock", ".tlora-unfinished-")) for path in there):
+        raise UserError(
+            f"{folder} is not empty and is left as it is",
+            where="output",
+            do="name a new folder",
+        )
+
+
+def _check_cells(tasks: list[Task]) -> None:
+    """Refuse cells that were made with other settings: their numbers would be wrong here.
+
+    Raises:
+        UserError: naming them, and what differs.
+    """
+    told = {task.name: found for task in tasks if (found := changed(task))}
+    if not told:
+        return
+    lines = [f"  {name}: {'; '.join(found[:5])}" for name, found in list(told.items())[:MAX_TOLD]]
+    if len(told) > MAX_TOLD:
+        lines.append(f"  ... and {len(told) - MAX_TOLD} more")
+    count = "1 cell was" if len(told) == 1 else f"{len(told)} cells were"
+    raise UserError(
+        "\n".join([f"{count} made with other settings", *lines]),
+        where=str(tasks[0].folder.parent),
+        do="restore these settings, remove the cells' folders, or choose another output",
+    )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

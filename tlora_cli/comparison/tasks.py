@@ -1,0 +1,247 @@
+"""A cell on disk: its folder, whose it is, and its result once it is finished.
+
+cell.json          all that the result depends on; a folder of other settings is refused
+run/               the run folder of the training
+evaluation/        pictures and scores
+result.json        written last: the cell is finished
+log.txt            what training and evaluation said
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlora_cli.comparison.cells import Cell, Plan
+from tlora_cli.errors import UserError
+from tlora_cli.files import locked, write_text
+from tlora_cli.training.run_folder import RunFolder, differences, short
+
+FREE_RECIPE_KEYS = (("output", "dir"), ("output", "tensorboard"), ("train", "checkpoint"),
+                    ("train", "preview"))  # fmt: skip
+"""Recipe keys that a result doesn't depend on."""
+SCORING = ("metrics", "mask")
+"""Settings of the evaluation that may change: the pictures stay, and are scored again."""
+PATIENCE = 20.0
+"""Seconds to wait for a folder's lock: processes of a killed comparison end a moment later."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of a finished cell.
+
+    Attributes:
+        scores: metric -> value.
+        parameters: how many were trained; None if the run doesn't say.
+        steps: of the training.
+        seconds: of the training's steps.
+        memory_gb: peak memory of the training: of the GPU, or of the process on a CPU.
+        device: a GPU's name, or cpu.
+    """
+
+    scores: dict[str, float]
+    parameters: int | None
+    steps: int | None
+    seconds: float | None
+    memory_gb: float | None
+    device: str | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker needs to know of a cell: plain values, for other processes and machines.
+
+    Attributes:
+        name: of the cell.
+        folder: its own.
+        recipe: as plain data.
+        evaluate: settings of the evaluation, with its prompts and pictures.
+        threads: CPU threads.
+    """
+
+    name: str
+    folder: Path
+    recipe: dict[str, Any]
+    evaluate: dict[str, Any]
+    threads: int
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.folder / "run")
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of pictures and scores."""
+        return self.folder / "evaluation"
+
+    @property
+    def scores(self) -> Path:
+        """The scores, as the evaluation leaves them."""
+        return self.evaluation / "results.json"
+
+    @property
+    def log(self) -> Path:
+        """What training and evaluation said."""
+        return self.folder / "log.txt"
+
+    @property
+    def stamp(self) -> dict[str, Any]:
+        """All that pictures and weights depend on."""
+        recipe = {
+            section: {k: v for k, v in values.items() if (section, k) not in FREE_RECIPE_KEYS}
+            if isinstance(values, dict)
+            else values
+            for section, values in self.recipe.items()
+        }
+        drawing = {key: value for key, value in self.evaluate.items() if key not in SCORING}
+        return {"recipe": recipe, "evaluate": drawing, "threads": self.threads}
+
+    @property
+    def key(self) -> str:
+        """Digest of all that the result depends on."""
+        scoring = {key: self.evaluate[key] for key in SCORING}
+        text = json.dumps([self.stamp, scoring], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def task_of(cell: Cell, plan: Plan) -> Task:
+    """Return the task of a cell."""
+    settings = plan.grid.evaluate
+    evaluate = {
+        "prompts": None if plan.prompts is None else list(plan.prompts),
+        "images": cell.images,
+        "metrics": settings.checkpoints,
+        "mask": None if settings.mask == "none" else settings.mask,
+        **settings.model_dump(include={"seed", "count", "base_count", "free_count", "batch_size"}),
+    }
+    recipe = cell.recipe.model_dump(mode="json", by_alias=True)
+    return Task(cell.name, plan.cell_folder(cell), recipe, evaluate, plan.grid.threads)
+
+
+def changed(task: Task) -> list[str]:
+    """Return in which settings the cell's folder was made otherwise, in words; empty if it fits."""
+    before = _read(task.folder / "cell.json")
+    if before is None:
+        return []  # none, or damaged: the run's and the evaluation's own folders know theirs
+    return [
+        f"{key}: was {short(old)}, is {short(new)}"
+        for key, old, new in differences(before, _plain(task.stamp))
+    ]
+
+
+def claim(task: Task) -> None:
+    """Make the folder the cell's own.
+
+    Raises:
+        UserError: if it was made with other settings.
+    """
+    if found := changed(task):
+        raise UserError(
+            "the cell was made with other settings: " + "; ".join(found),
+            where=str(task.folder),
+            do="restore them, or choose another output",
+        )
+    write_text(task.folder / "cell.json", json.dumps(task.stamp, indent=1) + "\n")
+
+
+def write_result(task: Task) -> None:
+    """Declare the cell finished."""
+    result = {
+        "key": task.key,
+        "scores": digest(task.scores),
+        "adapter": digest(task.run.adapter),
+    }
+    write_text(task.folder / "result.json", json.dumps(result, indent=1) + "\n")
+
+
+def read_result(task: Task) -> Result | None:
+    """Return the result of a finished cell; None if it is not finished.
+
+    A result of other settings, scores that are not whole or not those that were written, and an
+    adapter that was replaced since do not count: the cell is then done again.
+    """
+    found = _read(task.folder / "result.json")
+    if found is None or found.get("key") != task.key:
+        return None
+    adapter = task.run.adapter
+    if adapter.exists() and digest(adapter) != found.get("adapter"):
+        return None
+    if not task.scores.is_file() or digest(task.scores) != found.get("scores"):
+        return None
+    scores = json.loads(task.scores.read_text(encoding="utf-8"))["results"]
+    about = _read(task.run.about) or {}
+    last = _last_step(task.run.metrics)
+    return Result(
+        scores,
+        about.get("parameters"),
+        last.get("step"),
+        last.get("seconds"),
+        last.get("memory_gb"),
+        about.get("device"),
+    )
+
+
+def digest(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def locked_patiently(folder: Path) -> Iterator[None]:
+    """Hold a folder; wait a while for processes of a killed comparison to end.
+
+    Raises:
+        UserError: if another process keeps it.
+    """
+    until = time.monotonic() + PATIENCE
+    while True:
+        lock = locked(folder)
+        try:
+            lock.__enter__()
+        except UserError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+            continue
+        try:
+            yield
+        finally:
+            lock.__exit__(None, None, None)
+        return
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON gives back."""
+    return json.loads(json.dumps(value))
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """Return a JSON object, or None if there is none that can be read."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _last_step(metrics: Path) -> dict[str, Any]:
+    """Return the last whole line of metrics.jsonl."""
+    try:
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        return found if isinstance(found, dict) else {}
+    return {}
