@@ -143,7 +143,7 @@ class Layout:
         if key in self.keys_of(()):
             return f"`{key}` belongs at the top of the {self.called}"
         if close := get_close_matches(key.lower(), here, n=1):
-            return f"did you mean `{dotted((*path[:-1], close[0]))}`?"
+            return f"did you mean `{dotted((*_named(path[:-1]), close[0]))}`?"
         return f"the keys here are {', '.join(here)}"
 
     def section_at(self, path: KeyPath) -> type[Section] | None:

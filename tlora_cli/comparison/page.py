@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from tlora_cli.comparison.bootstrap import RESAMPLES, Interval
+from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.pareto import Point, pareto_svg
 from tlora_cli.comparison.progress import clock
 from tlora_cli.comparison.sheets import Sheet, sheets
@@ -44,8 +44,8 @@ tbody tr + tr > * { border-top: 1px solid var(--line); }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--back); z-index: 1; }
 td small { display: block; opacity: .7; font-size: .78rem; }
 .up { color: var(--good); font-weight: 600; } .down { color: var(--bad); font-weight: 600; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr));
-  gap: 1rem 2rem; }
+.plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
+.plots > div { flex: 1 1 min(100%, 30rem); max-width: 46rem; }
 .pareto { width: 100%; height: auto; display: block; }
 .pareto text { fill: currentColor; font-size: 13px; opacity: .85; } .pareto .name { opacity: 1; }
 .pareto .rule { stroke: currentColor; opacity: .14; }
@@ -117,8 +117,9 @@ def _plots(summary: Summary) -> str:
         return ""
     note = (
         "Up is nearer to the concept, right is nearer to the prompt. Ringed points, joined by "
-        "dashes, are beaten by none in both. Bars are 95% intervals; a line joins the ranks of a "
-        "method."
+        "dashes, are beaten by none in both. Bars are 95% intervals, cut off at the edge; they "
+        "hold the differences between concepts, too, which the paired differences below do not. A "
+        "line joins the ranks of a method."
     )
     plots = "".join(drawn)
     return f'<h2>Image against text similarity</h2><p class="note">{note}</p>' + (
@@ -181,8 +182,8 @@ def _differences(summary: Summary) -> str:
         rows.append((_text(summary.label(one.arm)), cells))
     note = (
         "Each cell less the baseline's cell of the same concept and seed. Colored where the 95% "
-        "interval of the paired difference excludes zero: green for better, red for worse. Many "
-        "differences are looked at here: about one in twenty is colored by chance alone."
+        f"interval of the paired difference, of at least {LEAST_PAIRS} pairs, excludes zero: green "
+        "for better, red for worse. Of many differences some are colored by chance."
     )
     return f'<h2>Differences to the baseline</h2><p class="note">{note}</p>{_table(heads, rows)}'
 
@@ -198,7 +199,7 @@ def _value(value: Interval | None, signed: bool = False, better: bool = False) -
     text = f"{value.mean:{sign}.3f}"
     if value.low is None or value.high is None:
         return text
-    if signed and value.excludes_zero:
+    if signed and value.tells:
         text = f'<span class="{"up" if better else "down"}">{text}</span>'
     return f"{text}<small>{value.low:{sign}.3f} … {value.high:{sign}.3f}</small>"
 

@@ -88,19 +88,19 @@ class _Axis:
     """Values -> places, with ticks at round values."""
 
     def __init__(self, values: Sequence[Interval], start: float, end: float) -> None:
-        ends = [
-            number
-            for one in values
-            for number in (one.mean, one.low, one.high)
-            if number is not None
+        means = [one.mean for one in values]
+        low, high = min(means), max(means)
+        # The points fill most of the frame; bars may go beyond.
+        bars = [
+            one.high - one.low for one in values if one.low is not None and one.high is not None
         ]
-        low, high = min(ends), max(ends)
-        room = (high - low) * 0.08 or max(abs(high) * 0.05, 0.01)
+        room = 0.35 * (high - low) or 0.6 * max(bars, default=0.0) or max(abs(high) * 0.05, 0.01)
         self._low, self._high = low - room, high + room
         self._start, self._end = start, end
 
     def __call__(self, value: float) -> float:
         share = (value - self._low) / (self._high - self._low)
+        share = min(1.0, max(0.0, share))
         return self._start + share * (self._end - self._start)
 
     def ticks(self) -> list[tuple[float, str]]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.comparison.bootstrap import RESAMPLES, Interval
+from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.cells import Arm
 from tlora_cli.comparison.summary import ArmSummary, Summary
 from tlora_cli.files import write_text
@@ -129,8 +129,8 @@ def markdown(summary: Summary) -> str:
     if compared:
         lines += [
             "",
-            "Differences to the baseline, on the same concepts and seeds; * where the interval "
-            "excludes zero.",
+            f"Differences to the baseline, on the same concepts and seeds; * where the interval of "
+            f"at least {LEAST_PAIRS} pairs excludes zero.",
             "",
             *_table(summary, compared, lambda one: one.differences, signed=True),
         ]
@@ -161,7 +161,7 @@ def shown(value: Interval, signed: bool = False) -> str:
     mean = f"{value.mean:{sign}.3f}"
     if value.low is None or value.high is None:
         return mean
-    star = "*" if signed and value.excludes_zero else ""
+    star = "*" if signed and value.tells else ""
     return f"{mean}{star} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
 
 

@@ -1,0 +1,102 @@
+"""Small comparisons for the tests: grids on the tiny models, and sittings that can be killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from training_runs import draw_picture
+
+from tlora_cli.comparison.cells import Plan
+from tlora_cli.comparison.grid_io import load_grid
+from tlora_cli.comparison.planning import make_plan
+
+TABLES = ("cells.csv", "summary.csv", "summary.json", "summary.md")
+
+
+def grid_values(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    """Return a grid of four short cells in folder/out; `changes` replace whole sections."""
+    picture, prompts = folder / "photo.png", folder / "prompts.json"
+    if not picture.exists():
+        draw_picture(picture, size=64)
+        prompts.write_text(json.dumps(["a V* in the snow", "a blue V*"]))
+    return {
+        "recipe": {
+            "family": "sdxl",
+            "base": str(tiny),
+            "train": {
+                "steps": 6,
+                "resolution": 64,
+                "precision": "fp32",
+                "device": "cpu",
+                "optimizer": {"name": "adamw", "lr": 1e-2},
+                "checkpoint": {"every": 2, "keep": 2},
+            },
+            "sampling": {"steps": 2},
+            "output": {"tensorboard": False},
+        },
+        "output": str(folder / "out"),
+        "grid": {
+            "method": ["lora", "tlora"],
+            "rank": [2],
+            "concept": [{"name": "toy", "images": str(picture), "class": "dog"}],
+            "seed": [0, 1],
+        },
+        "baseline": {"method": "lora"},
+        "evaluate": {
+            "metrics": ["clip=toy-clip"],
+            "prompts": str(prompts),
+            "count": 1,
+            "base_count": 2,
+            "free_count": 0,
+            "batch_size": 1,
+            "mask": "none",
+        },
+        **changes,
+    }
+
+
+def write_grid(path: Path, values: dict[str, Any]) -> Path:
+    """Write a grid as a file; JSON is YAML."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(json.dumps(values))
+    return path
+
+
+def plan_of(path: Path, values: dict[str, Any]) -> Plan:
+    """Return the plan of a grid."""
+    return make_plan(load_grid(write_grid(path, values)))
+
+
+def tables(folder: Path) -> dict[str, str]:
+    """Return the tables that don't depend on the time a run took."""
+    return {name: (folder / name).read_text() for name in TABLES}
+
+
+def _sit(arguments: tuple[str, ...], log: str) -> None:
+    from tlora_cli.cli.app import main
+    from tlora_cli.comparison import local
+
+    # Cells are forked from here, where the libraries are loaded; users get a server for that.
+    local.START_METHOD = "fork"
+    output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.argv = ["tlora", "compare", *arguments]
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def sitting(*arguments: object, log: Path) -> Any:
+    """Start `tlora compare` in a process that is forked from this one, and return the process."""
+    texts = tuple(map(str, arguments))
+    process = multiprocessing.get_context("fork").Process(target=_sit, args=(texts, str(log)))
+    process.start()
+    return process
