@@ -33,6 +33,7 @@ def test_train_then_sample(family: str, request: pytest.FixtureRequest, tmp_path
     assert "torchvision" not in trained.stderr
     assert sorted(path.name for path in run.iterdir()) == [
         ".lock",
+        "about.json",
         "adapter.safetensors",
         "checkpoints",
         "metrics.jsonl",

@@ -180,6 +180,9 @@ def test_the_plot_has_every_point_in_its_frame() -> None:
     ticks = [float(t) for t in re.findall(r'text-anchor="middle">(-?[\d.]+)<', text)]
     assert 3 <= len(ticks) <= 8
     assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
+    same = pareto_svg([point(0.5, 0.5, name) for name in "abc"], "x", "y")
+    labels = re.findall(r'class="mark" x="([\d.]+)" y="([\d.]+)"( text-anchor="end")?', same)
+    assert len(set(labels)) == 3, "labels of points at one place lie apart"
     assert pareto_svg([point(0.5, 0.5)], "x", "y")  # one point, or all the same, still has a frame
 
 

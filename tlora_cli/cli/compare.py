@@ -45,7 +45,7 @@ def compare(
         return
     hush_libraries()
     from tlora_cli.comparison.run import compare as run
-    from tlora_cli.comparison.tables import markdown
+    from tlora_cli.comparison.tables import overview
 
     workers = workers or plan.grid.workers
     console = Console(stderr=True)
@@ -61,7 +61,7 @@ def compare(
     except KeyboardInterrupt:
         typer.echo(f"stopped; what was done is kept. Go on with:\n  {again}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(markdown(done.summary))
+    typer.echo(overview(done.summary))
     for path in done.files:
         typer.echo(str(path))
     if failed := done.summary.failed:

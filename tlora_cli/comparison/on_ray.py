@@ -86,12 +86,11 @@ class RayEngine(Engine):
             raise KeyboardInterrupt
 
     def _submit(self, task: Task) -> Any:
-        remote = self._ray.remote(_do)
         # A process a cell, as on one machine: what a cell leaves in memory is gone with it.
-        options = remote.options(
-            num_cpus=task.threads, num_gpus=self._gpus, max_retries=0, max_calls=1, name=task.name
-        )
-        return options.remote(task, str(Path.cwd()))
+        cell = self._ray.remote(
+            num_cpus=task.threads, num_gpus=self._gpus, max_retries=0, max_calls=1
+        )(_do)
+        return cell.options(name=task.name).remote(task, str(Path.cwd()))
 
     def _outcome(self, done: Any, task: Task) -> str:
         """Return the error of a task that has ended; empty if its result is there."""

@@ -44,8 +44,8 @@ tbody tr + tr > * { border-top: 1px solid var(--line); }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--back); z-index: 1; }
 td small { display: block; opacity: .7; font-size: .78rem; }
 .up { color: var(--good); font-weight: 600; } .down { color: var(--bad); font-weight: 600; }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
-.plots > div { flex: 1 1 min(100%, 30rem); max-width: 46rem; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
+  gap: 1rem 2rem; }
 .pareto { width: 100%; height: auto; display: block; }
 .pareto text { fill: currentColor; font-size: 13px; opacity: .85; } .pareto .name { opacity: 1; }
 .pareto .rule { stroke: currentColor; opacity: .14; }
@@ -60,8 +60,10 @@ td small { display: block; opacity: .7; font-size: .78rem; }
 .sheet th, .sheet td { white-space: normal; text-align: left; padding: .3rem; min-width: 7.4rem; }
 .sheet th:first-child { min-width: 8rem; max-width: 13rem; font-weight: 400; font-size: .85rem; }
 .sheet img { width: 7rem; height: auto; display: block; border-radius: 4px; }
+.sheet thead th { vertical-align: bottom; }
 .tiny img { image-rendering: pixelated; }
 @media (max-width: 40rem) { body { padding: 1rem .6rem 2rem; } h1 { font-size: 1.3rem; }
+  .pareto text { font-size: 22px; } .pareto .mark { font-size: 20px; }
   .sheet th, .sheet td { min-width: 5.2rem; } .sheet img { width: 5rem; }
   .sheet th:first-child { min-width: 5.5rem; max-width: 6.5rem; font-size: .75rem; } }
 """
@@ -159,6 +161,7 @@ def _means(summary: Summary) -> str:
         for one in summary.arms
     ]
     note = (
+        "An arm is a method with its rank, schedule and variant. "
         "Means over (concept, seed); under each the 95% interval of a bootstrap over these pairs, "
         f"{RESAMPLES:,} resamples. ↓: less is better. With few pairs the intervals are too narrow."
     )
@@ -256,4 +259,4 @@ def _sheet(summary: Summary, sheet: Sheet) -> str:
 
 
 def _img(data: str, alt: str) -> str:
-    return f'<img alt="{_text(alt)}" src="{data}" loading="lazy">' if data else NOTHING
+    return f'<img alt="{_text(alt)}" src="{data}">' if data else NOTHING

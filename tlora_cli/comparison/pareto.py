@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from tlora_cli.comparison.bootstrap import Interval
 
 WIDTH, HEIGHT = 760, 460
-LEFT, RIGHT, TOP, BOTTOM = 66, 18, 18, 52
+LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
 """Told apart by most people who see colors differently (Okabe and Ito), and on light and dark."""
 RADIUS = 6.0
+LABEL_PLACES = ((9, -8), (9, 20), (-9, -8), (-9, 20), (9, -24), (9, 36))
+"""Of a label beside its point, the better ones first; to the left it ends there."""
+LETTER, LINE = 8, 15
+"""About the size of a letter, to keep labels apart."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
     up = _Axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
     colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(_series(points))}
     best = front(points)
+    labels = _Labels()
     parts = [*_frame(across, up, x_name, y_name)]
     edge = sorted(best, key=lambda one: one.x.mean)
     if len(edge) > 1:
@@ -69,7 +74,7 @@ def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
         own = [one for one in points if one.series == name]
         places = " ".join(f"{across(one.x.mean):.1f},{up(one.y.mean):.1f}" for one in own)
         parts.append(f'<g style="--c:{color}"><polyline class="series" points="{places}"/>')
-        parts += [_mark(one, across, up, one in best) for one in own]
+        parts += [_mark(one, across, up, one in best, labels) for one in own]
         parts.append("</g>")
     title = html.escape(f"{y_name} against {x_name}")
     return (
@@ -120,24 +125,44 @@ def _frame(across: _Axis, up: _Axis, x_name: str, y_name: str) -> list[str]:
     for value, text in across.ticks():
         x = across(value)
         parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 22}" text-anchor="middle">{text}</text>')
     for value, text in up.ticks():
         y = up(value)
         parts.append(f'<line class="rule" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    middle, height = (LEFT + right) / 2, (TOP + bottom) / 2
     parts.append(
-        f'<text class="name" x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">'
+        f'<text class="name" x="{(LEFT + right) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
         f"{html.escape(x_name)} →</text>"
     )
-    parts.append(
-        f'<text class="name" transform="translate(16 {height}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(y_name)} →</text>"
-    )
+    parts.append(f'<text class="name" x="{LEFT}" y="24">↑ {html.escape(y_name)}</text>')
     return parts
 
 
-def _mark(point: Point, across: _Axis, up: _Axis, best: bool) -> str:
+class _Labels:
+    """Finds places for labels where none is yet."""
+
+    def __init__(self) -> None:
+        self._taken: list[tuple[float, float, float]] = []
+
+    def place(self, text: str, x: float, y: float) -> str:
+        """Return a label beside a point."""
+        width = LETTER * len(text)
+        places = [(x + dx, x + dx - (width if dx < 0 else 0), y + dy) for dx, dy in LABEL_PLACES]
+        free = (one for one in places if not self._covered(one[1], one[2], width))
+        at, left, line = next(free, places[0])
+        self._taken.append((left, line, width))
+        anchor = ' text-anchor="end"' if at < x else ""
+        label = html.escape(text)
+        return f'<text class="mark" x="{at:.1f}" y="{line:.1f}"{anchor}>{label}</text>'
+
+    def _covered(self, left: float, line: float, width: float) -> bool:
+        return any(
+            left < other + wide and other < left + width and abs(line - row) < LINE
+            for other, row, wide in self._taken
+        )
+
+
+def _mark(point: Point, across: _Axis, up: _Axis, best: bool, labels: _Labels) -> str:
     x, y = across(point.x.mean), up(point.y.mean)
     bars = ""
     if point.x.low is not None and point.x.high is not None:
@@ -154,8 +179,7 @@ def _mark(point: Point, across: _Axis, up: _Axis, best: bool) -> str:
     title = html.escape(f"{point.label}: {point.x.mean:.3f}, {point.y.mean:.3f}")
     return (
         f'{bars}<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}">'
-        f"<title>{title}</title></circle>"
-        f'<text class="mark" x="{x + 9:.1f}" y="{y - 8:.1f}">{html.escape(point.mark)}</text>'
+        f"<title>{title}</title></circle>{labels.place(point.mark, x, y)}"
     )
 
 

@@ -15,10 +15,13 @@ from typing import Any
 
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.cells import Arm
-from tlora_cli.comparison.summary import ArmSummary, Summary
+from tlora_cli.comparison.summary import Summary
 from tlora_cli.files import write_text
 
 DIGITS = 6
+MAIN = (" IS", " IS (masked)", " TS (class)")
+"""How the main metrics end, beside those of the built-in world."""
+WORLD = ("TS*", "ID*", "ID* (base prompt)", "leak", "copy")
 
 
 def write_tables(summary: Summary, folder: Path) -> list[Path]:
@@ -118,41 +121,74 @@ def missing(summary: Summary) -> list[str]:
     return [cell.name for cell in summary.plan.cells if cell.name not in there]
 
 
+def main_metrics(summary: Summary) -> list[str]:
+    """Return the metrics that are read first."""
+    found = [name for name in summary.metrics if name in WORLD or name.endswith(MAIN)]
+    return found or summary.metrics
+
+
 def markdown(summary: Summary) -> str:
-    """Return a table of means, and one of differences to the baseline."""
-    lines = [
-        "Means over (concept, seed) with 95% bootstrap intervals.",
-        "",
-        *_table(summary, summary.arms, lambda one: one.metrics, signed=False),
+    """Return the main metrics as Markdown: a table of means, and one of differences."""
+    metrics = main_metrics(summary)
+    heads = ["arm", "cells", *metrics]
+    rows = [
+        [summary.label(one.arm), str(one.cells), *(_cell(one.metrics, name) for name in metrics)]
+        for one in summary.arms
     ]
-    compared = [one for one in summary.arms if one.differences]
-    if compared:
+    lines = [
+        "Means over (concept, seed) with 95% bootstrap intervals. summary.csv has all metrics.",
+        "",
+        *_table(heads, rows),
+    ]
+    rows = [
+        [
+            summary.label(one.arm),
+            summary.label(one.baseline),
+            str(max(value.count for value in one.differences.values())),
+            *(_cell(one.differences, name, signed=True) for name in metrics),
+        ]
+        for one in summary.arms
+        if one.differences and one.baseline
+    ]
+    if rows:
         lines += [
             "",
             f"Differences to the baseline, on the same concepts and seeds; * where the interval of "
             f"at least {LEAST_PAIRS} pairs excludes zero.",
             "",
-            *_table(summary, compared, lambda one: one.differences, signed=True),
+            *_table(["arm", "baseline", "pairs", *metrics], rows),
         ]
     if gone := missing(summary):
         lines += ["", f"Without a result: {', '.join(gone)}."]
     return "\n".join(lines) + "\n"
 
 
-def _table(summary: Summary, arms: Sequence[ArmSummary], values: Any, signed: bool) -> list[str]:
-    heads = ["arm", "pairs" if signed else "cells", *summary.metrics]
-    if signed:
-        heads.insert(1, "baseline")
-    rows = []
-    for one in arms:
-        found: Mapping[str, Interval] = values(one)
-        row = [summary.label(one.arm)]
-        if signed and one.baseline:
-            row.append(summary.label(one.baseline))
-        row.append(str(max(value.count for value in found.values()) if signed else one.cells))
-        row += [shown(found[name], signed) if name in found else "" for name in summary.metrics]
+def overview(summary: Summary) -> str:
+    """Return the main metrics' means for a terminal; * as in `markdown`."""
+    metrics = main_metrics(summary)
+    rows = [["", "cells", *metrics]]
+    for one in summary.arms:
+        row = [summary.label(one.arm), str(one.cells)]
+        for name in metrics:
+            star = "*" if name in one.differences and one.differences[name].tells else " "
+            row.append(f"{one.metrics[name].mean:.3f}{star}" if name in one.metrics else "")
         rows.append(row)
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if n == 0 else text.rjust(width)
+            for n, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [_line(heads), _line(["---"] * len(heads)), *map(_line, rows)]
+
+
+def _cell(values: Mapping[str, Interval], name: str, signed: bool = False) -> str:
+    return shown(values[name], signed) if name in values else ""
 
 
 def shown(value: Interval, signed: bool = False) -> str:

@@ -48,7 +48,7 @@ class RunFolder:
 
     @property
     def about(self) -> Path:
-        """What it cost that the recipe doesn't say: trained parameters, and on which device."""
+        """What the recipe doesn't say: how many parameters are trained, and on which device."""
         return self.path / "about.json"
 
     @property
