@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from compare_runs import TABLES, grid_values, plan_of, sitting, tables, write_grid
+from rich.console import Console
 from test_compare_tables import Page
 from training_runs import tlora
 
@@ -21,6 +23,7 @@ from tlora_cli.cli.app import main
 from tlora_cli.comparison import local, tasks
 from tlora_cli.comparison import work as work_module
 from tlora_cli.comparison.local import LocalEngine
+from tlora_cli.comparison.progress import ProgressLine
 from tlora_cli.comparison.tasks import Task, read_result, task_of, write_result
 
 
@@ -286,6 +289,29 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path) -> None:
     assert set(heard.ends.values()) == {""}
     with pytest.raises(UserError, match="3 workers for 2 GPUs"):
         LocalEngine(3, ["0", "1"])
+
+
+def test_the_line_says_what_is_going_on() -> None:
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=True, width=120, color_system=None)
+    with ProgressLine(console, 5, 1) as line:
+        line.started("lora-r2")
+        line.said("lora-r2", "step 3/6  loss 0.1 [x]")
+        line._bar.refresh()
+        line.started("oft")
+        line.said("oft", "word " * 60)
+        line._bar.refresh()
+        line.ended("oft", "the GPU ran out of memory\n  fix: lower it")
+        line.ended("lora-r2", "")
+        line.said("oft", "too late")
+    text = output.getvalue()
+    assert "lora-r2: step 3/6  loss 0.1 [x]" in text
+    assert "\x1b[1A" not in text, "the line never takes two"
+    assert "[1/5] oft: failed after 0:00: the GPU ran out of memory\n" in text
+    assert "[2/5] lora-r2: done in 0:00" in text
+    assert "cells 2/5" in text and "1 failed" in text
+    assert line.failed == {"oft": "the GPU ran out of memory\n  fix: lower it"}
+    assert "too late" not in text
 
 
 # --- folders --------------------------------------------------------------------------------------

@@ -50,17 +50,15 @@ def compare(
     workers = workers or plan.grid.workers
     console = Console(stderr=True)
     again = f"tlora compare {shlex.quote(str(grid))}"
+    title = f"Comparison {grid.stem}"
+    text = grid.read_text(encoding="utf-8-sig")
     try:
-        done = run(
-            plan,
-            grid.read_text(encoding="utf-8-sig"),
-            f"Comparison {grid.stem}",
-            lambda: _engine(plan, workers, ray),
-            console,
-        )
+        done = run(plan, text, title, lambda: _engine(plan, workers, ray), console)
     except KeyboardInterrupt:
+        done = None
+    if done is None:
         typer.echo(f"stopped; what was done is kept. Go on with:\n  {again}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(130)
     typer.echo(overview(done.summary))
     for path in done.files:
         typer.echo(str(path))

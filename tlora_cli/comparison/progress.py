@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 SHOWN = 2
 """Cells at work whose last line is shown."""
@@ -30,9 +31,14 @@ class ProgressLine:
         self._bar = Progress(
             TextColumn("cells {task.completed}/{task.total}"),
             BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
+            TextColumn(
+                "{task.description}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
             console=console,
             disable=not console.is_terminal,
+            expand=True,
         )
         self._task = self._bar.add_task("", total=total, completed=finished)
 

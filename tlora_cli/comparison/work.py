@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,11 @@ def work(task: Task, say: Callable[[str], None]) -> None:
     torch.set_num_threads(task.threads)
     with locked_patiently(task.folder):
         claim(task)
-        _evaluate(task, _train(task, say), say)
+        adapter = _train(task, say)
+        gc.collect()  # what was trained goes before the base is loaded again
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        _evaluate(task, adapter, say)
         write_result(task)
 
 
