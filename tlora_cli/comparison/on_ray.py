@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from tlora_cli.training.interruption import Interruption
 
 LISTEN = 0.25
 """Seconds between looks at whether to stop."""
+KNOCK_SECONDS = 10.0
+"""How long a cluster may take to answer at all."""
 SHARED_SECONDS = 10.0
 """How long a shared disk may take to show what another machine has written."""
 SAVING_SECONDS = 120.0
@@ -43,6 +46,7 @@ class RayEngine(Engine):
             ) from error
         self._ray: Any = ray
         try:
+            _knock(address)
             # Workers find this very package, also where it runs from source.
             own = str(Path(__file__).parents[2])
             path = os.pathsep.join(p for p in (own, os.environ.get("PYTHONPATH")) if p)
@@ -52,7 +56,7 @@ class RayEngine(Engine):
                 configure_logging=False,
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
             )
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"no Ray cluster answers: {reason}",
@@ -116,6 +120,13 @@ class RayEngine(Engine):
             self._ray.cancel(one)
         if running:
             self._ray.wait(running, num_returns=len(running), timeout=SAVING_SECONDS)
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError if nothing listens at a HOST:PORT: ray itself would try for a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _do(task: Task, folder: str) -> str:
