@@ -77,9 +77,12 @@ grid:
     assert (recipe.adapter.method, recipe.adapter.rank, recipe.adapter.min_rank) == ("tlora", 16, 8)
     assert (recipe.concept.images, recipe.concept.class_name) == ("toy:momo/1", "cat")
     assert (recipe.train.seed, recipe.output.dir) == (7, f"out/cells/{last.name}/run")
-    # What the recipe leaves out has the settings published for the method.
-    assert {c.recipe.train.steps for c in found.cells if c.arm.method == "lora"} == {500}
-    assert recipe.train.steps == 800
+    # What the recipe leaves out has the settings of the method on this base.
+    steps = {
+        method: {c.recipe.train.steps for c in found.cells if c.arm.method == method}
+        for method in ("lora", "tlora")
+    }
+    assert steps == {"lora": {800}, "tlora": {400}}
 
 
 def test_methods_without_ranks_run_once() -> None:
