@@ -48,9 +48,11 @@ class Evaluation:
         metrics: encoder name -> checkpoint, None for its default.
         images: the real pictures; None for those the adapter was trained on.
         seed: of the first picture of each prompt.
-        count: pictures of each prompt of the suite (5 in the paper).
+        count: pictures of each prompt of the suite (5 in the paper). On the built-in world every
+            picture has its own prompt, and there are 10 of them for each of this count.
         base_count: pictures of the base prompt (15 in the paper).
         free_count: pictures of each concept-free prompt, with and without the adapter; 0 for none.
+            On the built-in world, there are 8 such prompts for each of this count.
         batch_size: pictures drawn together; None for 4, or 32 of the built-in world's small ones.
         device: auto, cpu or cuda.
         mask: checkpoint that finds the subject; None for no masks; "auto" for CLIPSeg, but none
@@ -96,12 +98,14 @@ def evaluate_adapter(
                 do="convert it with `tlora convert --placeholder sks --class dog` first",
             )
         info = easel.info
-        world = world_of(easel.base.model, info) if job.prompts is None else None
+        counts = dict(count=job.count, base_count=job.base_count, free_count=job.free_count)
+        ours = world_of(easel.base.model, info, **counts, seed=job.seed)
+        world = ours if job.prompts is None else None
         built_in = builtin.is_base(easel.base.model)
         encoders, segmenter = _load(job, built_in)
         training = _training_pictures(job, info)
         if world is not None:
-            asks = world.asks(job.base_count, job.seed)
+            asks = world.asks()
         else:
             prompts = job.prompts or suite_for(info.class_name or "").prompts
             asks = asks_of_suite(prompts, job.count, job.base_count, job.free_count, job.seed)
@@ -126,7 +130,7 @@ def evaluate_adapter(
             )
             if world is not None:
                 pictures = [one.picture for one in looked]
-                _add(found, *world.judge(pictures, job.base_count, job.seed))
+                _add(found, *world.judge(pictures))
             tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 

@@ -20,10 +20,11 @@ from tlora_cli.toyworld.factors import Scene
 from tlora_cli.toyworld.studio import Drawn
 from tlora_cli.toyworld.suites import Task, base_prompt, base_tasks, contexts
 
-CONTEXTS = 50
-"""Pictures in other contexts, each of a prompt of its own."""
-FREE = 16
-"""Pictures of prompts without the concept."""
+CONTEXTS = 10
+"""Prompts with the concept in other contexts, for each picture that a prompt of a suite would get;
+the world has prompts enough for every picture to have its own."""
+FREE = 8
+"""Prompts without the concept, for each picture that such a prompt would get elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -33,43 +34,51 @@ class World:
     Attributes:
         concept: what was learned.
         training: the picture it was learned from.
+        count: a tenth of the pictures in other contexts.
+        base_count: pictures of the base prompt.
+        free_count: an eighth of the pictures without the concept, with and without the adapter.
+        seed: of the first picture of each group.
     """
 
     concept: Concept
     training: Scene
+    count: int
+    base_count: int
+    free_count: int
+    seed: int
 
-    def tasks(self, base_count: int, seed: int) -> dict[str, list[Task]]:
+    def tasks(self) -> dict[str, list[Task]]:
         """Return the tasks of each group."""
-        free = base_tasks(FREE, held_out=False, seed=seed)
+        free = base_tasks(FREE * self.free_count, held_out=False, seed=self.seed)
         return {
-            "base": base_prompt(self.concept, base_count, seed),
-            "suite": contexts(self.concept, CONTEXTS, self.training, seed),
+            "base": base_prompt(self.concept, self.base_count, self.seed),
+            "suite": contexts(self.concept, CONTEXTS * self.count, self.training, self.seed),
             "free": free,
             "free_without": free,
         }
 
-    def asks(self, base_count: int, seed: int) -> list[Ask]:
+    def asks(self) -> list[Ask]:
         """Return the pictures of an evaluation, in the order of the tasks."""
         return [
             Ask(group, task.text, task.seed)
-            for group, tasks in self.tasks(base_count, seed).items()
+            for group, tasks in self.tasks().items()
             for task in tasks
         ]
 
     def judge(
-        self, pictures: Sequence[Image.Image], base_count: int, seed: int
+        self, pictures: Sequence[Image.Image]
     ) -> tuple[dict[str, float], list[dict[str, float]]]:
         """Return TS*, ID*, leak and copy, and for each picture what counts of them.
 
         Args:
             pictures: in the order of `asks`.
-            base_count: as for `asks`.
-            seed: as for `asks`.
         """
-        tasks = [task for part in self.tasks(base_count, seed).values() for task in part]
+        groups = self.tasks()
+        tasks = [task for part in groups.values() for task in part]
         readings = reading.read(pictures)
         drawn = [Drawn(*one) for one in zip(tasks, pictures, readings, strict=True)]
-        plain, placed = drawn[:base_count], drawn[base_count : base_count + CONTEXTS]
+        first, last = self.base_count, self.base_count + len(groups["suite"])
+        plain, placed = drawn[:first], drawn[first:last]
         summary = {
             "TS*": studio.prompted(placed).value,
             "ID*": studio.identity(placed, self.concept).value,
@@ -80,9 +89,9 @@ class World:
         rows: list[dict[str, float]] = []
         for number, one in enumerate(drawn):
             row = {}
-            if number < base_count + CONTEXTS:
+            if number < last:
                 row["ID*"] = float(scores.identity_right(one.reading, self.concept.values))
-            if base_count <= number < base_count + CONTEXTS:
+            if first <= number < last:
                 asked = one.task.asked
                 row["TS*"] = float(scores.prompted_right(one.reading, asked))
                 row["leak"] = float(scores.leaked(one.reading, asked, self.training.values))
@@ -90,7 +99,9 @@ class World:
         return summary, rows
 
 
-def world_of(base: str, info: AdapterInfo) -> World | None:
+def world_of(
+    base: str, info: AdapterInfo, *, count: int, base_count: int, free_count: int, seed: int
+) -> World | None:
     """Return the concept an adapter of a built-in base has learned, or None if it is another's.
 
     Of several training pictures the first is the one whose background and position may leak.
@@ -104,7 +115,8 @@ def world_of(base: str, info: AdapterInfo) -> World | None:
     if {part[0] for part in parts} != {name} or name not in CONCEPTS:
         return None
     concept = CONCEPTS[name]
-    return World(concept, concept.scenes()[int(number or 1) - 1])
+    training = concept.scenes()[int(number or 1) - 1]
+    return World(concept, training, count, base_count, free_count, seed)
 
 
 def _is_builtin(spec: object) -> bool:
