@@ -1,0 +1,103 @@
+"""Write docs/lab.md: what the grids of configs/lab say about the paper's claims.
+
+    tlora compare configs/lab/ranks.yaml      # any of them, in any order; each can be stopped
+    python scripts/lab.py                     # figures, intervals and verdicts of what is there
+
+The claims, and what would decide them, are in scripts/laboratory/claims.py. A grid that was
+not run, or not to its end, is said to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from laboratory.claims import CLAIMS, Claim, decide, verdict
+from laboratory.plots import METRICS, plot
+from laboratory.results import Results
+
+from tlora_cli.comparison.bootstrap import Interval
+from tlora_cli.comparison.grid_io import load_grid
+from tlora_cli.comparison.planning import make_plan
+from tlora_cli.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+PLACEHOLDER = "<!-- results -->"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "lab", help="grids' folder")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "lab.md")
+    options = parser.parse_args()
+    head = (Path(__file__).parent / "laboratory" / "head.md").read_text()
+    sections, rows = [], []
+    for number, claim in enumerate(CLAIMS, 1):
+        folder = options.runs / claim.grid
+        ended = "not run"
+        if (folder / "cells.csv").exists():
+            results = Results(folder)
+            wanted = cells_of(claim.grid)
+            ended = verdict(decide(claim, results))
+            if len(results.rows) < wanted:
+                ended = f"not finished ({len(results.rows)} of {wanted} runs)"
+            sections.append(section(number, claim, results, ended, options.page.parent))
+        else:
+            sections.append(
+                f"## {number}. {claim.title}\n\n{claim.says}\n\nNot run.\n{_again(claim)}"
+            )
+        rows.append(f"| {number} | {claim.title} | {claim.source} | **{ended}** |")
+    table = "\n".join(["| | claim | paper | verdict |", "|---|---|---|---|", *rows])
+    write_text(options.page, head.replace(PLACEHOLDER, table) + "\n" + "\n".join(sections))
+    print(f"wrote {options.page}")
+
+
+def cells_of(grid: str) -> int:
+    """Return how many runs a grid of configs/lab has."""
+    return len(make_plan(load_grid(ROOT / "configs" / "lab" / f"{grid}.yaml")).cells)
+
+
+def section(number: int, claim: Claim, results: Results, ended: str, folder: Path) -> str:
+    """Return a claim's part of the page."""
+    picture = plot(claim, results, folder / "images" / "lab")
+    lines = [
+        f"## {number}. {claim.title}: {ended}",
+        "",
+        f"{claim.says} ({claim.source})",
+        "",
+        f"![{claim.title}](images/lab/{picture})",
+        "",
+        "| | " + " | ".join(METRICS) + " |",
+        "|---|" + "---|" * len(METRICS),
+    ]
+    for label, arm in claim.arms.items():
+        means = [results.mean(arm, metric) for metric in METRICS]
+        lines.append(
+            f"| {label.replace('/', ', ' + (claim.across or '') + ' ')} | "
+            + " | ".join(_shown(one) for one in means)
+            + " |"
+        )
+    lines += ["", "| decides | metric | expected | difference | |", "|---|---|---|---|---|"]
+    for contrast, found in decide(claim, results):
+        sign = "more" if contrast.expected > 0 else "less"
+        side = "no difference found"
+        if found.tells:
+            side = "as expected" if found.mean * contrast.expected > 0 else "the other way"
+        lines.append(f"| {contrast.says} | {contrast.metric} | {sign} | {_shown(found)} | {side} |")
+    return "\n".join(lines) + "\n" + _again(claim)
+
+
+def _shown(found: Interval | None) -> str:
+    if found is None:
+        return ""
+    if found.low is None or found.high is None:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _again(claim: Claim) -> str:
+    return f"\nAgain: `tlora compare configs/lab/{claim.grid}.yaml`\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""The paper's claims as contrasts, written down before any of the grids was run.
+
+A contrast is a paired difference with the sign that the claim expects. A claim is *supported* if
+all its contrasts have their 95% interval wholly on the expected side; it *doesn't* hold if none
+has, and one at least is wholly on the other side; it holds *in part* if some do and others are on
+the other side; otherwise the grid *can't tell*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from laboratory.results import Pick, Results
+from tlora_cli.comparison.bootstrap import Interval
+
+LIKENESS = "ID* (base prompt)"
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Arm less other arm: more (+1) or less (-1) of a metric is expected."""
+
+    says: str
+    metric: str
+    arm: Pick
+    other: Pick
+    expected: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and the grid that measures it.
+
+    Attributes:
+        grid: name of the file in configs/lab and of the folder in runs/lab.
+        title: short.
+        source: where the paper says it.
+        says: what it says.
+        arms: label -> arm, in the order of the plot.
+        contrasts: what decides.
+        across: arms of a curve have (series, place on the axis) as label, with this axis.
+    """
+
+    grid: str
+    title: str
+    source: str
+    says: str
+    arms: dict[str, Pick]
+    contrasts: Sequence[Contrast]
+    across: str | None = None
+
+
+def verdict(found: Sequence[tuple[Contrast, Interval]]) -> str:
+    """Return what the contrasts together say of their claim."""
+    sides = [
+        (1 if interval.mean > 0 else -1) * contrast.expected if interval.tells else 0
+        for contrast, interval in found
+    ]
+    if sides and all(side > 0 for side in sides):
+        return "supports"
+    if any(side < 0 for side in sides):
+        return "in part" if any(side > 0 for side in sides) else "doesn't"
+    return "can't tell"
+
+
+def decide(claim: Claim, results: Results) -> list[tuple[Contrast, Interval]]:
+    """Return the contrasts of a claim that have data, with their differences."""
+    found = []
+    for contrast in claim.contrasts:
+        interval = results.difference(contrast.arm, contrast.other, contrast.metric)
+        if interval is not None:
+            found.append((contrast, interval))
+    return found
+
+
+def _noise(variant: str) -> Pick:
+    return Pick("lora", variant=variant)
+
+
+def _at(method: str, rank: int) -> Pick:
+    return Pick(method, rank)
+
+
+def _after(method: str, steps: int) -> Pick:
+    return Pick(method, variant=f"s{steps}")
+
+
+RANKS = (4, 8, 16, 32)
+STEPS = (100, 200, 400, 800)
+LINEAR = Pick("tlora", 16, "linear")
+CONTROLS = {
+    "reversed": Pick("tlora", 16, "reversed"),
+    "random": Pick("tlora", 16, "random"),
+    "Ortho-LoRA, rank 12": Pick("ortho_lora", 12),
+    "LoRA, rank 12": Pick("lora", 12),
+}
+OTHERS = (
+    "lora", "vanilla_tlora", "ortho_lora", "pissa", "adalora", "oft", "oft_v2", "gsoft",
+    "gsoft_double", "svdiff", "dreambooth", "dreambooth_full", "custom_diffusion",
+    "textual_inversion",
+)  # fmt: skip
+
+CLAIMS = (
+    Claim(
+        "timesteps",
+        "Noisy timesteps overfit",
+        "figure 2",
+        "LoRA trained on t in [800, 1000) alone copies background and position and stops following "
+        "prompts; trained on [0, 500) it follows prompts and learns the details.",
+        {"all": _noise("all"), "[800, 1000)": _noise("noisy"), "[500, 800)": _noise("middle"),
+         "[0, 500)": _noise("clean")},
+        (
+            Contrast("noisy leaks more than clean", "leak", _noise("noisy"), _noise("clean"), 1),
+            Contrast("noisy follows less", "TS*", _noise("noisy"), _noise("clean"), -1),
+        ),
+    ),
+    Claim(
+        "ranks",
+        "T-LoRA follows prompts better at every rank",
+        "table 1",
+        "At ranks 4 to 64, T-LoRA's text similarity is above LoRA's.",
+        {f"{name}/{rank}": _at(method, rank)
+         for method, name in (("lora", "LoRA"), ("tlora", "T-LoRA")) for rank in RANKS},
+        [Contrast(f"rank {rank}", "TS*", _at("tlora", rank), _at("lora", rank), 1)
+         for rank in RANKS],
+        across="rank",
+    ),
+    Claim(
+        "methods",
+        "T-LoRA follows prompts better than the other methods",
+        "table 2",
+        "Of all methods T-LoRA has the best text similarity at about the same image similarity.",
+        {name: Pick(name, variant="equal") for name in ("tlora", *OTHERS)},
+        [Contrast(name, "TS*", Pick("tlora", variant="equal"), Pick(name, variant="equal"), 1)
+         for name in OTHERS],
+    ),
+    Claim(
+        "starts",
+        "The last singular vectors are the best start",
+        "figure 5",
+        "Of six orthogonal starts, the last components of a random matrix follow prompts best, the "
+        "principal ones of the weights worst.",
+        {name: Pick("tlora", variant=name.replace(" ", "-"))
+         for name in ("random last", "random middle", "random principal", "weights last",
+                      "weights middle", "weights principal")},
+        [Contrast(f"random last against {name.replace('-', ' ')}", "TS*",
+                  Pick("tlora", variant="random-last"), Pick("tlora", variant=name), 1)
+         for name in ("random-principal", "weights-principal")],
+    ),
+    Claim(
+        "min_rank",
+        "Half the rank at the noisiest timestep",
+        "figure 6",
+        "r_min of half the rank keeps the likeness of the whole rank and follows prompts better.",
+        {"whole rank": Pick("tlora", variant="whole"), "half": Pick("tlora", variant="half"),
+         "quarter": Pick("tlora", variant="quarter")},
+        (
+            Contrast("half follows better than whole", "TS*", Pick("tlora", variant="half"),
+                     Pick("tlora", variant="whole"), 1),
+            Contrast("half is more alike than a quarter", LIKENESS, Pick("tlora", variant="half"),
+                     Pick("tlora", variant="quarter"), 1),
+        ),
+    ),
+    Claim(
+        "images",
+        "One picture with T-LoRA is worth three with LoRA",
+        "table 4",
+        "T-LoRA trained on one picture follows prompts better than LoRA trained on three.",
+        {f"{name}, {count}": Pick(method, variant=count) for method, name in
+         (("lora", "LoRA"), ("tlora", "T-LoRA")) for count in ("one", "three")},
+        (Contrast("T-LoRA on one against LoRA on three", "TS*", Pick("tlora", variant="one"),
+                  Pick("lora", variant="three"), 1),),
+    ),
+    Claim(
+        "steps",
+        "T-LoRA leaks less at any step",
+        "figures 10-12",
+        "Over the steps of a training, T-LoRA copies background and position less than LoRA.",
+        {f"{name}/{steps}": _after(method, steps)
+         for method, name in (("lora", "LoRA"), ("tlora", "T-LoRA")) for steps in STEPS},
+        [Contrast(f"{steps} steps", "leak", _after("tlora", steps), _after("lora", steps), -1)
+         for steps in STEPS],
+        across="steps",
+    ),
+    Claim(
+        "controls",
+        "It is the timestep",
+        "not in the paper",
+        "Fewer ranks on noisy timesteps follow prompts better than the same mean rank reversed, in "
+        "random order, or at all timesteps.",
+        {"T-LoRA": LINEAR, **CONTROLS, "Ortho-LoRA, rank 16": Pick("ortho_lora", 16),
+         "LoRA, rank 16": Pick("lora", 16)},
+        [Contrast(name, "TS*", LINEAR, arm, 1) for name, arm in CONTROLS.items()],
+    ),
+)  # fmt: skip
+"""All claims that the built-in toy-sdxl can measure, in the order of the page."""

@@ -1,0 +1,77 @@
+"""A figure for each claim: what follows, what is alike, what leaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from laboratory.claims import LIKENESS, Claim
+from laboratory.results import Results
+
+METRICS = {"TS*": "follows (TS*)", LIKENESS: "is alike (ID*)", "leak": "leaks"}
+"""Metric -> title of its panel."""
+COLORS = ("#0072b2", "#d55e00")
+STYLE: Any = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "svg.hashsalt": "tlora",
+}
+
+
+def plot(claim: Claim, results: Results, folder: Path) -> str:
+    """Write a claim's figure as PNG and SVG; return the name of the PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    height = 3.6 if claim.across else 1.4 + 0.32 * len(claim.arms)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, height))
+        panels = figure.subplots(1, len(METRICS), sharey=not claim.across)
+        for axes, (metric, title) in zip(panels, METRICS.items(), strict=True):
+            draw = _curves if claim.across else _bars
+            draw(axes, claim, results, metric)
+            axes.set_title(title)
+        if claim.across:
+            panels[0].legend()
+        figure.savefig(folder / f"{claim.grid}.png", dpi=110)
+        figure.savefig(folder / f"{claim.grid}.svg", metadata={"Date": None})
+    return f"{claim.grid}.png"
+
+
+def _bars(axes: Any, claim: Claim, results: Results, metric: str) -> None:
+    """Each arm's mean as a dot, its interval as a line; the first arm on top."""
+    for place, (label, arm) in enumerate(claim.arms.items()):
+        found = results.mean(arm, metric)
+        if found is None:
+            continue
+        color = COLORS[1] if label.startswith("LoRA") or label == "lora" else COLORS[0]
+        if found.low is not None:
+            axes.plot([found.low, found.high], [place, place], color=color, lw=2.5, alpha=0.55)
+        axes.plot(found.mean, place, "o", color=color)
+    axes.set_yticks(range(len(claim.arms)), list(claim.arms))
+    axes.set_ylim(len(claim.arms) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+
+
+def _curves(axes: Any, claim: Claim, results: Results, metric: str) -> None:
+    """A line for each series over the claim's axis, its interval as a band."""
+    series: dict[str, list[tuple[int, float, float, float]]] = {}
+    for label, arm in claim.arms.items():
+        name, _, place = label.partition("/")
+        found = results.mean(arm, metric)
+        if found is not None and found.low is not None and found.high is not None:
+            series.setdefault(name, []).append((int(place), found.mean, found.low, found.high))
+    for color, (name, points) in zip(COLORS[::-1], series.items(), strict=False):
+        x, mean, low, high = (list(column) for column in zip(*points, strict=True))
+        axes.plot(x, mean, "o-", color=color, label=name)
+        axes.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(x, [str(one) for one in x])
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(claim.across)

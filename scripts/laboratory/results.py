@@ -1,0 +1,104 @@
+"""Results of a grid, read from its cells.csv, and differences between its arms."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlora_cli.comparison.bootstrap import Interval, interval
+
+ARM = ("method", "rank", "schedule", "variant")
+Pair = tuple[str, int]
+"""Concept and seed."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Which arm of a grid; None: whatever the arm has."""
+
+    method: str | None = None
+    rank: int | None = None
+    schedule: str | None = None
+    variant: str | None = None
+
+    def fits(self, row: dict[str, str]) -> bool:
+        """Whether a row of cells.csv belongs to the arm."""
+        wanted = {name: getattr(self, name) for name in ARM}
+        return all(value is None or row[name] == str(value) for name, value in wanted.items())
+
+
+class Results:
+    """The cells of a grid.
+
+    Attributes:
+        rows: of its cells.csv.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with (folder / "cells.csv").open(newline="") as file:
+            self.rows = list(csv.DictReader(file))
+
+    def values(self, arm: Pick, metric: str) -> dict[Pair, float]:
+        """Return a metric of an arm by concept and seed.
+
+        Raises:
+            ValueError: if the pick fits cells of several arms.
+        """
+        own = [row for row in self.rows if arm.fits(row)]
+        if len({tuple(row[name] for name in ARM) for row in own}) > 1:
+            raise ValueError(f"{arm} fits several arms")
+        return {
+            (row["concept"], int(row["seed"])): float(row[metric]) for row in own if row.get(metric)
+        }
+
+    def mean(self, arm: Pick, metric: str) -> Interval | None:
+        """Return an arm's mean with its interval; None if nothing of it is finished."""
+        found = list(self.values(arm, metric).values())
+        return interval(np.array(found)) if found else None
+
+    def difference(self, arm: Pick, other: Pick, metric: str) -> Interval | None:
+        """Return the paired difference of two arms with its interval."""
+        a, b = self.values(arm, metric), self.values(other, metric)
+        common = [pair for pair in a if pair in b]
+        if not common:
+            return None
+        return interval(_array(a, common) - _array(b, common))
+
+    def rank_correlation(self, arms: dict[Pick, float], metric: str) -> tuple[Interval, int] | None:
+        """Return Spearman's correlation of a number of each arm with a metric.
+
+        It is taken for each concept and seed over the arms, then averaged.
+
+        Args:
+            arms: arm -> the number.
+            metric: its column.
+
+        Returns:
+            The mean correlation with its interval, and how many arms it is over; None if no
+            concept and seed has all arms.
+        """
+        values = [self.values(arm, metric) for arm in arms]
+        common = [pair for pair in values[0] if all(pair in one for one in values)]
+        if not common:
+            return None
+        sizes = _ranked(np.array(list(arms.values())))
+        found = []
+        for pair in common:
+            scores = _ranked(np.array([one[pair] for one in values]))
+            spread = sizes.std() * scores.std()
+            covariance = ((sizes - sizes.mean()) * (scores - scores.mean())).mean()
+            found.append(covariance / spread if spread else 0.0)
+        return interval(np.array(found)), len(arms)
+
+
+def _array(values: dict[Pair, float], pairs: list[Pair]) -> NDArray[np.float64]:
+    return np.array([values[pair] for pair in pairs])
+
+
+def _ranked(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ranks from 0; equal values share the mean of theirs."""
+    return np.array([(values < v).sum() + ((values == v).sum() - 1) / 2 for v in values])
