@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from laboratory.claims import CLAIMS, Claim, decide, verdict
-from laboratory.plots import METRICS, plot
+from laboratory.plots import plot
 from laboratory.results import Results
 
 from tlora_cli.comparison.bootstrap import Interval
@@ -36,7 +36,7 @@ def main() -> None:
         folder = options.runs / claim.grid
         ended = "not run"
         if (folder / "cells.csv").exists():
-            results = Results(folder)
+            results = Results(folder, spectra=claim.spectra)
             wanted = cells_of(claim.grid)
             ended = verdict(decide(claim, results))
             if len(results.rows) < wanted:
@@ -67,11 +67,11 @@ def section(number: int, claim: Claim, results: Results, ended: str, folder: Pat
         "",
         f"![{claim.title}](images/lab/{picture})",
         "",
-        "| | " + " | ".join(METRICS) + " |",
-        "|---|" + "---|" * len(METRICS),
+        "| | " + " | ".join(claim.metrics) + " |",
+        "|---|" + "---|" * len(claim.metrics),
     ]
     for label, arm in claim.arms.items():
-        means = [results.mean(arm, metric) for metric in METRICS]
+        means = [results.mean(arm, metric) for metric in claim.metrics]
         lines.append(
             f"| {label.replace('/', ', ' + (claim.across or '') + ' ')} | "
             + " | ".join(_shown(one) for one in means)

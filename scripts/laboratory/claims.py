@@ -8,13 +8,16 @@ the other side; otherwise the grid *can't tell*.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from laboratory.results import Pick, Results
+from laboratory.spectra import RANK_OF_B, RANK_OF_UPDATE, START_SIZE
 from tlora_cli.comparison.bootstrap import Interval
 
 LIKENESS = "ID* (base prompt)"
+METRICS = {"TS*": "follows (TS*)", LIKENESS: "is alike (ID*)", "leak": "leaks"}
+"""Metric -> title of its panel."""
 
 
 @dataclass(frozen=True)
@@ -29,29 +32,45 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Correlation:
+    """Rank correlation of two metrics over a claim's arms: rising (+1) or falling (-1)."""
+
+    says: str
+    x: str
+    metric: str
+    expected: int
+
+
+@dataclass(frozen=True)
 class Claim:
     """A claim and the grid that measures it.
 
     Attributes:
+        name: of its figure.
         grid: name of the file in configs/lab and of the folder in runs/lab.
         title: short.
         source: where the paper says it.
         says: what it says.
         arms: label -> arm, in the order of the plot.
         contrasts: what decides.
+        metrics: metric -> title of its panel.
+        spectra: whether the adapters themselves are looked at.
         across: arms of a curve have (series, place on the axis) as label, with this axis.
     """
 
+    name: str
     grid: str
     title: str
     source: str
     says: str
     arms: dict[str, Pick]
-    contrasts: Sequence[Contrast]
+    contrasts: Sequence[Contrast | Correlation]
     across: str | None = None
+    metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
+    spectra: bool = False
 
 
-def verdict(found: Sequence[tuple[Contrast, Interval]]) -> str:
+def verdict(found: Sequence[tuple[Contrast | Correlation, Interval]]) -> str:
     """Return what the contrasts together say of their claim."""
     sides = [
         (1 if interval.mean > 0 else -1) * contrast.expected if interval.tells else 0
@@ -64,11 +83,15 @@ def verdict(found: Sequence[tuple[Contrast, Interval]]) -> str:
     return "can't tell"
 
 
-def decide(claim: Claim, results: Results) -> list[tuple[Contrast, Interval]]:
+def decide(claim: Claim, results: Results) -> list[tuple[Contrast | Correlation, Interval]]:
     """Return the contrasts of a claim that have data, with their differences."""
     found = []
     for contrast in claim.contrasts:
-        interval = results.difference(contrast.arm, contrast.other, contrast.metric)
+        if isinstance(contrast, Correlation):
+            arms = list(claim.arms.values())
+            interval = results.rank_correlation(arms, contrast.x, contrast.metric)
+        else:
+            interval = results.difference(contrast.arm, contrast.other, contrast.metric)
         if interval is not None:
             found.append((contrast, interval))
     return found
@@ -104,6 +127,7 @@ OTHERS = (
 CLAIMS = (
     Claim(
         "timesteps",
+        "timesteps",
         "Noisy timesteps overfit",
         "figure 2",
         "LoRA trained on t in [800, 1000) alone copies background and position and stops following "
@@ -117,6 +141,7 @@ CLAIMS = (
     ),
     Claim(
         "ranks",
+        "ranks",
         "T-LoRA follows prompts better at every rank",
         "table 1",
         "At ranks 4 to 64, T-LoRA's text similarity is above LoRA's.",
@@ -128,6 +153,7 @@ CLAIMS = (
     ),
     Claim(
         "methods",
+        "methods",
         "T-LoRA follows prompts better than the other methods",
         "table 2",
         "Of all methods T-LoRA has the best text similarity at about the same image similarity.",
@@ -136,6 +162,7 @@ CLAIMS = (
          for name in OTHERS],
     ),
     Claim(
+        "starts",
         "starts",
         "The last singular vectors are the best start",
         "figure 5",
@@ -146,9 +173,12 @@ CLAIMS = (
                       "weights middle", "weights principal")},
         [Contrast(f"random last against {name.replace('-', ' ')}", "TS*",
                   Pick("tlora", variant="random-last"), Pick("tlora", variant=name), 1)
-         for name in ("random-principal", "weights-principal")],
+         for name in ("random-principal", "weights-principal")]
+        + [Correlation("larger starts follow less", START_SIZE, "TS*", -1)],
+        spectra=True,
     ),
     Claim(
+        "min_rank",
         "min_rank",
         "Half the rank at the noisiest timestep",
         "figure 6",
@@ -163,6 +193,24 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "spectra",
+        "controls",
+        "LoRA uses few of its ranks, Ortho-LoRA most",
+        "figure 4",
+        "The singular values of a trained LoRA's B fall fast, so that few ranks hold 95% of their "
+        "sum; those of Ortho-LoRA don't. B of Ortho-LoRA starts with equal values, so the update "
+        "itself decides as well.",
+        {"LoRA": Pick("lora", 16), "Ortho-LoRA": Pick("ortho_lora", 16), "T-LoRA": LINEAR},
+        (
+            Contrast("B", RANK_OF_B, Pick("ortho_lora", 16), Pick("lora", 16), 1),
+            Contrast("the update", RANK_OF_UPDATE, Pick("ortho_lora", 16), Pick("lora", 16), 1),
+        ),
+        metrics={RANK_OF_B: "effective rank of B (of 16)",
+                 RANK_OF_UPDATE: "effective rank of the update"},
+        spectra=True,
+    ),
+    Claim(
+        "images",
         "images",
         "One picture with T-LoRA is worth three with LoRA",
         "table 4",
@@ -174,6 +222,7 @@ CLAIMS = (
     ),
     Claim(
         "steps",
+        "steps",
         "T-LoRA leaks less at any step",
         "figures 10-12",
         "Over the steps of a training, T-LoRA copies background and position less than LoRA.",
@@ -184,6 +233,7 @@ CLAIMS = (
         across="steps",
     ),
     Claim(
+        "controls",
         "controls",
         "It is the timestep",
         "not in the paper",

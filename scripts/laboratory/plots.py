@@ -8,11 +8,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from laboratory.claims import LIKENESS, Claim
+from laboratory.claims import METRICS, Claim
 from laboratory.results import Results
 
-METRICS = {"TS*": "follows (TS*)", LIKENESS: "is alike (ID*)", "leak": "leaks"}
-"""Metric -> title of its panel."""
 COLORS = ("#0072b2", "#d55e00")
 STYLE: Any = {
     "axes.grid": True,
@@ -32,16 +30,16 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
     height = 3.6 if claim.across else 1.4 + 0.32 * len(claim.arms)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, height))
-        panels = figure.subplots(1, len(METRICS), sharey=not claim.across)
-        for axes, (metric, title) in zip(panels, METRICS.items(), strict=True):
+        panels = figure.subplots(1, len(claim.metrics), sharey=not claim.across)
+        for axes, (metric, title) in zip(panels, claim.metrics.items(), strict=True):
             draw = _curves if claim.across else _bars
             draw(axes, claim, results, metric)
             axes.set_title(title)
         if claim.across:
             panels[0].legend()
-        figure.savefig(folder / f"{claim.grid}.png", dpi=110)
-        figure.savefig(folder / f"{claim.grid}.svg", metadata={"Date": None})
-    return f"{claim.grid}.png"
+        figure.savefig(folder / f"{claim.name}.png", dpi=110)
+        figure.savefig(folder / f"{claim.name}.svg", metadata={"Date": None})
+    return f"{claim.name}.png"
 
 
 def _bars(axes: Any, claim: Claim, results: Results, metric: str) -> None:
@@ -56,7 +54,8 @@ def _bars(axes: Any, claim: Claim, results: Results, metric: str) -> None:
         axes.plot(found.mean, place, "o", color=color)
     axes.set_yticks(range(len(claim.arms)), list(claim.arms))
     axes.set_ylim(len(claim.arms) - 0.5, -0.5)
-    axes.set_xlim(-0.02, 1.02)
+    if metric in METRICS:
+        axes.set_xlim(-0.02, 1.02)
 
 
 def _curves(axes: Any, claim: Claim, results: Results, metric: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from laboratory.spectra import columns
 from tlora_cli.comparison.bootstrap import Interval, interval
 
 ARM = ("method", "rank", "schedule", "variant")
@@ -38,9 +40,14 @@ class Results:
         rows: of its cells.csv.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, spectra: bool = False) -> None:
+        """Read a grid's cells; with `spectra`, its adapters, too."""
         with (folder / "cells.csv").open(newline="") as file:
             self.rows = list(csv.DictReader(file))
+        if spectra:
+            for row in self.rows:
+                adapter = folder / "cells" / row["cell"] / "run" / "adapter.safetensors"
+                row.update({name: str(value) for name, value in columns(adapter).items()})
 
     def values(self, arm: Pick, metric: str) -> dict[Pair, float]:
         """Return a metric of an arm by concept and seed.
@@ -68,31 +75,21 @@ class Results:
             return None
         return interval(_array(a, common) - _array(b, common))
 
-    def rank_correlation(self, arms: dict[Pick, float], metric: str) -> tuple[Interval, int] | None:
-        """Return Spearman's correlation of a number of each arm with a metric.
+    def rank_correlation(self, arms: Sequence[Pick], x: str, y: str) -> Interval | None:
+        """Return Spearman's correlation of two metrics over arms.
 
-        It is taken for each concept and seed over the arms, then averaged.
-
-        Args:
-            arms: arm -> the number.
-            metric: its column.
-
-        Returns:
-            The mean correlation with its interval, and how many arms it is over; None if no
-            concept and seed has all arms.
+        It is taken over the arms for each concept and seed, then averaged over these pairs.
         """
-        values = [self.values(arm, metric) for arm in arms]
-        common = [pair for pair in values[0] if all(pair in one for one in values)]
+        across, up = ([self.values(arm, name) for arm in arms] for name in (x, y))
+        common = [pair for pair in across[0] if all(pair in one for one in [*across, *up])]
         if not common:
             return None
-        sizes = _ranked(np.array(list(arms.values())))
         found = []
         for pair in common:
-            scores = _ranked(np.array([one[pair] for one in values]))
-            spread = sizes.std() * scores.std()
-            covariance = ((sizes - sizes.mean()) * (scores - scores.mean())).mean()
-            found.append(covariance / spread if spread else 0.0)
-        return interval(np.array(found)), len(arms)
+            a, b = (_ranked(np.array([one[pair] for one in each])) for each in (across, up))
+            spread = a.std() * b.std()
+            found.append(((a - a.mean()) * (b - b.mean())).mean() / spread if spread else 0.0)
+        return interval(np.array(found))
 
 
 def _array(values: dict[Pair, float], pairs: list[Pair]) -> NDArray[np.float64]:
