@@ -42,7 +42,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("families",),
     ("toyworld.reading",),
     ("formats",),
-    ("analysis",),
+    ("analysis", "exports"),
     ("plots",),
     ("analysis_report",),
     ("selection", "words"),

@@ -1,4 +1,4 @@
-"""Turn an adapter of any readable format into our file; no base model's weights are needed."""
+"""Turn an adapter of any readable format into another; no base model's weights are needed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from tlora_cli.errors import UserError
-from tlora_cli.families import FAMILIES
+from tlora_cli.exports import TARGETS
 from tlora_cli.families.configs import meta_denoiser
-from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin, tlora_file
+from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin
 from tlora_cli.formats.common import method_name
 from tlora_cli.loading import check_fit, choose_schedule
 from tlora_cli.schedules import RankSchedule
@@ -25,7 +25,8 @@ def convert_file(
     min_rank: int | None,
     alpha: float | None,
     given: Mapping[str, str | None],
-) -> str:
+    to: str = "tlora",
+) -> tuple[str, list[str]]:
     """Read `source`, check that it fits its model, and write `output`.
 
     Args:
@@ -36,9 +37,10 @@ def convert_file(
         min_rank: of the schedule, in place of what the file says.
         alpha: exponent of the schedule, likewise.
         given: fields of `AdapterInfo` in place of what the file says; None leaves them.
+        to: a name of `exports.TARGETS`.
 
     Returns:
-        What was written, in a few words.
+        What was written, in a few words, and what to know about it, in sentences.
 
     Raises:
         UserError: if the file can't be read, doesn't fit, or says no schedule and none is given.
@@ -53,17 +55,24 @@ def convert_file(
     model = meta_denoiser(name, base)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = read_adapter(source, linears)
+    if weights.parts and to != "tlora":
+        raise UserError(
+            f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
+            where,
+            "use it with tlora",
+        )
     for layer, pair in weights.layers.items():
         check_fit(linears, layer, pair, where)
     schedule = choose_schedule(weights, min_rank, where, alpha)
     new = dataclasses.replace(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )
-    tlora_file.write(output, new, timestep_scale=FAMILIES[name].timestep_scale)
+    sizes = {layer: module.out_features for layer, module in linears.items()}
+    notes = TARGETS[to].write(output, new, sizes)
     rank = f"rank {schedule.rank}"
     if not schedule.always_full:
         rank += f", least rank {schedule.min_rank}"
-    return f"{name} {new.info.method}, {rank}, {len(new.layers)} layers"
+    return f"{name} {new.info.method}, {rank}, {len(new.layers)} layers", notes
 
 
 def _info(

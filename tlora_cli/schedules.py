@@ -155,7 +155,7 @@ class RankSchedule:
             An int for a number; for a tensor (B,) a LongTensor (B,) on the same device.
         """
         if not isinstance(timestep, Tensor):
-            return int(self.active_rank(torch.tensor([float(timestep)]).double())[0])
+            return int(self.active_rank(torch.tensor([timestep], dtype=torch.float64))[0])
         t = timestep.double().clamp(0, self.num_train_timesteps)
         return SCHEDULES[self.kind](self, t).floor().long()
 

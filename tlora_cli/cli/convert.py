@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.errors import UserError
+from tlora_cli.errors import UserError, known_names
 
 FAMILY_NAMES = ("sdxl", "flux")
+TARGET_NAMES = ("tlora", "kohya", "comfyui")
+"""Of `exports.TARGETS`, which needs torch."""
 
 
 def convert(
@@ -19,7 +21,12 @@ def convert(
             help="Published T-LoRA checkpoint, or diffusers or kohya LoRA; file or folder."
         ),
     ],
-    output: Annotated[Path, typer.Option(help="The new file (.safetensors).")],
+    output: Annotated[
+        Path, typer.Option(help="The new file (.safetensors); for comfyui, a folder.")
+    ],
+    to: Annotated[
+        str, typer.Option(help="tlora (which diffusers loads, too), kohya or comfyui.")
+    ] = "tlora",
     min_rank: Annotated[
         int | None, typer.Option(min=1, help="Least rank, for files that don't say.")
     ] = None,
@@ -39,20 +46,34 @@ def convert(
         str | None, typer.Option(help="Base model that it was trained on: Hub id, folder or file.")
     ] = None,
 ) -> None:
-    """Write any adapter that tlora reads as a tlora file, which says its own rank schedule."""
+    """Write any adapter that tlora reads in another format.
+
+    tlora: one file that says its own rank schedule; diffusers loads it without. kohya: a plain LoRA
+    for ComfyUI, A1111 and others. comfyui: the ranks as LoRAs with a workflow that keeps the
+    schedule.
+    """
     if family is not None and family not in FAMILY_NAMES:
         raise UserError(
             f"--family {family} is not known", do=f"use one of {', '.join(FAMILY_NAMES)}"
         )
-    if output.suffix != ".safetensors":
+    if to not in TARGET_NAMES:
+        raise UserError(f"--to {to} is not known", do=known_names(to, TARGET_NAMES))
+    if to != "comfyui" and output.suffix != ".safetensors":
         raise UserError("--output must end in .safetensors", str(output), "choose another name")
-    if output.exists():
+    if to == "comfyui" and output.suffix:
         raise UserError(
-            "the output file exists already", str(output), "choose another name, or remove it"
+            "--output must be a folder for comfyui", str(output), "leave the suffix out"
+        )
+    if output.exists():
+        kind = "folder" if output.is_dir() else "file"
+        raise UserError(
+            f"the output {kind} exists already", str(output), "choose another name, or remove it"
         )
 
     from tlora_cli.conversion import convert_file
 
     given = {"placeholder": placeholder, "class_name": class_name, "base_model": base}
-    written = convert_file(source, output, family, base, min_rank, alpha, given)
+    written, notes = convert_file(source, output, family, base, min_rank, alpha, given, to)
     typer.echo(f"wrote {output}: {written}")
+    for note in notes:
+        typer.echo(f"  {note}")

@@ -1,0 +1,35 @@
+"""What the files for other tools say in their headers, and what they can't say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from tlora_cli.formats import AdapterWeights
+
+ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base/lora", "flux": "flux-1-dev/lora"}
+
+
+def model_spec(weights: AdapterWeights) -> dict[str, str]:
+    """Return the modelspec fields that tools show; all values are text."""
+    info = weights.info
+    words = " ".join(word for word in (info.placeholder, info.class_name) if word)
+    fields = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": ARCHITECTURES[weights.family or ""],
+        "modelspec.date": datetime.now(UTC).date().isoformat(),
+        "modelspec.trigger_phrase": words,
+        "ss_steps": "" if info.train_steps is None else str(info.train_steps),
+        "ss_seed": "" if info.seed is None else str(info.seed),
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def mask_lost(weights: AdapterWeights) -> list[str]:
+    """Return a warning if the ranks follow a schedule that a plain LoRA can't have."""
+    schedule = weights.schedule
+    if schedule is None or schedule.always_full:
+        return []
+    return [
+        f"the rank schedule is gone: all {schedule.rank} ranks act at every timestep, so pictures "
+        "follow the prompt less; `--to comfyui` keeps it"
+    ]
