@@ -45,7 +45,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("analysis", "exports"),
     ("plots",),
     ("analysis_report",),
-    ("selection", "words"),
+    ("selection", "updates", "words"),
     ("adapter",),
     ("attachment", "data", "devices", "pipelines"),
     ("loading",),

@@ -1,9 +1,9 @@
 """Put an adapter on a denoiser without touching what belongs to the denoiser.
 
-A forward pre-hook on the denoiser reads the timestep of each call and leaves the mask in the gate;
-a forward hook on each target layer adds the masked update. The mask stays until the next call, so
-it also holds in the backward pass and when checkpointed blocks run again. A method that changes the
-weights themselves has them swapped while the layer runs (`swapping.py`).
+A forward pre-hook on the denoiser reads the timestep of each call, and builds and masks the factors
+of all layers; a forward hook on each target layer adds its update. Mask and factors stay until the
+next call, so they also hold in the backward pass and when checkpointed blocks run again. A method
+that changes the weights themselves has them swapped while the layer runs (`swapping.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tlora_cli.gate import MaskGate
 from tlora_cli.kernels import masked_low_rank
 from tlora_cli.schedules import RankSchedule
 from tlora_cli.swapping import swap_weights
+from tlora_cli.updates import Built, Updates, autocast_dtype
 from tlora_cli.words import hook_word
 
 _NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
@@ -59,7 +60,9 @@ class Adapter:
         self.schedule = schedule
         self.info = info
         self.scale = 1.0
-        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timestep_scale)
+        low_rank = {n: layer for n, layer in layers.items() if isinstance(layer, Parametrization)}
+        self._updates = Updates(low_rank, family.shared_input, self._update_alone)
+        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timestep_scale, self._updates.install)
         self._cache: dict[Any, Any] | None = None if trainable else {}
         modules = {**dict(denoiser.named_modules()), **(encoders or {})}
         self._checkpointed = False
@@ -75,25 +78,39 @@ class Adapter:
                 change = functools.partial(self._changed_weights, name, layer)
                 self._hooks += swap_weights(modules[name], change)
                 continue
-            add_update = functools.partial(self._on_layer, name, layer)
-            self._hooks.append(modules[name].register_forward_hook(add_update))
+            self._hooks.append(modules[name].register_forward_hook(self._updates.hooks[name]))
 
     # --- hooks --------------------------------------------------------------------------------
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code starts after it
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         position = self.family.timestep_position
         timestep = kwargs["timestep"] if "timestep" in kwargs else args[position]
         sample = kwargs.get("hidden_states", kwargs.get("sample", args[0] if args else None))
-        self.gate.set_timestep(timestep, sample.device if sample is not None else timestep.device)
+        device = sample.device if sample is not None else timestep.device
+        self.gate.set_timestep(timestep, device)
+        if self._updates.stacks:
+            autocast = autocast_dtype(device.type)
+            dtype = autocast or (torch.float32 if sample is None else sample.dtype)
+            built = self._built(dtype)
+            masks = functools.partial(self.gate.mask, dtype=dtype)
+            self.gate.keep(self._updates.share(built, masks, autocast is not None))
 
-    def _on_layer(
-        self, name: str, layer: Parametrization, module: nn.Module, inputs: Any, output: Tensor
-    ) -> Tensor:
-        x = inputs[0]
-        down, up = self._cast_factors(name, layer, x)
+    def _built(self, dtype: torch.dtype) -> list[Built]:
+        """Return the factors of all layers; once only while the parameters don't change."""
+        if self._cache is None or torch.is_grad_enabled():
+            return self._updates.build(dtype, self.scale)
+        key = (dtype, self.scale)
+        if key not in self._cache:
+            self._cache[key] = self._updates.build(dtype, self.scale)
+        found: list[Built] = self._cache[key]
+        return found
+
+    def _update_alone(self, layer: Parametrization, x: Tensor) -> Tensor:
+        """Return the update of a layer that runs outside a call of the denoiser."""
+        down, up = layer.factors()
         mask = self.gate.mask(layer.copies, x.dtype)
-        update = masked_low_rank(x, down, up, mask)
-        return output + (update if self.scale == 1.0 else self.scale * update)
+        return self.scale * masked_low_rank(x, down.to(x), up.to(x), mask)
 
     def _changed_weights(
         self, name: str, layer: Reweighting, own: Mapping[str, Tensor]
@@ -112,18 +129,6 @@ class Adapter:
         if cached and self._cache is not None:
             self._cache[key] = made
         return made
-
-    def _cast_factors(self, name: str, layer: Parametrization, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the factors in the input's dtype; built in fp32 first, see `Ortho.factors`."""
-        if self._cache is None or torch.is_grad_enabled():
-            down, up = layer.factors()
-            return down.to(x), up.to(x)
-        key = (name, x.dtype, x.device)
-        if key not in self._cache:
-            down, up = layer.factors()
-            self._cache[key] = (down.to(x), up.to(x))
-        pair: tuple[Tensor, Tensor] = self._cache[key]
-        return pair
 
     # --- public -------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ _TRIPLET = ("A", "E", "B")
 class AdaLoRA(Parametrization):
     """W + B diag(E) A: A (R, in) and B (out, R) random, E (R,) zero at the start."""
 
+    parts = _TRIPLET
+
     def __init__(self, down: Tensor, scale: Tensor, up: Tensor) -> None:
         super().__init__(rank=down.shape[0])
         self.A, self.E, self.B = nn.Parameter(down), nn.Parameter(scale), nn.Parameter(up)
@@ -39,9 +41,11 @@ class AdaLoRA(Parametrization):
         up = torch.empty(layer.out_features, rank).normal_(std=START_STD, generator=generator)
         return cls(down, torch.zeros(rank), up)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, None]:
         """Return diag(E) A and B."""
-        return self.E[:, None] * self.A, self.B
+        a, e, b = parts
+        return e.unsqueeze(-1) * a, b, None
 
     @torch.no_grad()
     def observe(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,9 +26,22 @@ class Parametrization(nn.Module, ABC):
         super().__init__()
         self.rank = rank
 
+    parts: ClassVar[tuple[str, ...]]
+    """Names of the tensors that `combine` takes."""
+
+    @staticmethod
     @abstractmethod
+    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return down, the first R columns of up, and its other columns, which aren't trained.
+
+        The formula of the method, and its only copy. The tensors may all have more dimensions in
+        front, for many layers of one shape at once.
+        """
+
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return down (copies * R, in) and up (out, copies * R), fp32 and differentiable."""
+        down, trained, fixed = self.combine(*(getattr(self, name) for name in self.parts))
+        return down, trained if fixed is None else torch.cat([trained, fixed], dim=-1)
 
 
 class Reweighting(nn.Module, ABC):

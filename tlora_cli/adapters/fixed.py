@@ -10,6 +10,7 @@ from tlora_cli.adapters.base import Parametrization
 class Fixed(Parametrization):
     """Holds down (copies * R, in) and up (out, copies * R)."""
 
+    parts = ("down", "up")
     down: Tensor
     up: Tensor
 
@@ -19,6 +20,8 @@ class Fixed(Parametrization):
         self.register_buffer("down", down)
         self.register_buffer("up", up)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, None]:
         """Return the pair."""
-        return self.down, self.up
+        down, up = parts
+        return down, up, None

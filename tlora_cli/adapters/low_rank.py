@@ -11,6 +11,8 @@ from tlora_cli.adapters.base import Parametrization
 class LowRank(Parametrization):
     """Trains A (R, in) and B (out, R)."""
 
+    parts = ("A", "B")
+
     def __init__(self, down: Tensor, up: Tensor) -> None:
         super().__init__(rank=down.shape[0])
         self.A = nn.Parameter(down)
@@ -28,6 +30,8 @@ class LowRank(Parametrization):
         down = torch.empty(rank, layer.in_features).normal_(std=1 / rank, generator=generator)
         return cls(down, torch.zeros(layer.out_features, rank))
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, None]:
         """Return A and B themselves."""
-        return self.A, self.B
+        down, up = parts
+        return down, up, None

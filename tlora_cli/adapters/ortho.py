@@ -12,6 +12,7 @@ class Ortho(Parametrization):
     """Trains A (R, in), S (R,) and B (out, R); A0, S0, B0 are frozen copies of the start."""
 
     copies = 2
+    parts = ("A", "S", "B", "A0", "S0", "B0")
 
     def __init__(
         self, start: tuple[Tensor, Tensor, Tensor], now: tuple[Tensor, Tensor, Tensor] | None = None
@@ -27,16 +28,17 @@ class Ortho(Parametrization):
     S0: Tensor
     B0: Tensor
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the delta form, a pair of width 2R that is exactly zero at the start.
 
         down = [S A ; S A - S0 A0], up = [B - B0 , B0], because
         (B - B0) S A + B0 (S A - S0 A0) = B S A - B0 S0 A0.
         Subtracting the two products instead loses the small update to rounding in bf16.
         """
-        scaled = self.S.unsqueeze(1) * self.A
-        down = torch.cat([scaled, scaled - self.S0.unsqueeze(1) * self.A0])
-        return down, torch.cat([self.B - self.B0, self.B0], dim=1)
+        a, s, b, a0, s0, b0 = parts
+        scaled = s.unsqueeze(-1) * a
+        return torch.cat([scaled, scaled - s0.unsqueeze(-1) * a0], dim=-2), b - b0, b0
 
     @classmethod
     def from_factors(cls, down: Tensor, up: Tensor) -> Ortho:

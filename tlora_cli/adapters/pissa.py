@@ -16,6 +16,7 @@ class PiSSA(Parametrization):
     """
 
     copies = 2
+    parts = ("A", "B", "A0", "B0")
     A0: Tensor
     B0: Tensor
 
@@ -32,7 +33,8 @@ class PiSSA(Parametrization):
         root = scale.sqrt()
         return cls(root[:, None] * down, up * root)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the delta form: (B - B0) A + B0 (A - A0) = B A - B0 A0, exactly 0 at the start."""
-        down = torch.cat([self.A, self.A - self.A0])
-        return down, torch.cat([self.B - self.B0, self.B0], dim=1)
+        a, b, a0, b0 = parts
+        return torch.cat([a, a - a0], dim=-2), b - b0, b0

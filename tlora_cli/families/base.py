@@ -44,6 +44,9 @@ class Family(ABC):
     """Pipeline components that turn prompts into embeddings."""
     targets: ClassVar[str]
     """Regular expression for the full names of the layers that are adapted by default."""
+    shared_input: ClassVar[str]
+    """Regular expression for full layer names: layers whose groups agree read the same tensor. A
+    layer that turns out to be given another one costs time, nothing else."""
     text_keys_values: ClassVar[str | None]
     """Regular expression for the keys and values of the text in cross-attention; None without."""
     timestep_scale: ClassVar[float]

@@ -63,6 +63,7 @@ class Flux(Family):
         r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0)|add_(q|k|v)_proj)"
         r"|single_transformer_blocks\.\d+\.attn\.to_(q|k|v)"
     )
+    shared_input = r"(.*\.attn)\.(to)_[qkv]|(.*\.attn)\.(add)_[qkv]_proj"
     text_keys_values = None
     timestep_scale = 1000.0
     timestep_position = 3

@@ -32,6 +32,7 @@ class SDXL(Family):
     pipeline_class = StableDiffusionXLPipeline
     text_parts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
     targets = r".*\.attn[12]\.to_(q|k|v|out\.0)"
+    shared_input = r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]"
     text_keys_values = r".*\.attn2\.to_(k|v)"
     timestep_scale = 1.0
     timestep_position = 1
