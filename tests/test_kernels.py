@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_attachment import FAMILIES, RANK, call, close, make_unet, stir, unet_inputs
+from test_attachment import FAMILIES, call, close, make_unet, stir, unet_inputs
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tlora_cli import Adapter, attach
-from tlora_cli.kernels import add_low_rank, add_up, masked_low_rank, project_down
+from tlora_cli.adapters.base import Products, delta_form
+from tlora_cli.kernels import Pair, add_low_rank, add_up, masked_low_rank, project_down
 from tlora_cli.updates import Site
 
-BATCH, PLACES, IN, OUT, WIDTH, TRAINED = 3, 5, 12, 10, 6, 3
+BATCH, PLACES, IN, OUT, RANK = 3, 5, 12, 10, 4
+SIZE = 8
+"""Rank of the adapters on whole models."""
 ULP = {torch.float32: 2**-23, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 
@@ -41,11 +44,10 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def masks(rows: int | None, width: int = WIDTH) -> Tensor | None:
+def masks(rows: int | None) -> Tensor | None:
     if rows is None:
         return None
-    active = torch.arange(rows) * 2 + 2
-    return (torch.arange(width) < active[:, None]).double()
+    return (torch.arange(RANK) < torch.arange(1, rows + 1)[:, None]).double().repeat(1, 2)
 
 
 def case(dimensions: int) -> dict[str, Tensor]:
@@ -54,28 +56,42 @@ def case(dimensions: int) -> dict[str, Tensor]:
         "x": draw(*shape, IN),
         "weight": draw(OUT, IN, seed=1),
         "bias": draw(OUT, seed=2),
-        "down": draw(WIDTH, IN, seed=3),
-        "trained": draw(OUT, TRAINED, seed=4),
-        "fixed": draw(OUT, WIDTH - TRAINED, seed=5),
+        "down": draw(RANK, IN, seed=3),
+        "up": draw(OUT, RANK, seed=4),
+        "down0": draw(RANK, IN, seed=5),
+        "up0": draw(OUT, RANK, seed=6),
     }
 
 
+def pair(t: dict[str, Tensor]) -> Pair:
+    """Return the case's factors in delta form, with gradients to `down` and `up`."""
+    down, up = delta_form(Products(t["down"], t["up"], t["down0"], t["up0"]))
+    first = down[:RANK].detach() + t["down"] - t["down"].detach()
+    columns = up[:, :RANK].detach() + t["up"] - t["up"].detach()
+    return Pair(down.detach(), [up.detach()], first[None], [columns])
+
+
 def formula(x: Tensor, mask: Tensor | None, bias: Tensor | None, t: dict[str, Tensor]) -> Tensor:
-    up = torch.cat([t["trained"], t["fixed"]], 1)
-    return F.linear(x, t["weight"], bias) + masked_low_rank(x, t["down"], up, mask)
+    down, up = delta_form(Products(t["down"], t["up"], t["down0"], t["up0"]))
+    return F.linear(x, t["weight"], bias) + masked_low_rank(x, down, up, mask)
 
 
 def whole(x: Tensor, mask: Tensor | None, bias: Tensor | None, t: dict[str, Tensor]) -> Tensor:
-    up = torch.cat([t["trained"], t["fixed"]], 1).detach()
-    return add_low_rank(F.linear(x, t["weight"], bias), x, t["down"], up, t["trained"], mask)
+    return add_low_rank(F.linear(x, t["weight"], bias), x, pair(t), mask)
 
 
 def halves(x: Tensor, mask: Tensor | None, bias: Tensor | None, t: dict[str, Tensor]) -> Tensor:
-    """One layer through the two halves, beside another that reads the same tensor."""
-    up = torch.cat([t["trained"], t["fixed"]], 1).detach()
-    both = torch.cat([t["down"], torch.ones_like(t["down"])])
-    hidden, _ = project_down(x, both, 2, None if mask is None else mask.repeat(1, 2))
-    return add_up(F.linear(x, t["weight"], bias), hidden, up, t["trained"])
+    """Two layers through the two halves: the formula's, and one with other factors."""
+    own = pair(t)
+    other = pair({**t, "down": torch.ones_like(t["down"]), "up": torch.zeros_like(t["up"])})
+    both = Pair(
+        torch.cat([other.down, own.down]),
+        [*other.ups, *own.ups],
+        torch.cat([other.trained_down, own.trained_down]),
+        [*other.trained_ups, *own.trained_ups],
+    )
+    _, hidden = project_down(x, both, mask)
+    return add_up(F.linear(x, t["weight"], bias), hidden, both, 1)
 
 
 Run = Callable[[Tensor, Tensor | None, Tensor | None, dict[str, Tensor]], Tensor]
@@ -86,12 +102,12 @@ def results(
 ) -> dict[str, Tensor]:
     """Return the output and all gradients of a run in a number format."""
     t = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    for name in ("x", "down", "trained"):
+    for name in ("x", "down", "up"):
         t[name] = t[name].clone().requires_grad_()
     x = t["x"] * 1  # not a leaf, as in a model
     output = run(x, None if mask is None else mask.to(dtype), t["bias"] if bias else None, t)
     output.backward(torch.cos(torch.arange(output.numel())).view(output.shape).to(dtype))
-    return {"output": output.detach()} | {n: t[n].grad for n in ("x", "down", "trained")}
+    return {"output": output.detach()} | {n: t[n].grad for n in ("x", "down", "up")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -121,20 +137,11 @@ def test_values_and_gradients_are_those_of_the_formula(
 def test_gradcheck(run: Run, rows: int | None) -> None:
     tensors = case(3)
 
-    def function(x: Tensor, down: Tensor, trained: Tensor) -> Tensor:
-        # The columns that aren't trained are constants, so `up` is built from both.
-        t = {**tensors, "down": down, "trained": trained}
-        return run(x * 1, masks(rows), tensors["bias"], t)
+    def function(x: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        return run(x * 1, masks(rows), tensors["bias"], {**tensors, "down": down, "up": up})
 
-    leaves = [tensors[name].requires_grad_() for name in ("x", "down", "trained")]
+    leaves = [tensors[name].requires_grad_() for name in ("x", "down", "up")]
     assert torch.autograd.gradcheck(function, leaves)
-
-
-def test_half_of_a_shared_product_may_stay_unused() -> None:
-    tensors = case(3)
-    got = results(halves, tensors, masks(BATCH), True, torch.float64)
-    want = results(formula, tensors, masks(BATCH), True, torch.float64)
-    assert all(torch.allclose(got[name], want[name]) for name in want)
 
 
 @pytest.mark.parametrize("run", [whole, halves])
@@ -146,11 +153,10 @@ def test_a_mask_must_fit_the_batch(run: Run) -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_update_is_accumulated_into_the_output(bias: bool) -> None:
     t = case(3)
-    t["trained"].requires_grad_()
-    up = torch.cat([t["trained"], t["fixed"]], 1).detach()
+    t["up"].requires_grad_()
     output = F.linear(t["x"], t["weight"], t["bias"] if bias else None)
     place = output.data_ptr()
-    got = add_low_rank(output, t["x"], t["down"], up, t["trained"], None)
+    got = add_low_rank(output, t["x"], pair(t), None)
     assert got.data_ptr() == place
     with Operations() as operations:
         got.sum().backward()
@@ -159,32 +165,28 @@ def test_the_update_is_accumulated_into_the_output(bias: bool) -> None:
 
 def test_an_output_of_another_layout_is_not_written_into() -> None:
     t = case(3)
-    t["trained"].requires_grad_()
-    up = torch.cat([t["trained"], t["fixed"]], 1).detach()
+    t["up"].requires_grad_()
     longer = draw(BATCH, PLACES + 1, OUT).requires_grad_() * 1
     before = longer.detach().clone()
     for output in (longer[:, 1:], longer.transpose(1, 2)[:, :OUT, :PLACES].transpose(1, 2)):
-        got = add_low_rank(output, t["x"], t["down"], up, t["trained"], None)
-        torch.testing.assert_close(got, output + masked_low_rank(t["x"], t["down"], up, None))
+        want = output + masked_low_rank(t["x"], pair(t).down, pair(t).ups[0], None)
+        torch.testing.assert_close(add_low_rank(output, t["x"], pair(t), None), want)
     assert torch.equal(longer, before)
 
 
-def test_no_gradient_is_computed_that_nothing_needs() -> None:
+@pytest.mark.parametrize(
+    ("needed", "products"),
+    [(("x", "down", "up"), 4), (("down", "up"), 3), (("up",), 1), (("x",), 2)],
+)
+def test_no_gradient_is_computed_that_nothing_needs(needed: tuple[str, ...], products: int) -> None:
     t = case(3)
-    up = torch.cat([t["trained"], t["fixed"]], 1)
-    for needed, products in (
-        (("x", "down", "trained"), 4),
-        (("down", "trained"), 3),
-        (("trained",), 1),
-        (("x",), 2),
-    ):
-        own = {n: v.detach().clone().requires_grad_(n in needed) for n, v in t.items()}
-        output = draw(BATCH, PLACES, OUT)
-        got = add_low_rank(output, own["x"], own["down"], up, own["trained"], None)
-        with Operations() as operations:
-            got.sum().backward()
-        assert operations.counts["mm"] == products, needed
-        assert all((own[name].grad is not None) == (name in needed) for name in own)
+    for name in needed:
+        t[name].requires_grad_()
+    got = add_low_rank(draw(BATCH, PLACES, OUT), t["x"], pair(t), None)
+    with Operations() as operations:
+        got.sum().backward()
+    assert operations.counts["mm"] == products
+    assert all((t[name].grad is not None) == (name in needed) for name in t)
 
 
 # --- on whole models ------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def test_models_agree_with_the_formula(
 ) -> None:
     make, make_inputs, _ = FAMILIES[family]
     model = make()
-    adapter = stir(attach(model, method, RANK))
+    adapter = stir(attach(model, method, SIZE))
     arguments = model, adapter, torch.tensor(t), family, make_inputs(len(t))
     got = pass_through(*arguments)
     with plain(adapter, monkeypatch):
@@ -236,7 +238,7 @@ def test_models_agree_with_the_formula(
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast(checkpointing: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_unet()
-    adapter = stir(attach(model, "tlora", RANK), 0.05)
+    adapter = stir(attach(model, "tlora", SIZE), 0.05)
     arguments = model, adapter, torch.tensor([900.0, 50.0]), "sdxl", unet_inputs(2)
     exact = pass_through(*arguments)
     if checkpointing:
@@ -256,11 +258,11 @@ def test_autocast(checkpointing: bool, dtype: torch.dtype, monkeypatch: pytest.M
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_base_in_half_precision(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     exact_model = make_unet()
-    exact_adapter = stir(attach(exact_model, "tlora", RANK), 0.05)
+    exact_adapter = stir(attach(exact_model, "tlora", SIZE), 0.05)
     t, inputs = torch.tensor([300.0]), unet_inputs(1)
     exact = pass_through(exact_model, exact_adapter, t, "sdxl", inputs)
     model = make_unet().to(dtype)
-    adapter = attach(model, "tlora", RANK)
+    adapter = attach(model, "tlora", SIZE)
     adapter.load_state_dict(exact_adapter.state_dict())
     half = {
         key: {k: v.to(dtype) for k, v in value.items()}
@@ -297,7 +299,7 @@ def compare_compiled(
     """Compare compiled calls and gradients with eager ones; return how often it was compiled."""
     make, make_inputs, _ = FAMILIES[family]
     model, compiler = make(), Compiler()
-    adapter = stir(attach(model, "tlora", RANK))
+    adapter = stir(attach(model, "tlora", SIZE))
     arguments = [
         (model, adapter, torch.tensor(t), family, make_inputs(len(t), seed=n))
         for n, t in enumerate(times)
@@ -338,7 +340,7 @@ def test_compiled_by_region(family: str, kinds: int) -> None:
 
 def test_layers_of_one_input_share_its_product() -> None:
     model = make_unet()
-    attach(model, "lora", RANK)
+    attach(model, "lora", SIZE)
     with torch.no_grad(), Operations() as operations:
         call(model, unet_inputs(1), 500, "sdxl")
     blocks = sum(name.endswith("attn1") for name, _ in model.named_modules())
@@ -365,7 +367,7 @@ class Apart:
 @pytest.mark.parametrize("changed", [False, True], ids=["another", "changed in place"])
 def test_layers_that_do_not_share_after_all(changed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_unet()
-    adapter = stir(attach(model, "tlora", RANK))
+    adapter = stir(attach(model, "tlora", SIZE))
     for name, module in model.named_modules():
         if name.endswith("attn1"):
             module.set_processor(Apart(changed))
@@ -382,7 +384,7 @@ def test_layers_that_do_not_share_after_all(changed: bool, monkeypatch: pytest.M
 
 def test_a_model_can_be_copied_after_a_call() -> None:
     model, inputs = make_unet(), unet_inputs(1)
-    adapter = stir(attach(model, "tlora", RANK))
+    adapter = stir(attach(model, "tlora", SIZE))
     want = pass_through(model, adapter, torch.tensor([500.0]), "sdxl", inputs)[0]
     copied = copy.deepcopy(model)
     with torch.no_grad():
@@ -391,9 +393,9 @@ def test_a_model_can_be_copied_after_a_call() -> None:
 
 def test_two_adapters_on_one_model_add_up() -> None:
     model = make_unet()
-    first = stir(attach(model, "lora", RANK))
+    first = stir(attach(model, "lora", SIZE))
     alone = call(model, unet_inputs(1), 500, "sdxl").detach()
-    second = attach(model, "tlora", RANK)
+    second = attach(model, "tlora", SIZE)
     assert torch.equal(call(model, unet_inputs(1), 500, "sdxl"), alone)
     stir(second)
     answer = call(model, unet_inputs(1), 500, "sdxl")

@@ -9,6 +9,9 @@ the r-wide product in the middle; computing that anew would cost two more operat
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,36 +44,79 @@ def masked_low_rank(x: Tensor, down: Tensor, up: Tensor, mask: Tensor | None) ->
     return F.linear(hidden, up)
 
 
-def add_low_rank(
-    output: Tensor, x: Tensor, down: Tensor, up: Tensor, trained: Tensor, mask: Tensor | None
-) -> Tensor:
+@dataclass(slots=True)
+class Pair:
+    """Factors of one or more layers that read the same tensor; all gradients go to the last two.
+
+    Attributes:
+        down: (layers * w, in), the layers' factors one below the other.
+        ups: (out, w) of each layer.
+        trained_down: (layers, R, in), the first R of each layer's w rows of `down`. The others, if
+            there are any, are the same but for a constant, again R at a time.
+        trained_ups: (out, R) of each layer, the first R columns of `ups`; the others are constants.
+    """
+
+    down: Tensor
+    ups: Sequence[Tensor]
+    trained_down: Tensor
+    trained_ups: Sequence[Tensor]
+
+    def of(self, index: int) -> Pair:
+        """Return the pair of one layer."""
+        return Pair(
+            self.down.chunk(len(self.ups))[index],
+            self.ups[index : index + 1],
+            self.trained_down[index : index + 1],
+            self.trained_ups[index : index + 1],
+        )
+
+    def cast(self, dtype: torch.dtype) -> Pair:
+        """Return the pair in another number format."""
+        return Pair(
+            self.down.to(dtype),
+            [up.to(dtype) for up in self.ups],
+            self.trained_down.to(dtype),
+            [up.to(dtype) for up in self.trained_ups],
+        )
+
+    def differentiable(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return down (w, in) and up (out, w) of one layer, with gradients, for any formula."""
+        down, up = self.down.chunk(len(self.ups))[index], self.ups[index]
+        rows, columns = self.trained_down[index], self.trained_ups[index]
+        # Adds zero, and lets the gradient through.
+        down = down + (rows - rows.detach()).repeat(len(down) // len(rows), 1)
+        if up.shape == columns.shape:
+            return down, columns
+        return down, torch.cat([columns, up[:, columns.shape[1] :]], dim=1)
+
+
+def add_low_rank(output: Tensor, x: Tensor, pair: Pair, mask: Tensor | None) -> Tensor:
     """Return `output + up (mask * (down x))`, in place of `output` where autograd allows.
 
     Args:
         output: (B, ..., out), what the layer itself gives; not to be used afterwards.
         x: (B, ..., in).
-        down: (w, in).
-        up: (out, w), without gradient.
-        trained: (out, R), the first R columns of `up`; takes the gradient.
+        pair: factors of one layer.
         mask: (B, w) or (1, w), without gradient; None means all ones.
 
     Raises:
         ValueError: if the mask has neither one row nor one for each sample of `x`.
     """
     _check_mask(mask, x)
-    into = _writable(output)
-    written: Tensor = _Whole.apply(into, x, down, up, trained, mask)  # type: ignore[no-untyped-call]
-    return written.view(output.shape)
+    [up], [trained_up] = pair.ups, pair.trained_ups
+    written: Tensor = _Whole.apply(  # type: ignore[no-untyped-call]
+        _writable(output), x, pair.down, up, mask, pair.trained_down, trained_up
+    )
+    return written if written.shape == output.shape else written.view(output.shape)
 
 
-def project_down(x: Tensor, down: Tensor, parts: int, mask: Tensor | None) -> tuple[Tensor, ...]:
-    """Return `mask * (down x)` for several layers that read the same tensor, in one product.
+def project_down(x: Tensor, pair: Pair, mask: Tensor | None) -> tuple[Tensor, ...]:
+    """Return `mask * (down x)` for layers that read the same tensor, in one product.
 
     Args:
         x: (B, ..., in).
-        down: (parts * w, in), the layers' factors one below the other.
-        parts: number of layers.
-        mask: (B, parts * w) or (1, parts * w), without gradient; None means all ones.
+        pair: factors of the layers.
+        mask: (B, w) or (1, w), without gradient; None means all ones.
 
     Returns:
         A (N, w) for each layer, N the product of the dimensions of `x` but the last.
@@ -79,22 +125,18 @@ def project_down(x: Tensor, down: Tensor, parts: int, mask: Tensor | None) -> tu
         ValueError: if the mask has neither one row nor one for each sample of `x`.
     """
     _check_mask(mask, x)
-    hidden: tuple[Tensor, ...] = _Down.apply(x, down, parts, mask)  # type: ignore[no-untyped-call]
+    hidden: tuple[Tensor, ...] = _Down.apply(  # type: ignore[no-untyped-call]
+        x, pair.down, mask, pair.trained_down
+    )
     return hidden
 
 
-def add_up(output: Tensor, hidden: Tensor, up: Tensor, trained: Tensor) -> Tensor:
-    """Return `output + up hidden`, the second half; see `add_low_rank`.
-
-    Args:
-        output: (B, ..., out).
-        hidden: (N, w), of `project_down`.
-        up: (out, w).
-        trained: (out, R).
-    """
-    into = _writable(output)
-    written: Tensor = _Up.apply(into, hidden, up, trained)  # type: ignore[no-untyped-call]
-    return written.view(output.shape)
+def add_up(output: Tensor, hidden: Tensor, pair: Pair, index: int) -> Tensor:
+    """Return `output + up hidden`, the second half for layer `index`; see `add_low_rank`."""
+    written: Tensor = _Up.apply(  # type: ignore[no-untyped-call]
+        _writable(output), hidden, pair.ups[index], pair.trained_ups[index]
+    )
+    return written if written.shape == output.shape else written.view(output.shape)
 
 
 def _check_mask(mask: Tensor | None, x: Tensor) -> None:
@@ -128,10 +170,27 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _mask_rows(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Multiply (N, w), which nobody else holds, by the mask of its samples."""
+    """Multiply (N, layers * w), which nobody else holds, by the mask (B, w) of its samples."""
     if mask is not None:
-        hidden.view(mask.shape[0], -1, hidden.shape[1]).mul_(mask.unsqueeze(1))
+        batch, width = mask.shape
+        hidden.view(batch, -1, hidden.shape[1] // width, width).mul_(mask.view(batch, 1, 1, width))
     return hidden
+
+
+def _gradient_of_down(inner: Tensor, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return the gradient of the trained rows, (layers, R, in).
+
+    Args:
+        inner: (N, layers * w), gradient of the product with x.
+        x: (B, ..., in).
+        shape: of the trained rows.
+    """
+    layers, rank, _ = shape
+    copies = inner.shape[1] // (layers * rank)
+    if copies > 1:  # added before the product rather than after: half the work
+        apart = inner.view(-1, layers, copies, rank).unbind(2)
+        inner = functools.reduce(torch.add, apart).view(-1, layers * rank)
+    return (inner.t() @ _rows(x)).view(shape)
 
 
 class _Whole(torch.autograd.Function):
@@ -144,13 +203,14 @@ class _Whole(torch.autograd.Function):
         x: Tensor,
         down: Tensor,
         up: Tensor,
-        trained: Tensor,
         mask: Tensor | None,
+        trained_down: Tensor,
+        trained_up: Tensor,
     ) -> Tensor:
         hidden = _mask_rows(F.linear(_rows(x), down), mask)
         ctx.mark_dirty(output)
         ctx.save_for_backward(x, down, up, mask, hidden)
-        ctx.trained = trained.shape[1]
+        ctx.trained = trained_down.shape
         _rows(output).addmm_(hidden, up.t())
         return output
 
@@ -158,39 +218,42 @@ class _Whole(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         x, down, up, mask, hidden = ctx.saved_tensors
-        needs_output, needs_x, needs_down, _, needs_up, _ = ctx.needs_input_grad
-        of_x = of_down = of_up = None
+        needs_output, needs_x, _, _, _, needs_down, needs_up = ctx.needs_input_grad
+        of_output = of_x = of_down = of_up = None
         rows = _rows(gradient)
+        if needs_output:  # if rows had to be copied, the layer itself need not copy again
+            of_output = rows.view(gradient.shape)
         if needs_up:
-            of_up = rows.t() @ hidden[:, : ctx.trained]
+            of_up = rows.t() @ hidden[:, : ctx.trained[1]]
         if needs_x or needs_down:
             inner = _mask_rows(rows @ up, mask)
             of_x = (inner @ down).view(x.shape) if needs_x else None
-            of_down = inner.t() @ _rows(x) if needs_down else None
-        return gradient if needs_output else None, of_x, of_down, None, of_up, None
+            of_down = _gradient_of_down(inner, x, ctx.trained) if needs_down else None
+        return of_output, of_x, None, None, None, of_down, of_up
 
 
 class _Down(torch.autograd.Function):
-    """h = mask * (x down^T), cut into equal parts."""
+    """h = mask * (x down^T), cut into the layers' parts."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, down: Tensor, parts: int, mask: Tensor | None
+        ctx: Any, x: Tensor, down: Tensor, mask: Tensor | None, trained_down: Tensor
     ) -> tuple[Tensor, ...]:
         ctx.save_for_backward(x, down, mask)
-        return _mask_rows(F.linear(_rows(x), down), mask).chunk(parts, dim=1)
+        ctx.trained = trained_down.shape
+        return _mask_rows(F.linear(_rows(x), down), mask).chunk(len(trained_down), dim=1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Gradients:
         x, down, mask = ctx.saved_tensors
-        needs_x, needs_down, *_ = ctx.needs_input_grad
+        needs_x, _, _, needs_down = ctx.needs_input_grad
         inner = _mask_rows(torch.cat(gradients, dim=1), mask)
         return (
             (inner @ down).view(x.shape) if needs_x else None,
-            inner.t() @ _rows(x) if needs_down else None,
             None,
             None,
+            _gradient_of_down(inner, x, ctx.trained) if needs_down else None,
         )
 
 
@@ -198,10 +261,10 @@ class _Up(torch.autograd.Function):
     """y = y + h up^T, in place."""
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, hidden: Tensor, up: Tensor, trained: Tensor) -> Tensor:
+    def forward(ctx: Any, output: Tensor, hidden: Tensor, up: Tensor, trained_up: Tensor) -> Tensor:
         ctx.mark_dirty(output)
         ctx.save_for_backward(hidden, up)
-        ctx.trained = trained.shape[1]
+        ctx.rank = trained_up.shape[1]
         _rows(output).addmm_(hidden, up.t())
         return output
 
@@ -212,8 +275,8 @@ class _Up(torch.autograd.Function):
         needs_output, needs_hidden, _, needs_up = ctx.needs_input_grad
         rows = _rows(gradient)
         return (
-            gradient if needs_output else None,
+            rows.view(gradient.shape) if needs_output else None,
             rows @ up if needs_hidden else None,
             None,
-            rows.t() @ hidden[:, : ctx.trained] if needs_up else None,
+            rows.t() @ hidden[:, : ctx.rank] if needs_up else None,
         )

@@ -11,45 +11,37 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters import Parametrization
-from tlora_cli.kernels import add_low_rank, add_up, masked_low_rank, project_down
+from tlora_cli.adapters import Parametrization, delta_form
+from tlora_cli.kernels import Pair, add_low_rank, add_up, masked_low_rank, project_down
 
 Alone = Callable[[Parametrization, Tensor], Tensor]
 """(layer, input) -> update, for a layer that runs outside a call of the denoiser."""
 
 
 @dataclass(slots=True)
-class Factors:
-    """What the layers of one input are run with, in the number format they compute in.
+class Share:
+    """What the layers of a site run with in a call.
 
     Attributes:
-        down: (layers * w, in); a mask that all samples share is in it.
-        ups: (out, w) of each layer, without gradient.
-        trained: (out, R) of each layer, the first columns of `ups`, with gradient.
+        pair: their factors, in the number format that they compute in. A mask that all samples
+            share is in them.
         mask: (B, w), if the samples have masks of their own.
         autocast: whether the call runs under autocast.
     """
 
-    down: Tensor
-    ups: Sequence[Tensor]
-    trained: Sequence[Tensor]
+    pair: Pair
     mask: Tensor | None
     autocast: bool
 
-    def cast(self, dtype: torch.dtype) -> Factors:
-        """Return the factors in another number format."""
-        return Factors(
-            self.down.to(dtype),
-            [up.to(dtype) for up in self.ups],
-            [trained.to(dtype) for trained in self.trained],
-            None if self.mask is None else self.mask.to(dtype),
-            self.autocast,
-        )
+    def cast(self, dtype: torch.dtype) -> Share:
+        """Return the same in another number format."""
+        mask = None if self.mask is None else self.mask.to(dtype)
+        return Share(self.pair.cast(dtype), mask, self.autocast)
 
 
 class Site:
@@ -59,14 +51,14 @@ class Site:
         self.layers = layers
         self.desk = desk
         self.alone = alone
-        self.factors: Factors | None = None
+        self.share: Share | None = None
         """Of the denoiser's present call; None before it."""
         self.alike = len(layers) > 1
         """Whether the layers have been given the same tensor so far."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but the present call's factors: a copy of the model begins without a call."""
-        return {**self.__dict__, "factors": None}
+        """Return all but the present call's share: a copy of the model begins without a call."""
+        return {**self.__dict__, "share": None}
 
     def add(self, index: int, x: Tensor, output: Tensor) -> Tensor:
         """Return a layer's output with its update added.
@@ -76,48 +68,34 @@ class Site:
             x: (B, ..., in), its input.
             output: (B, ..., out), what it gives; not to be used afterwards.
         """
-        factors = self.factors
-        if factors is None:
+        share = self.share
+        if share is None:
             return output + self.alone(self.layers[index], x)
+        if output.dtype is not share.pair.down.dtype:  # the call's format was guessed wrong
+            share = share.cast(output.dtype)
         if torch.compiler.is_compiling():  # the compiler does better with the plain formula
-            return output + self._plain(factors, index, x.to(output.dtype))
-        if factors.autocast:
+            down, up = share.pair.differentiable(index)
+            return output + masked_low_rank(x.to(output.dtype), down, up, share.mask)
+        if share.autocast:
             with torch.autocast(x.device.type, enabled=False):
-                return self._add(factors, index, x, output)
-        return self._add(factors, index, x, output)
+                return self._add(share, index, x, output)
+        return self._add(share, index, x, output)
 
-    def _add(self, factors: Factors, index: int, x: Tensor, output: Tensor) -> Tensor:
-        if output.dtype is not factors.down.dtype:  # the call's number format was guessed wrong
-            factors = factors.cast(output.dtype)
-        up, trained, parts = factors.ups[index], factors.trained[index], len(self.layers)
-        down, mask = factors.down, factors.mask
+    def _add(self, share: Share, index: int, x: Tensor, output: Tensor) -> Tensor:
+        pair, mask = share.pair, share.mask
+        own = x if x.dtype is output.dtype else x.to(output.dtype)
         if self.alike:
             if index == 0:
-                whole = None if mask is None else mask.repeat(1, parts)
-                own = x if x.dtype is down.dtype else x.to(down.dtype)
-                first, *others = project_down(own, down, parts, whole)
+                first, *others = project_down(own, pair, mask)
                 self.desk.leave(self, x, others)
-                return add_up(output, first, up, trained)
+                return add_up(output, first, pair, index)
             hidden = self.desk.take(self, index, x)
             if hidden is not None:
-                return add_up(output, hidden, up, trained)
+                return add_up(output, hidden, pair, index)
             self.alike = False  # not in this model, after all
-        if parts > 1:
-            width = len(down) // parts
-            down = down[index * width : (index + 1) * width]
-        own = x if x.dtype is down.dtype else x.to(down.dtype)
-        return add_low_rank(output, own, down, up, trained, mask)
-
-    def _plain(self, factors: Factors, index: int, x: Tensor) -> Tensor:
-        """Return the update by the plain formula."""
-        if x.dtype != factors.down.dtype:
-            factors = factors.cast(x.dtype)
-        width = len(factors.down) // len(self.layers)
-        down = factors.down[index * width : (index + 1) * width]
-        up, trained = factors.ups[index], factors.trained[index]
-        if up.shape != trained.shape:
-            trained = torch.cat([trained, up[:, trained.shape[1] :]], dim=1)
-        return masked_low_rank(x, down, trained, factors.mask)
+        if len(self.layers) > 1:
+            pair = pair.of(index)
+        return add_low_rank(output, own, pair, mask)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:
@@ -157,8 +135,21 @@ def _state(x: Tensor) -> tuple[int, bool]:
     return 0 if x.is_inference() else x._version, torch.is_grad_enabled()
 
 
-Built = tuple[Tensor, Tensor, Tensor]
-"""What `Stack.build` returns."""
+class Built(NamedTuple):
+    """The factors of the L layers of a stack.
+
+    Attributes:
+        down: (L, w, in), without gradient.
+        up: (L, out, w), likewise.
+        trained_down: (L, R, in), what the first rows of each `down` were cast from, with gradient;
+            None where gradients are off.
+        trained_up: (L, out, R), the same for the first columns of each `up`.
+    """
+
+    down: Tensor
+    up: Tensor
+    trained_down: Tensor | None
+    trained_up: Tensor | None
 
 
 class Stack:
@@ -170,56 +161,74 @@ class Stack:
         self._layers = [layer for site in sites for layer in site.layers]
 
     def build(self, dtype: torch.dtype, scale: float) -> Built:
-        """Return down (sites, layers * w, in), up (L, out, w) and its trained columns (L, out, R).
-
-        Built in fp32 and then cast, see `Ortho.combine`.
-        """
-        tensors = (
-            torch.stack([getattr(layer, name) for layer in self._layers])
-            for name in self.first.parts
+        """Return the factors in a number format and at a strength; built in fp32 and then cast."""
+        products = self.first.combine(
+            *(
+                torch.stack([getattr(layer, name) for layer in self._layers])
+                for name in self.first.parts
+            )
         )
-        down, trained, fixed = self.first.combine(*tensors)
         if scale != 1.0:
-            trained, fixed = scale * trained, None if fixed is None else scale * fixed
-        down, trained = down.to(dtype), trained.to(dtype)
-        up = trained.detach()
-        if fixed is not None:
-            up, trained = _Joined.apply(trained, fixed.to(dtype))  # type: ignore[no-untyped-call]
-        return down.view(len(self.sites), -1, down.shape[-1]), up, trained
+            up0 = None if products.up0 is None else scale * products.up0
+            products = products._replace(up=scale * products.up, up0=up0)
+        with torch.no_grad():
+            down, up = (factor.to(dtype) for factor in delta_form(products))
+        if not torch.is_grad_enabled():
+            return Built(down, up, None, None)
+        return Built(down, up, products.down, products.up)
 
-    def share(self, built: Built, mask: Tensor | None, autocast: bool) -> list[Factors]:
-        """Return each site's share of what `build` gave.
+    def share(self, built: Built, mask: Tensor | None, autocast: bool) -> list[Share]:
+        """Return each site's share of the factors.
 
         Args:
             built: by `build`.
             mask: (B, w) or (1, w); None means all ones.
             autocast: whether the call runs under autocast.
         """
-        down, up, trained = built
-        parts = len(self.sites[0].layers)
+        down, up, trained_down, trained_up = built
+        single: Tensor | None = None
         if mask is not None and len(mask) == 1:
             # One mask for all samples: masking the factor is masking its product with x.
-            down = down * mask.repeat(1, parts).unsqueeze(-1)
-            mask = None
-        ups, columns = up.unbind(), trained.unbind()
+            single, mask = mask.view(-1, 1), None
+            down = down * single
+        first_down, first_up = down, up
+        if trained_down is not None and trained_up is not None:
+            rank = trained_down.shape[1]
+            first_down, first_up = down[:, :rank], up[..., :rank]
+            if trained_down.requires_grad or trained_up.requires_grad:
+                single = None if single is None else single[:rank]
+                first_down = _route(first_down, trained_down, single)
+                first_up = _route(first_up, trained_up, None)
+        sites, layers = len(self.sites), len(self.sites[0].layers)
+        ups, first_ups = up.unbind(), first_up.unbind()
         return [
-            Factors(own, ups[first : first + parts], columns[first : first + parts], mask, autocast)
-            for own, first in zip(down.unbind(), range(0, len(ups), parts), strict=True)
+            Share(Pair(own, ups[n : n + layers], first, first_ups[n : n + layers]), mask, autocast)
+            for own, first, n in zip(
+                down.view(sites, -1, down.shape[2]).unbind(),
+                first_down.view(sites, layers, *first_down.shape[1:]).unbind(),
+                range(0, sites * layers, layers),
+                strict=True,
+            )
         ]
 
 
-class _Joined(torch.autograd.Function):
-    """[trained, fixed] side by side, without gradient, and a view of the first, with it."""
+def _route(made: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+    """Return `made`, with gradients that go to `source`, of the same shape, under the mask."""
+    return _Route.apply(made, source, mask)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _Route(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, made: Tensor, source: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.dtype = source.dtype
+        return made.detach()
 
     @staticmethod
-    def forward(ctx: Any, trained: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-        whole = torch.cat([trained, fixed], dim=-1)
-        ctx.mark_non_differentiable(whole)
-        return whole, whole[..., : trained.shape[-1]]
-
-    @staticmethod
-    def backward(ctx: Any, _: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        [mask] = ctx.saved_tensors
+        gradient = gradient.to(ctx.dtype)
+        return None, gradient if mask is None else gradient * mask, None
 
 
 class Updates:
@@ -255,8 +264,8 @@ class Updates:
 
     def share(
         self, built: Sequence[Built], mask: Callable[[int], Tensor | None], autocast: bool
-    ) -> list[list[Factors]]:
-        """Return the factors of all sites of all stacks, under the masks of a call.
+    ) -> list[list[Share]]:
+        """Return the shares of all sites of all stacks, under the masks of a call.
 
         Args:
             built: by `build`.
@@ -268,11 +277,11 @@ class Updates:
             for stack, factors in zip(self.stacks, built, strict=True)
         ]
 
-    def install(self, shared: Sequence[Sequence[Factors]] | None) -> None:
-        """Run the layers with these factors from now on; None: with none."""
+    def install(self, shared: Sequence[Sequence[Share]] | None) -> None:
+        """Run the layers with these shares from now on; None: with none."""
         for number, stack in enumerate(self.stacks):
             for place, site in enumerate(stack.sites):
-                site.factors = None if shared is None else shared[number][place]
+                site.share = None if shared is None else shared[number][place]
 
 
 def _kind(layer: Parametrization) -> tuple[Any, ...]:

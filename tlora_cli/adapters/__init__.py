@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tlora_cli.adapters.adalora import AdaLoRA, allocate, orthogonality
-from tlora_cli.adapters.base import Parametrization, Reweighting
+from tlora_cli.adapters.base import Parametrization, Reweighting, delta_form
 from tlora_cli.adapters.fixed import Fixed
 from tlora_cli.adapters.full import Full
 from tlora_cli.adapters.gsoft import GSOFT
@@ -36,6 +36,7 @@ __all__ = [
     "Reweighting",
     "StartSettings",
     "WordVectors",
+    "delta_form",
     "rebuild",
 ]
 

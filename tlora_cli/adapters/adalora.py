@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters.base import Parametrization
+from tlora_cli.adapters.base import Parametrization, Products
 
 START_STD = 0.02
 ORTHOGONALITY = 0.5
@@ -42,10 +42,10 @@ class AdaLoRA(Parametrization):
         return cls(down, torch.zeros(rank), up)
 
     @staticmethod
-    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, None]:
+    def combine(*parts: Tensor) -> Products:
         """Return diag(E) A and B."""
         a, e, b = parts
-        return e.unsqueeze(-1) * a, b, None
+        return Products(e.unsqueeze(-1) * a, b)
 
     @torch.no_grad()
     def observe(self) -> None:

@@ -4,10 +4,36 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Products(NamedTuple):
+    """An update up down - up0 down0; up0 and down0 are constants, or None where there are none.
+
+    down and down0 are (..., R, in), up and up0 (..., out, R).
+    """
+
+    down: Tensor
+    up: Tensor
+    down0: Tensor | None = None
+    up0: Tensor | None = None
+
+
+def delta_form(products: Products) -> tuple[Tensor, Tensor]:
+    """Return one pair of factors, of width R or 2R, whose product is the update.
+
+    down' = [down ; down - down0], up' = [up - up0 , up0], because
+    (up - up0) down + up0 (down - down0) = up down - up0 down0.
+    It is exactly zero where up = up0 and down = down0. Subtracting the two products instead loses
+    the small update to rounding in bf16.
+    """
+    down, up, down0, up0 = products
+    if down0 is None or up0 is None:
+        return down, up
+    return torch.cat([down, down - down0], dim=-2), torch.cat([up - up0, up0], dim=-1)
 
 
 class Parametrization(nn.Module, ABC):
@@ -31,17 +57,15 @@ class Parametrization(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
-    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return down, the first R columns of up, and its other columns, which aren't trained.
+    def combine(*parts: Tensor) -> Products:
+        """Return the update as products: the formula of the method, and its only copy.
 
-        The formula of the method, and its only copy. The tensors may all have more dimensions in
-        front, for many layers of one shape at once.
+        The tensors may all have more dimensions in front, for many layers of one shape at once.
         """
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return down (copies * R, in) and up (out, copies * R), fp32 and differentiable."""
-        down, trained, fixed = self.combine(*(getattr(self, name) for name in self.parts))
-        return down, trained if fixed is None else torch.cat([trained, fixed], dim=-1)
+        return delta_form(self.combine(*(getattr(self, name) for name in self.parts)))
 
 
 class Reweighting(nn.Module, ABC):

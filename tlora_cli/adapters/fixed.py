@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tlora_cli.adapters.base import Parametrization
+from tlora_cli.adapters.base import Parametrization, Products
 
 
 class Fixed(Parametrization):
@@ -21,7 +21,7 @@ class Fixed(Parametrization):
         self.register_buffer("up", up)
 
     @staticmethod
-    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, None]:
+    def combine(*parts: Tensor) -> Products:
         """Return the pair."""
         down, up = parts
-        return down, up, None
+        return Products(down, up)

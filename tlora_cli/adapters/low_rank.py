@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters.base import Parametrization
+from tlora_cli.adapters.base import Parametrization, Products
 
 
 class LowRank(Parametrization):
@@ -31,7 +31,7 @@ class LowRank(Parametrization):
         return cls(down, torch.zeros(layer.out_features, rank))
 
     @staticmethod
-    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, None]:
+    def combine(*parts: Tensor) -> Products:
         """Return A and B themselves."""
         down, up = parts
-        return down, up, None
+        return Products(down, up)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters.base import Parametrization
+from tlora_cli.adapters.base import Parametrization, Products
 
 
 class Ortho(Parametrization):
@@ -29,16 +29,10 @@ class Ortho(Parametrization):
     B0: Tensor
 
     @staticmethod
-    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the delta form, a pair of width 2R that is exactly zero at the start.
-
-        down = [S A ; S A - S0 A0], up = [B - B0 , B0], because
-        (B - B0) S A + B0 (S A - S0 A0) = B S A - B0 S0 A0.
-        Subtracting the two products instead loses the small update to rounding in bf16.
-        """
+    def combine(*parts: Tensor) -> Products:
+        """Return B (S A) - B0 (S0 A0)."""
         a, s, b, a0, s0, b0 = parts
-        scaled = s.unsqueeze(-1) * a
-        return torch.cat([scaled, scaled - s0.unsqueeze(-1) * a0], dim=-2), b - b0, b0
+        return Products(s.unsqueeze(-1) * a, b, s0.unsqueeze(-1) * a0, b0)
 
     @classmethod
     def from_factors(cls, down: Tensor, up: Tensor) -> Ortho:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters.base import Parametrization
+from tlora_cli.adapters.base import Parametrization, Products
 
 
 class PiSSA(Parametrization):
@@ -34,7 +33,7 @@ class PiSSA(Parametrization):
         return cls(root[:, None] * down, up * root)
 
     @staticmethod
-    def combine(*parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the delta form: (B - B0) A + B0 (A - A0) = B A - B0 A0, exactly 0 at the start."""
+    def combine(*parts: Tensor) -> Products:
+        """Return B A - B0 A0."""
         a, b, a0, b0 = parts
-        return torch.cat([a, a - a0], dim=-2), b - b0, b0
+        return Products(a, b, a0, b0)
