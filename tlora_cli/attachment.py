@@ -115,9 +115,10 @@ def new_changes(
 ) -> dict[str, Change]:
     """Return a method's change of each module, at its start."""
     generator = torch.Generator().manual_seed(seed)
+    changes = METHODS[method].create_all(list(modules.values()), start, generator)
     return {
-        name: METHODS[method].create(module, start, generator).to(_device_of(module))
-        for name, module in modules.items()
+        name: change.to(_device_of(module))
+        for (name, module), change in zip(modules.items(), changes, strict=True)
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from tlora_cli.adapters.low_rank import LowRank
 from tlora_cli.adapters.oft import OFT, OFTv2
 from tlora_cli.adapters.ortho import Ortho
 from tlora_cli.adapters.pissa import PiSSA
-from tlora_cli.adapters.starts import STARTS, draw_start
+from tlora_cli.adapters.starts import STARTS, draw_starts
 from tlora_cli.adapters.svdiff import SVDiff, VectorShift
 from tlora_cli.adapters.word import WordVectors
 
@@ -67,6 +67,7 @@ class StartSettings:
 
 
 Create = Callable[[Any, StartSettings, torch.Generator], Change]
+CreateAll = Callable[[Sequence[Any], StartSettings, torch.Generator], Iterator[Change]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Method:
     """A method: what it does to a layer, to which layers, and what else training needs.
 
     Attributes:
-        create: (module, settings, generator) -> the module's change.
+        create_all: (modules, settings, generator) -> each module's change.
         size: which setting says how large it is.
         masked: whether the rank follows a schedule.
         reach: which modules; see `selection.chosen_modules`.
@@ -83,7 +84,7 @@ class Method:
         after_step: (layers, steps done, steps of the run), while the gradients are still there.
     """
 
-    create: Create
+    create_all: CreateAll
     size: Literal["rank", "blocks", "none"] = "rank"
     masked: bool = False
     reach: Literal["attention", "text_keys_values", "matrices", "everything", "nothing"] = (
@@ -93,18 +94,31 @@ class Method:
     penalty: Callable[[Sequence[Any]], Tensor] | None = None
     after_step: Callable[[Sequence[Any], int, int], object] | None = None
 
+    def create(self, module: Any, start: StartSettings, chance: torch.Generator) -> Change:
+        """Return the change of a single module."""
+        [change] = self.create_all([module], start, chance)
+        return change
+
+
+def _each(create: Create) -> CreateAll:
+    """Return what creates the changes of modules one by one."""
+    return lambda modules, start, chance: (create(module, start, chance) for module in modules)
+
 
 def _low_rank(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
     return LowRank.start(layer, start.rank, chance)
 
 
-def _ortho(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
+def _ortho(
+    layers: Sequence[nn.Linear], start: StartSettings, chance: torch.Generator
+) -> Iterator[Change]:
     std = INIT_STD[start.init_std](start.rank)
-    return Ortho(draw_start(layer, start.rank, start.init, chance, std))
+    return map(Ortho, draw_starts(layers, start.rank, start.init, chance, std))
 
 
 def _pissa(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
-    return PiSSA.start(draw_start(layer, start.rank, "weights_principal", chance, 1.0))
+    [triplets] = draw_starts([layer], start.rank, "weights_principal", chance, 1.0)
+    return PiSSA.start(triplets)
 
 
 def _adalora(layer: nn.Linear, start: StartSettings, chance: torch.Generator) -> Change:
@@ -131,21 +145,23 @@ def _weight_alone(layer: nn.Linear, start: StartSettings, chance: torch.Generato
 
 
 METHODS: dict[str, Method] = {
-    "lora": Method(_low_rank),
-    "vanilla_tlora": Method(_low_rank, masked=True),
+    "lora": Method(_each(_low_rank)),
+    "vanilla_tlora": Method(_each(_low_rank), masked=True),
     "ortho_lora": Method(_ortho),
     "tlora": Method(_ortho, masked=True),
-    "pissa": Method(_pissa),
-    "adalora": Method(_adalora, penalty=orthogonality, after_step=allocate),
-    "oft": Method(lambda m, s, _: OFT(m.out_features, s.blocks), size="blocks"),
-    "oft_v2": Method(lambda m, s, _: OFTv2(m.in_features, s.blocks), size="blocks"),
-    "gsoft": Method(_gsoft(double=False), size="blocks"),
-    "gsoft_double": Method(_gsoft(double=True), size="blocks"),
-    "svdiff": Method(_svdiff, size="none", reach="matrices"),
-    "dreambooth": Method(_weight_alone, size="none"),
-    "dreambooth_full": Method(_everything, size="none", reach="everything"),
-    "custom_diffusion": Method(_weight_alone, size="none", reach="text_keys_values", word=True),
-    "textual_inversion": Method(_weight_alone, size="none", reach="nothing", word=True),
+    "pissa": Method(_each(_pissa)),
+    "adalora": Method(_each(_adalora), penalty=orthogonality, after_step=allocate),
+    "oft": Method(_each(lambda m, s, _: OFT(m.out_features, s.blocks)), size="blocks"),
+    "oft_v2": Method(_each(lambda m, s, _: OFTv2(m.in_features, s.blocks)), size="blocks"),
+    "gsoft": Method(_each(_gsoft(double=False)), size="blocks"),
+    "gsoft_double": Method(_each(_gsoft(double=True)), size="blocks"),
+    "svdiff": Method(_each(_svdiff), size="none", reach="matrices"),
+    "dreambooth": Method(_each(_weight_alone), size="none"),
+    "dreambooth_full": Method(_each(_everything), size="none", reach="everything"),
+    "custom_diffusion": Method(
+        _each(_weight_alone), size="none", reach="text_keys_values", word=True
+    ),
+    "textual_inversion": Method(_each(_weight_alone), size="none", reach="nothing", word=True),
 }
 """Name -> method (T-LoRA, tables 1 and 2, and what they build on)."""
 
