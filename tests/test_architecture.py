@@ -50,6 +50,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("attachment", "data", "devices", "pipelines"),
     ("loading",),
     ("sampling",),
+    ("training.prodigy",),
     (
         "training.interruption",
         "training.optimizers",

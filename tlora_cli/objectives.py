@@ -40,11 +40,17 @@ class Diffusion(Objective):
     """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
-        self.alphas_cumprod = alphas_cumprod
+        self._alphas = {alphas_cumprod.device: alphas_cumprod}
+
+    def alphas_cumprod(self, device: torch.device) -> Tensor:
+        """Return (T,) on a device; copied there once only."""
+        if device not in self._alphas:
+            self._alphas[device] = next(iter(self._alphas.values())).to(device)
+        return self._alphas[device]
 
     def signal_and_noise(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped for `like`."""
-        alpha_bar = self.alphas_cumprod.to(t.device)[t.long()]
+        alpha_bar = self.alphas_cumprod(t.device)[t.long()]
         return _broadcast(alpha_bar.sqrt(), like), _broadcast((1 - alpha_bar).sqrt(), like)
 
     def corrupt(self, x: Tensor, n: Tensor, t: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import overload
 
@@ -64,10 +65,23 @@ def _random(schedule: RankSchedule, t: Tensor) -> Tensor:
 
     The shuffle is a fixed permutation of 0..T-1 drawn from the seed: training and sampling agree.
     """
-    generator = torch.Generator().manual_seed(schedule.seed)
-    order = torch.randperm(schedule.num_train_timesteps, generator=generator).to(t.device)
     index = t.floor().long().clamp(0, schedule.num_train_timesteps - 1)
-    return _linear(schedule, order[index].to(t.dtype))
+    return _linear(
+        schedule,
+        _shuffled(schedule.num_train_timesteps, schedule.seed, t.device)[index].to(t.dtype),
+    )
+
+
+# Copied to a device once, so that no call of the denoiser has to wait for it.
+@cache
+def _shuffled(count: int, seed: int, device: torch.device) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+@cache
+def _table(points: tuple[tuple[float, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    table = torch.tensor(points, dtype=torch.float64, device=device)
+    return table[:, 0].contiguous(), table[:, 1].contiguous()
 
 
 SCHEDULES: dict[str, Callable[[RankSchedule, Tensor], Tensor]] = {
@@ -131,8 +145,7 @@ class RankSchedule:
 
     def points_as_tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the points' timesteps and ranks, float64 tensors (N,)."""
-        table = torch.tensor(self.points, dtype=torch.float64, device=device)
-        return table[:, 0].contiguous(), table[:, 1].contiguous()
+        return _table(tuple(self.points or ()), device)
 
     @property
     def always_full(self) -> bool:

@@ -23,7 +23,7 @@ from tlora_cli.recipe import Recipe
 from tlora_cli.sampling import Job, describe, draw, save_picture
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
-from tlora_cli.training.progress import Display, Metrics, StepRecord
+from tlora_cli.training.progress import Display, Metrics, Pending, StepRecord
 from tlora_cli.training.run_folder import RunFolder, checkpoints
 from tlora_cli.training.setup import (
     Prepared,
@@ -48,8 +48,6 @@ OUT_OF_MEMORY = (
     "set train.gradient_checkpointing: true, then train.quantization: nf4 or a smaller "
     "train.resolution; close other programs on the GPU"
 )
-GPU_READ_EVERY = 10
-"""Steps between looks at the loss on a GPU, so that the host does not wait at every step."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class _Run:
         self.timesteps = TimestepSampler(**train.timesteps.model_dump())
         self.dtype = FILE_DTYPES[recipe.output.dtype]
         self.checkpoint_bytes = bytes_needed(self.ready.adapter, STATE_COPIES[train.optimizer.name])
-        self.unread: list[tuple[StepRecord, Tensor]] = []
+        self.pending = Pending()
         self.interruption = Interruption()
 
     def _say(self, text: str) -> None:
@@ -164,7 +162,7 @@ class _Run:
                     self._step()
                     self._after_step(metrics, display)
                 if asked.asked:
-                    self._read_losses(metrics, display)
+                    self._read_losses(metrics, display, wait=True)
                     self._save()
         finally:
             metrics.close()
@@ -211,10 +209,12 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         self.state.seconds += time.monotonic() - began
-        self.unread.append((self._record(torch.cat(drawn)), total))
+        self.pending.put(
+            self._record(torch.cat(drawn)), total, self.optimizer.param_groups[0].get("d")
+        )
 
     def _record(self, timesteps: Tensor) -> StepRecord:
-        """Return what is known without waiting for the GPU; the loss is filled in later."""
+        """Return what is known without waiting for the GPU; the rest is filled in later."""
         group = self.optimizer.param_groups[0]
         schedule = self.ready.adapter.schedule
         ranks = schedule.active_rank(timesteps).float() if schedule else None
@@ -224,7 +224,7 @@ class _Run:
             timestep=float(timesteps.float().mean()),
             active_rank=None if ranks is None else float(ranks.mean()),
             lr=group["lr"],
-            d=group.get("d"),
+            d=None,
             seconds=round(self.state.seconds, 3),
             memory_gb=round(_memory_gb(self.ready.device), 3),
         )
@@ -234,9 +234,7 @@ class _Run:
         train, step = self.recipe.train, self.state.step
         saving = step == train.steps or step % train.checkpoint.every == 0
         previewing = self._preview_due()
-        on_cpu = self.ready.device.type == "cpu"
-        if on_cpu or saving or previewing or len(self.unread) >= GPU_READ_EVERY:
-            self._read_losses(metrics, display)
+        self._read_losses(metrics, display, wait=saving or previewing)
         if saving:
             with display.paused("saving"):
                 self._save()
@@ -254,19 +252,16 @@ class _Run:
     def _preview_folder(self) -> Path:
         return self.run.previews / f"step-{self.state.step:06d}"
 
-    def _read_losses(self, metrics: Metrics, display: Display) -> None:
-        for record, loss in self.unread:
-            value = float(loss)
-            if not math.isfinite(value):
-                raise self._not_finite(f"the loss of step {record.step} is {value}")
-            filled = replace(record, loss=value)
-            metrics.write(filled)
-            display.update(filled)
-        self.unread.clear()
+    def _read_losses(self, metrics: Metrics, display: Display, wait: bool) -> None:
+        for record in self.pending.take(wait):
+            if not math.isfinite(record.loss):
+                raise self._not_finite(f"the loss of step {record.step} is {record.loss}")
+            metrics.write(record)
+            display.update(record)
 
     def _save(self) -> None:
-        tensors = self.ready.adapter.parameters()
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        finite = [tensor.isfinite().all() for tensor in self.ready.adapter.parameters()]
+        if not all(torch.stack(finite).tolist()):  # read together
             raise self._not_finite(f"the adapter's weights after step {self.state.step} overflowed")
         self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)
         keep = self.recipe.train.checkpoint.keep

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import math
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from typing import Any
 
 import torch
 
 from tlora_cli.errors import UserError
 from tlora_cli.recipe_sections import LRScheduleConfig, OptimizerConfig
+from tlora_cli.training.prodigy import Prodigy
 
 STATE_COPIES = {"adamw": 2.0, "adamw8bit": 0.55, "prodigy": 4.0}
 """Size of an optimizer's state in fp32 copies of the parameters, for planning disk space."""
@@ -28,7 +27,8 @@ def make_optimizer(
         groups: `params`, and `rate`, what the recipe's learning rate is multiplied with.
     """
     trained = [{**group, "lr": config.lr * group["rate"]} for group in groups]
-    on_gpu = trained[0]["params"][0].is_cuda
+    # All tensors in one operation: fused where torch has it, else a list at a time.
+    fused = trained[0]["params"][0].device.type in ("cpu", "cuda")
     common: dict[str, Any] = {
         "lr": config.lr,
         "betas": config.betas,
@@ -36,16 +36,9 @@ def make_optimizer(
         "weight_decay": config.weight_decay,
     }
     if config.name == "adamw":
-        return torch.optim.AdamW(trained, **common, fused=on_gpu or None)
+        return torch.optim.AdamW(trained, **common, fused=fused, foreach=not fused)
     if config.name == "prodigy":
-        from prodigyopt import Prodigy
-
-        # Mishchenko and Defazio 2023; the three flags are those of the published FLUX recipe.
-        with redirect_stdout(io.StringIO()):  # it prints a line about its weight decay
-            prodigy: torch.optim.Optimizer = Prodigy(
-                trained, **common, decouple=True, use_bias_correction=True, safeguard_warmup=True
-            )
-        return prodigy
+        return Prodigy(trained, **common)
     from bitsandbytes import optim
 
     eight_bit: torch.optim.Optimizer = optim.AdamW8bit(trained, **common)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from torch import Tensor
 
 from tlora_cli.files import explained, write_text
 
@@ -40,6 +43,45 @@ class StepRecord:
     d: float | None
     seconds: float
     memory_gb: float
+
+
+class Pending:
+    """Finished steps whose numbers are still on the device; the host need not wait for them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[StepRecord, Tensor, torch.cuda.Event | None]] = deque()
+
+    def put(self, record: StepRecord, loss: Tensor, d: Tensor | float | None) -> None:
+        """Take a step's record and the numbers to be filled in.
+
+        Args:
+            record: of the step.
+            loss: scalar, on the device.
+            d: Prodigy's estimate, if that is the optimizer.
+        """
+        numbers = [loss.detach().double()]
+        if d is not None:
+            numbers.append(torch.as_tensor(d, dtype=torch.float64, device=loss.device))
+        read = torch.stack(numbers)
+        event = None
+        if read.is_cuda:
+            copied = torch.empty(read.shape, dtype=read.dtype, pin_memory=True)
+            read = copied.copy_(read, non_blocking=True)
+            event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            event.record()
+        self._waiting.append((record, read, event))
+
+    def take(self, wait: bool) -> Iterator[StepRecord]:
+        """Yield the records that are complete, in order; all of them if told to wait."""
+        while self._waiting:
+            record, read, event = self._waiting[0]
+            if event is not None and not event.query():  # type: ignore[no-untyped-call]
+                if not wait:
+                    return
+                event.synchronize()
+            self._waiting.popleft()
+            loss, *d = read.tolist()
+            yield replace(record, loss=loss, d=d[0] if d else None)
 
 
 class Metrics:

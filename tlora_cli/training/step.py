@@ -56,6 +56,13 @@ def generator_for(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(state >> 1)
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on the device; the host does not wait until it is there."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def picture_order(seed: int, first: int, count: int, pictures: int) -> list[int]:
     """Return which pictures samples first, first + 1, ... use: each epoch is its own shuffle."""
     orders: dict[int, list[int]] = {}
@@ -99,11 +106,10 @@ def draw_batch(
     chance = generator_for(seed, 0, index)
     t = timesteps.draw(len(chosen), objective, chance)
     shape = chosen[0].latent.mean.shape
-    posterior_noise = torch.randn(len(chosen), *shape, generator=chance)
-    noise = torch.randn(len(chosen), *shape, generator=chance)
+    posterior_noise = to_device(torch.randn(len(chosen), *shape, generator=chance), device)
+    noise = to_device(torch.randn(len(chosen), *shape, generator=chance), device)
     latents = [
-        example.latent.sample(draw.to(device))
-        for example, draw in zip(chosen, posterior_noise, strict=True)
+        example.latent.sample(draw) for example, draw in zip(chosen, posterior_noise, strict=True)
     ]
     weight = None
     if any(example.weight is not None for example in chosen):
@@ -113,7 +119,7 @@ def draw_batch(
         key: torch.cat([example.conditioning[key] for example in chosen])
         for key in chosen[0].conditioning
     }
-    return Batch(torch.stack(latents), noise.to(device), t, conditioning, weight, size)
+    return Batch(torch.stack(latents), noise, t, conditioning, weight, size)
 
 
 def compute_loss(
@@ -131,7 +137,7 @@ def compute_loss(
     The denoiser is called once, under the mask of the batch's timesteps, which stays in force
     until its next call and so through the backward pass.
     """
-    t = batch.timesteps.to(batch.latents.device)
+    t = to_device(batch.timesteps, batch.latents.device)
     noisy = objective.corrupt(batch.latents, batch.noise, t).to(dtype)
     prediction = family.predict(denoiser, noisy, t, batch.conditioning, guidance)
     target = objective.target(batch.latents, batch.noise, t)
