@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark.inputs import denoiser_call
+from benchmark.inputs import SIDE, denoiser_call
 from tlora_cli import attach
 from tlora_cli.families.configs import meta_denoiser
 
@@ -51,10 +51,10 @@ def count_step(
     method: str | None,
     rank: int = 64,
     *,
-    side: int | None = None,
+    side: int = SIDE,
+    tokens: int | None = None,
     batch: int = 1,
     dtype: torch.dtype = torch.float32,
-    backward: bool = True,
     config: str | None = None,
 ) -> Counted:
     """Count a step of a method on a family's standard configuration.
@@ -64,20 +64,18 @@ def count_step(
         method: None for the bare denoiser, frozen, whose input takes the gradient.
         rank: R.
         side: of the latent; default that of 1024 pixels.
+        tokens: of the text; default the family's.
         batch: samples.
         dtype: of the denoiser.
-        backward: whether the backward pass is counted, too.
         config: folder of another base of the family.
     """
     denoiser: Any = meta_denoiser(family, config).to(dtype).requires_grad_(False)
     if method is not None:
         attach(denoiser, method, rank)
     call = denoiser_call(
-        family, denoiser, side=side, batch=batch, needs_grad=backward and method is None
+        family, denoiser, side=side, batch=batch, tokens=tokens, needs_grad=method is None
     )
     operations, flops = Operations(), FlopCounterMode(display=False)
-    with torch.set_grad_enabled(backward), flops, operations:
-        answer = call()
-        if backward:
-            answer.float().mean().backward()
+    with flops, operations:
+        call().float().mean().backward()
     return Counted(operations.without_views(), flops.get_total_flops())
