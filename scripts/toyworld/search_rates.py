@@ -33,7 +33,7 @@ from tlora_cli.training.loop import train
 METHODS = ("lora", "tlora")
 RATES = (1e-4, 3e-4, 1e-3)
 STEPS = (200, 400, 800)
-TRIED = ("momo", "otto")
+TRIED = ("momo", "luna")
 PLAIN, PLACED = 15, 24
 
 

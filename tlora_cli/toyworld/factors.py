@@ -51,6 +51,10 @@ _HELD_OUT = {
 }
 
 
+SMALLEST, LARGEST = 0.88, 1.12
+"""Range of a subject's scale."""
+
+
 @dataclass(frozen=True)
 class Pose:
     """How the subject stands; captions don't say.
@@ -74,7 +78,7 @@ class Pose:
         return cls(
             dx=rng.uniform(-2, 2),
             dy=rng.uniform(-3, 3),
-            scale=rng.uniform(0.88, 1.12),
+            scale=rng.uniform(SMALLEST, LARGEST),
             angle=rng.uniform(-9, 9),
             flipped=rng.random() < 0.5,
         )
