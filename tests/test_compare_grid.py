@@ -78,11 +78,11 @@ grid:
     assert (recipe.concept.images, recipe.concept.class_name) == ("toy:momo/1", "cat")
     assert (recipe.train.seed, recipe.output.dir) == (7, f"out/cells/{last.name}/run")
     # What the recipe leaves out has the settings of the method on this base.
-    steps = {
-        method: {c.recipe.train.steps for c in found.cells if c.arm.method == method}
+    rates = {
+        method: {c.recipe.train.optimizer.lr for c in found.cells if c.arm.method == method}
         for method in ("lora", "tlora")
     }
-    assert steps == {"lora": {800}, "tlora": {400}}
+    assert rates == {"lora": {3e-4}, "tlora": {1e-3}}
 
 
 def test_methods_without_ranks_run_once() -> None:

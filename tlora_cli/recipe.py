@@ -242,11 +242,11 @@ BASE_DEFAULTS: dict[str, dict[str, Any]] = {
 rates were found."""
 BASE_METHOD_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "toy-sdxl": {
-        # An orthogonal start moves slowly: it needs three times LoRA's rate, and half its steps.
+        # An orthogonal start moves slowly: it needs three times LoRA's rate.
         "tlora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
         "ortho_lora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
-        "vanilla_tlora": {"train": {"steps": 800}},
-        "lora": {"train": {"steps": 800}},
+        "vanilla_tlora": {"train": {"steps": 400}},
+        "lora": {"train": {"steps": 400}},
     },
 }
 """Settings of a method on a built-in base, over those of the base."""
