@@ -62,6 +62,13 @@ class TrainConfig(Section):
         None, description="Quantized base (bitsandbytes): for memory, not for speed."
     )
     attention: Literal["sdpa", "xformers"] = Field("sdpa", description="Attention kernel.")
+    execution: Literal["auto", "eager", "compile", "cuda_graph"] = Field(
+        "auto",
+        description="How a step is run; all give the same losses. eager: operation by operation. "
+        "compile: the repeated blocks by torch.compile, for low-rank methods. cuda_graph: forward "
+        "and backward pass recorded once and replayed. auto: compile on a CPU if the run is long "
+        "enough to pay for it, else eager.",
+    )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: less memory, about 1.5 times the work."
     )
@@ -142,12 +149,14 @@ class Recipe(Section):
                 "or a Hub id as base, or drop it",
                 ("train.quantization", "base.model"),
             )
+        yield from self.execution_problems(self.train.execution)
         if self.train.device == "cpu":
             needs_gpu = {
                 "train.quantization": quantized,
                 "train.precision": self.train.precision == "fp16",
                 "train.optimizer.name": self.train.optimizer.name == "adamw8bit",
                 "train.attention": self.train.attention == "xformers",
+                "train.execution": self.train.execution == "cuda_graph",
             }
             for key, wanted in needs_gpu.items():
                 if wanted:
@@ -172,6 +181,41 @@ class Recipe(Section):
             for key, side in sides.items():
                 if side is not None and side % 16:
                     yield Problem(f"must be a multiple of 16 for flux, got {side}", (key, "family"))
+
+    def execution_problems(self, execution: str) -> Iterator[Problem]:
+        """Yield settings under which a step can't be run in this way."""
+        if execution not in ("compile", "cuda_graph"):
+            return
+        train, key = self.train, "train.execution"
+        if self.adapter.method in RANKLESS_METHODS:
+            yield Problem(
+                f"{execution} is for the low-rank methods, and {self.adapter.method} is none; "
+                "use eager",
+                (key, "adapter.method"),
+            )
+        if train.quantization:
+            yield Problem(
+                f"{execution} and a quantized base don't go together; use eager",
+                (key, "train.quantization"),
+            )
+        if execution == "compile":
+            return
+        if train.accumulation > 1:
+            yield Problem(
+                "a CUDA graph can't accumulate gradients; use eager or compile, or a larger "
+                "batch_size",
+                (key, "train.accumulation"),
+            )
+        if train.gradient_checkpointing:
+            yield Problem(
+                "a CUDA graph and gradient_checkpointing don't go together; use eager",
+                (key, "train.gradient_checkpointing"),
+            )
+        if train.precision == "fp16":
+            yield Problem(
+                "a CUDA graph can't scale the loss of fp16; use bf16, or eager",
+                (key, "train.precision"),
+            )
 
 
 SINGLE_FILES = (".safetensors", ".ckpt")

@@ -21,6 +21,7 @@ from tlora_cli.files import folder_atomically, locked, remove_leftovers, require
 from tlora_cli.objectives import TimestepSampler
 from tlora_cli.recipe import Recipe
 from tlora_cli.sampling import Job, describe, draw, save_picture
+from tlora_cli.training.execution import choose_execution, make_passes, uncompiled
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
 from tlora_cli.training.progress import Display, Metrics, Pending, StepRecord
@@ -37,7 +38,7 @@ from tlora_cli.training.state import (
     load_latest,
     save_checkpoint,
 )
-from tlora_cli.training.step import compute_loss, draw_batch
+from tlora_cli.training.step import Batch, compute_loss, draw_batch
 
 FILE_DTYPES = {
     "float32": torch.float32,
@@ -118,6 +119,14 @@ class _Run:
         self.objective = self.ready.family.objective(config, train.objective)
         self.timesteps = TimestepSampler(**train.timesteps.model_dump())
         self.dtype = FILE_DTYPES[recipe.output.dtype]
+        self.execution = choose_execution(recipe, self.ready.device)
+        self.passes = make_passes(
+            self.execution,
+            self._passes,
+            self.ready.adapter.denoiser,
+            list(self.ready.adapter.parameters()),
+            self.ready.device,
+        )
         self.checkpoint_bytes = bytes_needed(self.ready.adapter, STATE_COPIES[train.optimizer.name])
         self.pending = Pending()
         self.interruption = Interruption()
@@ -171,7 +180,6 @@ class _Run:
     def _step(self) -> None:
         """One optimizer step: forward and backward passes, clip, update."""
         train, step, ready = self.recipe.train, self.state.step, self.ready
-        prior = self.recipe.concept.prior
         began = time.monotonic()
         lr = train.optimizer.lr * lr_factor(train.lr_schedule, step, train.steps)
         for group in self.optimizer.param_groups:
@@ -188,19 +196,7 @@ class _Run:
                 timesteps=self.timesteps,
                 device=ready.device,
             )
-            loss = compute_loss(
-                ready.family,
-                ready.adapter.denoiser,
-                self.objective,
-                batch,
-                dtype=ready.dtype,
-                guidance=train.guidance,
-                prior_weight=prior.weight if prior else 0.0,
-            )
-            penalty = ready.adapter.penalty()
-            whole = loss if penalty is None else loss + penalty
-            self.accelerator.backward(whole)  # divides by the accumulation; the mask still holds
-            total += loss.detach() / train.accumulation
+            total += self.passes(batch) / train.accumulation
             drawn.append(batch.timesteps)
         if train.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(list(ready.adapter.parameters()), train.max_grad_norm)
@@ -212,6 +208,23 @@ class _Run:
         self.pending.put(
             self._record(torch.cat(drawn)), total, self.optimizer.param_groups[0].get("d")
         )
+
+    def _passes(self, batch: Batch) -> Tensor:
+        """Run the forward and backward pass of a batch; return its loss, without the penalty."""
+        prior, ready = self.recipe.concept.prior, self.ready
+        loss = compute_loss(
+            ready.family,
+            ready.adapter.denoiser,
+            self.objective,
+            batch,
+            dtype=ready.dtype,
+            guidance=self.recipe.train.guidance,
+            prior_weight=prior.weight if prior else 0.0,
+        )
+        penalty = ready.adapter.penalty()
+        whole = loss if penalty is None else loss + penalty
+        self.accelerator.backward(whole)  # divides by the accumulation; the mask still holds
+        return loss.detach()
 
     def _record(self, timesteps: Tensor) -> StepRecord:
         """Return what is known without waiting for the GPU; the rest is filled in later."""
@@ -299,6 +312,7 @@ class _Run:
         try:
             with (
                 display.paused("drawing previews"),
+                uncompiled(),
                 folder_atomically(self._preview_folder()) as unfinished,
             ):
                 for job, picture in pictures:

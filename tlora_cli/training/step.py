@@ -57,7 +57,9 @@ def generator_for(*key: int) -> torch.Generator:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor on the device; the host does not wait until it is there."""
+    """Return a tensor on the device; the host does not wait until it is there."""
+    if tensor.device == device:
+        return tensor
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -112,7 +114,7 @@ def draw_batch(
         example.latent.sample(draw) for example, draw in zip(chosen, posterior_noise, strict=True)
     ]
     weight = None
-    if any(example.weight is not None for example in chosen):
+    if any(example.weight is not None for example in (*examples, *prior)):  # always, or never
         even = torch.ones(1, *shape[1:], device=device)
         weight = torch.stack([even if e.weight is None else e.weight for e in chosen])
     conditioning = {
