@@ -49,6 +49,7 @@ from tlora_cli.files import write_text
 
 TOY = "toy-sdxl"
 TOY_SIDE, TOY_TOKENS = 8, 40
+GRAPH = MODES[-1]
 PARTS = ("start", "steps", "cold")
 
 
@@ -177,6 +178,12 @@ def _steps(setting: Setting, options: argparse.Namespace, results: dict[str, Any
     if options.other is not None:
         compared.append(getattr(load_other(options.other), "NAME", options.other.stem))
     wanted = [(method, mode) for mode in options.modes for method in (BARE, *options.methods)]
+    recorded = device.type == "cuda"
+    wanted = [
+        (method, mode)
+        for method, mode in wanted
+        if mode != GRAPH or (recorded and method != BARE and METHODS[method].size == "rank")
+    ]
     wanted += [(method, "eager") for method in compared]
     if (BARE, "eager") not in wanted:
         wanted.insert(0, (BARE, "eager"))

@@ -72,7 +72,7 @@ def test_it_measures_steps_and_another_implementation(tmp_path: Path) -> None:
     [
         (["--methods", "lorra"], "'lorra' is none of lora, "),
         (["--bases", "sd15"], "'sd15' is none of toy-sdxl, sdxl, flux"),
-        (["--modes", "fast"], "'fast' is none of eager, compile"),
+        (["--modes", "fast"], "'fast' is none of eager, compile, cuda_graph"),
     ],
 )
 def test_an_unknown_name_lists_the_known_ones(

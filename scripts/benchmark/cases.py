@@ -20,10 +20,12 @@ from tlora_cli.adapters import METHODS
 from tlora_cli.families import FAMILIES
 from tlora_cli.objectives import Objective, TimestepSampler
 from tlora_cli.recipe_sections import OptimizerConfig
+from tlora_cli.training.execution import make_passes
 from tlora_cli.training.optimizers import make_optimizer
-from tlora_cli.training.step import Example, compute_loss, draw_batch
+from tlora_cli.training.step import Batch, Example, compute_loss, draw_batch
 
-MODES = ("eager", "compile")
+MODES = ("eager", "compile", "cuda_graph")
+"""Ways to run a step; the last only on a GPU, and only for the low-rank methods."""
 BARE, PUBLISHED = "bare", "published"
 
 
@@ -70,19 +72,9 @@ class Workload:
         shared = [*self.denoiser.parameters(), *self.denoiser.buffers()]
         return copy.deepcopy(self.denoiser, {id(tensor): tensor for tensor in shared})
 
-    def loss(
-        self, denoiser: nn.Module, index: int, before: Callable[[Tensor], object], bare: bool
-    ) -> Tensor:
-        """Return the loss of a training step, the same batch for the same index.
-
-        Args:
-            denoiser: the denoiser.
-            index: number of the step.
-            before: is told the timesteps before the denoiser is called.
-            bare: whether nothing is trained, so that the latent takes the gradient.
-        """
-        setting = self.setting
-        batch = draw_batch(
+    def batch(self, index: int) -> Batch:
+        """Return the batch of a training step, the same for the same index."""
+        return draw_batch(
             self.examples,
             [],
             size=1,
@@ -90,16 +82,17 @@ class Workload:
             index=index,
             objective=self.objective,
             timesteps=TimestepSampler(),
-            device=setting.device,
+            device=self.setting.device,
         )
-        before(batch.timesteps.to(setting.device))
-        batch.latents.requires_grad_(bare)
+
+    def loss(self, denoiser: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of a batch."""
         return compute_loss(
-            FAMILIES[setting.family],
+            FAMILIES[self.setting.family],
             denoiser,
             self.objective,
             batch,
-            dtype=setting.dtype,
+            dtype=self.setting.dtype,
             guidance=1.0,
             prior_weight=0.0,
         )
@@ -161,23 +154,30 @@ def make_case(workload: Workload, method: str, mode: str, other: Path | None = N
     else:
         adapter = attach(denoiser, method, setting.rank, blocks=32)
         parameters, groups = list(adapter.parameters()), adapter.parameter_groups()
-    if mode == "compile":
-        denoiser.compile_repeated_blocks()
     optimizer = None
     if parameters:
         config = OptimizerConfig(name="adamw", lr=1e-4)
         optimizer = make_optimizer(config, groups or [{"params": parameters, "rate": 1.0}])
 
-    def step(index: int) -> Tensor:
-        loss = workload.loss(denoiser, index, before, bare=not parameters)
+    def as_it_is(batch: Batch) -> Tensor:
+        batch.latents.requires_grad_(not parameters)  # nothing is trained: it takes the gradient
+        loss = workload.loss(denoiser, batch)
         whole, penalty = loss, adapter.penalty() if adapter else None
         if penalty is not None:
             whole = loss + penalty
         whole.backward()
+        return loss.detach()
+
+    passes = make_passes(mode, as_it_is, denoiser, parameters, setting.device)
+
+    def step(index: int) -> Tensor:
+        batch = workload.batch(index)
+        before(batch.timesteps.to(setting.device))
+        loss = passes(batch)
         if optimizer is not None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        return loss
 
     call = denoiser_call(
         setting.family, denoiser, side=setting.side, batch=2, tokens=setting.tokens
