@@ -33,7 +33,7 @@ import torch
 from benchmark.cases import BARE, MODES, Case, Setting, Workload, load_other, make_case, methods
 from benchmark.cold import measure_cold
 from benchmark.counting import count_step
-from benchmark.inputs import SIDE, TEXT_TOKENS
+from benchmark.inputs import SIDE
 from benchmark.random_base import random_denoiser, write_random_base
 from benchmark.report import markdown
 from benchmark.starts import measure_start
@@ -45,6 +45,7 @@ from tlora_cli.devices import choose_device
 from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.bases import Base, load_pipeline
+from tlora_cli.families.shapes import TEXT_TOKENS
 from tlora_cli.files import write_text
 
 TOY = "toy-sdxl"

@@ -15,7 +15,8 @@ from tlora_cli.cli.app import main
 from tlora_cli.data import find_images, load_training_images
 from tlora_cli.errors import UserError, known_names
 from tlora_cli.families.bases import Base
-from tlora_cli.recipe import BASE_DEFAULTS, BASE_METHOD_DEFAULTS, Recipe
+from tlora_cli.recipe import Recipe
+from tlora_cli.recipe_defaults import BASE_DEFAULTS, BASE_METHOD_DEFAULTS
 from tlora_cli.toyworld.concepts import CONCEPTS
 
 Refuse = Callable[..., str]

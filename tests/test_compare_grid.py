@@ -13,8 +13,8 @@ from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan, match_baselines
 from tlora_cli.errors import UserError
 from tlora_cli.evaluation.encoders import KINDS
-from tlora_cli.recipe import PUBLISHED_STEPS
 from tlora_cli.recipe_base import MethodName
+from tlora_cli.recipe_defaults import PUBLISHED_STEPS
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """\

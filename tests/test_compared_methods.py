@@ -16,8 +16,9 @@ from tlora_cli import UserError
 from tlora_cli.adapters import METHODS
 from tlora_cli.formats import read_adapter
 from tlora_cli.generation import Request, generate
-from tlora_cli.recipe import METHOD_DEFAULTS, PUBLISHED_STEPS, Recipe
+from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_base import BLOCK_METHODS, RANKLESS_METHODS
+from tlora_cli.recipe_defaults import METHOD_DEFAULTS, PUBLISHED_STEPS
 
 COMPARED = [name for name in METHODS if not name.endswith(("lora",)) or name == "adalora"]
 PROMPT = "a photo of a V* in the snow"

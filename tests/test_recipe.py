@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tlora_cli.recipe import FAMILY_DEFAULTS, Recipe
+from tlora_cli.recipe import Recipe
+from tlora_cli.recipe_defaults import FAMILY_DEFAULTS
 
 
 def recipe(family: str = "sdxl", **sections: Any) -> Recipe:

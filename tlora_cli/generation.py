@@ -21,7 +21,8 @@ from tlora_cli.formats import AdapterInfo, read_origin
 from tlora_cli.loading import load_adapter, load_words
 from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt
-from tlora_cli.recipe import FAMILY_DEFAULTS, SamplingConfig
+from tlora_cli.recipe import SamplingConfig
+from tlora_cli.recipe_defaults import FAMILY_DEFAULTS
 from tlora_cli.sampling import (
     Job,
     SamplingSettings,

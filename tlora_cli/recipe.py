@@ -4,8 +4,6 @@ A recipe is a YAML file (`recipe_io` reads it). Every field has a description, w
 text of the JSON schema. Unknown keys are errors, and values must have their type: the text "64" is
 no number. Models are frozen: what was validated is what runs. This module imports neither torch nor
 diffusers, so a mistake is reported at once.
-
-Published settings: T-LoRA, arXiv 2507.05964, section 5 and the code released with it.
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tlora_cli.recipe_base import (
-    MASKED_METHODS,
     RANKLESS_METHODS,
     FamilyName,
     Precision,
     Problem,
     Section,
 )
+from tlora_cli.recipe_defaults import MEMORY_PRESETS, merged, published_settings
 from tlora_cli.recipe_sections import (
     AdapterConfig,
     BaseModelConfig,
@@ -71,6 +69,11 @@ class TrainConfig(Section):
     )
     gradient_checkpointing: bool = Field(
         False, description="Recompute activations: less memory, about 1.5 times the work."
+    )
+    memory: Literal["24gb", "16gb", "12gb"] | None = Field(
+        None,
+        description="Settings with which a run fits a card of this size, under your own: "
+        "quantization, gradient_checkpointing, and on 12 GB a smaller resolution for FLUX.",
     )
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     preview: PreviewConfig | None = Field(None, description="Pictures while training.")
@@ -123,9 +126,13 @@ class Recipe(Section):
         if not isinstance(family, str):
             return data
         method = adapter.get("method") if isinstance(adapter, dict) else None
+        train = data.get("train")
+        if isinstance(train, dict) and isinstance(train.get("memory"), str):
+            fitting = MEMORY_PRESETS.get(family, {}).get(train["memory"], {})
+            data = merged({"train": fitting}, data)
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
-        return _merge(published_settings(family, str(method or "tlora"), model), data)
+        return merged(published_settings(family, str(method or "tlora"), model), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
@@ -223,112 +230,3 @@ SINGLE_FILES = (".safetensors", ".ckpt")
 
 FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
 """Of the sampling schedulers, those that solve rectified flow (FLUX)."""
-
-FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sdxl": {"sampling": {"steps": 25, "guidance": 5.0}},
-    "flux": {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": 28, "guidance": 3.5},
-    },
-}
-"""Published settings of a family where they differ from the models' own defaults."""
-
-PUBLISHED_STEPS = {
-    "sdxl": {
-        "lora": 500,
-        "vanilla_tlora": 500,
-        "ortho_lora": 800,
-        "tlora": 800,
-        "pissa": 500,
-        "adalora": 500,
-        "oft": 800,
-        "oft_v2": 800,
-        "gsoft": 800,
-        "gsoft_double": 800,
-        "svdiff": 1600,
-        "dreambooth": 2000,
-        "dreambooth_full": 2000,
-        "custom_diffusion": 500,
-        "textual_inversion": 500,
-    },
-    "flux": {"lora": 400, "vanilla_tlora": 500, "ortho_lora": 400, "tlora": 500},
-}
-"""Optimizer steps by family and method (T-LoRA, section 5; on FLUX only LoRA's and T-LoRA's are
-published: the masked methods take the one, the others the other). PiSSA and AdaLoRA, which it does
-not run, take LoRA's."""
-
-METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "svdiff": {"train": {"optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}}},
-    "dreambooth": {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
-    "dreambooth_full": {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
-    "custom_diffusion": {
-        "concept": {"prior": {"count": 200}},
-        "train": {"optimizer": {"name": "adamw", "lr": 1e-5}},
-    },
-    "textual_inversion": {"train": {"optimizer": {"name": "adamw", "lr": 5e-4}}},
-}
-"""Published settings of a method where they differ from LoRA's (T-LoRA, section 5)."""
-
-
-BASE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "toy-sdxl": {
-        "adapter": {"rank": 16},
-        "train": {
-            "resolution": 64,
-            "precision": "fp32",
-            "optimizer": {"name": "adamw", "lr": 3e-4},
-        },
-        "sampling": {"steps": 20, "guidance": 3.5},
-    },
-}
-"""Settings of the built-in bases, over the published ones; docs/toyworld.md says how the learning
-rates were found."""
-BASE_METHOD_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "toy-sdxl": {
-        # An orthogonal start moves slowly: it needs three times LoRA's rate.
-        "tlora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
-        "ortho_lora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
-        "vanilla_tlora": {"train": {"steps": 400}},
-        "lora": {"train": {"steps": 400}},
-    },
-}
-"""Settings of a method on a built-in base, over those of the base."""
-
-
-def published_settings(family: str, method: str, base: str | None = None) -> dict[str, Any]:
-    """Return the published settings of a family and method, to lie under the user's own.
-
-    Args:
-        family: of the base.
-        method: of the adapter.
-        base: name of the base model; a built-in one has settings of its own.
-    """
-    settings = _merge(METHOD_DEFAULTS.get(method, {}), FAMILY_DEFAULTS.get(family, {}))
-    steps = PUBLISHED_STEPS.get(family, {}).get(method)
-    if steps is not None:
-        settings = _merge({"train": {"steps": steps}}, settings)
-    if family == "flux" and method in MASKED_METHODS:
-        settings = _merge({"adapter": {"min_rank": 1}}, settings)
-    settings = _merge(settings, BASE_DEFAULTS.get(base or "", {}))
-    settings = _merge(settings, BASE_METHOD_DEFAULTS.get(base or "", {}).get(method, {}))
-    if method in RANKLESS_METHODS:
-        ranks = ("rank", "min_rank")
-        own = {k: v for k, v in settings.get("adapter", {}).items() if k not in ranks}
-        settings = {**settings, "adapter": own}
-    return settings
-
-
-def _merge(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Return `given` with the missing keys of `defaults`, section by section.
-
-    A section of another `name`, such as another optimizer, takes nothing from the defaults.
-    """
-    merged = dict(given)
-    for key, value in defaults.items():
-        if key not in merged:
-            merged[key] = value
-        elif isinstance(value, dict) and isinstance(merged[key], dict):
-            same = merged[key].get("name", value.get("name")) == value.get("name")
-            merged[key] = _merge(value, merged[key]) if same else merged[key]
-    return merged

@@ -9,49 +9,20 @@ import torch
 from torch import Tensor
 
 from tlora_cli.families import FAMILIES, LatentDistribution
+from tlora_cli.families.shapes import latent_channels, like_of, random_conditioning
 from tlora_cli.training.step import Example
 
 SIDE = 128
 """Of the latent of a picture of 1024 pixels."""
-TEXT_TOKENS = {"sdxl": 77, "flux": 512}
-
-
-def latent_channels(family: str, denoiser: Any) -> int:
-    """Return the channels of a latent; FLUX's denoiser takes patches of 2 x 2."""
-    channels: int = denoiser.config.in_channels
-    return channels // 4 if family == "flux" else channels
-
-
-def conditioning(
-    family: str, denoiser: Any, batch: int, tokens: int | None = None
-) -> dict[str, Tensor]:
-    """Return random text, of the widths that the denoiser takes, and SDXL's sizes."""
-    config, like = denoiser.config, _like(denoiser)
-    tokens = tokens or TEXT_TOKENS[family]
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(batch, *shape, device=like.device, dtype=like.dtype)
-
-    if family == "sdxl":
-        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        return {
-            "prompt_embeds": draw(tokens, config.cross_attention_dim),
-            "text_embeds": draw(pooled),
-            "time_ids": torch.full((batch, 6), 1024.0, device=like.device),
-        }
-    return {
-        "prompt_embeds": draw(tokens, config.joint_attention_dim),
-        "pooled_projections": draw(config.pooled_projection_dim),
-    }
 
 
 def example(family: str, denoiser: Any, side: int, tokens: int | None = None) -> Example:
     """Return a random training picture, encoded."""
-    shape, device = (latent_channels(family, denoiser), side, side), _like(denoiser).device
+    shape, device = (latent_channels(family, denoiser), side, side), like_of(denoiser).device
     latent = LatentDistribution(
         torch.randn(shape, device=device), torch.full(shape, 0.01, device=device)
     )
-    return Example(latent, conditioning(family, denoiser, 1, tokens))
+    return Example(latent, random_conditioning(family, denoiser, 1, tokens))
 
 
 def denoiser_call(
@@ -73,7 +44,7 @@ def denoiser_call(
         tokens: of the text; default the family's.
         needs_grad: whether the noisy latent takes a gradient.
     """
-    like = _like(denoiser)
+    like = like_of(denoiser)
     noisy = torch.randn(
         batch,
         latent_channels(family, denoiser),
@@ -83,10 +54,6 @@ def denoiser_call(
         dtype=like.dtype,
         requires_grad=needs_grad,
     )
-    told = conditioning(family, denoiser, batch, tokens)
+    told = random_conditioning(family, denoiser, batch, tokens)
     timestep = torch.full((batch,), 500.0, device=like.device)
     return lambda: FAMILIES[family].predict(denoiser, noisy, timestep, told, guidance=1.0)
-
-
-def _like(denoiser: Any) -> Tensor:
-    return next(p for p in denoiser.parameters() if p.is_floating_point())

@@ -18,27 +18,9 @@ from transformers import (
 )
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.configs import STANDARD
+from tlora_cli.families.configs import STANDARD, VAES
 
 # Public facts of the two bases' config.json; fields at the libraries' defaults are left out.
-VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4,
-    "layers_per_block": 2,
-    "sample_size": 1024,
-}
-VAES = {
-    "sdxl": {**VAE, "latent_channels": 4, "scaling_factor": 0.13025},
-    "flux": {
-        **VAE,
-        "latent_channels": 16,
-        "scaling_factor": 0.3611,
-        "shift_factor": 0.1159,
-        "use_quant_conv": False,
-        "use_post_quant_conv": False,
-    },
-}
 CLIP_L = {
     "hidden_size": 768,
     "intermediate_size": 3072,

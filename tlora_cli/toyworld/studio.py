@@ -16,7 +16,7 @@ from tlora_cli.families.bases import Base
 from tlora_cli.loading import load_adapter, load_words
 from tlora_cli.pipelines import load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt
-from tlora_cli.recipe import published_settings
+from tlora_cli.recipe_defaults import published_settings
 from tlora_cli.sampling import Job, SamplingSettings, draw, encode_texts
 from tlora_cli.toyworld import reading, scores
 from tlora_cli.toyworld.concepts import Concept

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import Tensor
 
-from tlora_cli.devices import choose_device, device_name, memory_explained
+from tlora_cli.devices import choose_device, device_name, memory_explained, peak_memory
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, locked, remove_leftovers, require_space
 from tlora_cli.objectives import TimestepSampler
@@ -239,7 +237,7 @@ class _Run:
             lr=group["lr"],
             d=None,
             seconds=round(self.state.seconds, 3),
-            memory_gb=round(_memory_gb(self.ready.device), 3),
+            memory_gb=round(peak_memory(self.ready.device) / 1e9, 3),
         )
 
     def _after_step(self, metrics: Metrics, display: Display) -> None:
@@ -326,11 +324,3 @@ class _Run:
 
 class _PreviewLeft(Exception):
     """The run was asked to stop while previews were drawn."""
-
-
-def _memory_gb(device: torch.device) -> float:
-    """Return the peak memory so far in GB: the GPU's, or the process's on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
