@@ -32,6 +32,10 @@ class LatentDistribution:
         return self.mean + self.std * noise
 
 
+DECODED_PIXELS = 1024 * 1024
+"""Most pixels that are decoded at once."""
+
+
 class Family(ABC):
     """One kind of model. Instances hold no state; `FAMILIES` has one of each."""
 
@@ -94,14 +98,21 @@ class Family(ABC):
 
     @torch.no_grad()
     def decode(self, vae: Any, latents: Tensor) -> list[Image.Image]:
-        """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
+        """Return pictures of latents (B, C, h, w) in the denoiser's scale.
+
+        As many at once as take no more memory than one of 1024 x 1024 pixels: in fp32 at that size
+        the VAE is what needs most.
+        """
         shift = vae.config.shift_factor or 0.0
         unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
+        height, width = latents.shape[-2:]
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        at_once = max(1, DECODED_PIXELS // (height * width * factor**2))
         pictures = []
-        for latent in unscaled:  # one by one: in fp32 at 1024 px the VAE is what needs most memory
-            pixels = vae.decode(latent.unsqueeze(0), return_dict=False)[0][0].float()
+        for some in unscaled.split(at_once):
+            pixels = vae.decode(some, return_dict=False)[0].float()
             levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
-            pictures.append(Image.fromarray(levels.permute(1, 2, 0).cpu().numpy()))
+            pictures += [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in levels.cpu()]
         return pictures
 
     # --- training -----------------------------------------------------------------------------
