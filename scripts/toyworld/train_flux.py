@@ -193,7 +193,7 @@ def main() -> None:
         return functional.mse_loss(student(noisy, t, text, strength).float(), goal.float())
 
     second = Plan(
-        "flux", max(1, options.steps // 6), lr=5e-4, average=0.995, bf16=True, evaluate_every=500
+        "flux", max(1, options.steps // 12), lr=5e-4, average=0.995, bf16=True, evaluate_every=500
     )
     run = Run(second, student, options.work, options.seed)
     run.train(second_loss, lambda: evaluate(guidance_scale=GUIDANCE))
