@@ -46,6 +46,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("plots",),
     ("analysis_report",),
     ("selection", "updates", "words"),
+    ("folding",),
     ("adapter",),
     ("attachment", "data", "devices", "pipelines"),
     ("loading",),

@@ -303,8 +303,9 @@ def test_frozen_factors_give_the_same_answer_and_thaw() -> None:
     with torch.no_grad():
         plain = call(model, inputs, 500, "sdxl")
         with adapter.frozen():
-            assert torch.equal(call(model, inputs, 500, "sdxl"), plain)
-            assert torch.equal(call(model, inputs, 500, "sdxl"), plain)
+            once = call(model, inputs, 500, "sdxl")
+            assert close(once, plain, 1e-5)
+            assert torch.equal(call(model, inputs, 500, "sdxl"), once)
         stir(adapter)
         assert not torch.equal(call(model, inputs, 500, "sdxl"), plain)
 

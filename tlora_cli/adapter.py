@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tlora_cli.adapters import METHODS, Change, Method, Parametrization, Reweighting, WordVectors
 from tlora_cli.families import Family
+from tlora_cli.folding import Folding, can_fold
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.gate import MaskGate
@@ -64,6 +65,7 @@ class Adapter:
         self._updates = Updates(low_rank, family.shared_input, self._update_alone)
         self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timestep_scale, self._updates.install)
         self._cache: dict[Any, Any] | None = None if trainable else {}
+        self._folding: Folding | None = None
         modules = {**dict(denoiser.named_modules()), **(encoders or {})}
         self._checkpointed = False
         self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
@@ -94,6 +96,12 @@ class Adapter:
             dtype = autocast or (torch.float32 if sample is None else sample.dtype)
             built = self._built(dtype)
             masks = functools.partial(self.gate.mask, dtype=dtype)
+            if self._folding is not None:
+                plain = autocast is None and not torch.is_grad_enabled()
+                if plain and self._folding.fold(built, masks):
+                    self.gate.keep(None)
+                    return
+                self._folding.unfold()
             self.gate.keep(self._updates.share(built, masks, autocast is not None))
 
     def _built(self, dtype: torch.dtype) -> list[Built]:
@@ -184,13 +192,22 @@ class Adapter:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Inside, the parameters don't change, so factors are built and cast once."""
-        before = self._cache
-        self._cache = {}
+        """Inside, the parameters don't change, so factors are built and cast once.
+
+        Where `folding.py` can, the updates are in the weights for the length of a call.
+        """
+        before, self._cache = self._cache, {}
+        modules = dict(self.denoiser.named_modules())
+        outermost = self._folding is None and can_fold(modules, self._updates)
+        if outermost:
+            self._folding = Folding(modules, self._updates)
         try:
             yield
         finally:
             self._cache = before
+            if outermost and self._folding is not None:
+                self._folding.remove()
+                self._folding = None
 
     def weights(self) -> AdapterWeights:
         """Return the adapter as a file holds it."""

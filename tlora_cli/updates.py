@@ -47,18 +47,23 @@ class Share:
 class Site:
     """Layers that read one tensor, all of one shape and parametrization."""
 
-    def __init__(self, layers: Sequence[Parametrization], desk: Desk, alone: Alone) -> None:
+    def __init__(
+        self, names: Sequence[str], layers: Sequence[Parametrization], desk: Desk, alone: Alone
+    ) -> None:
+        self.names = names
         self.layers = layers
         self.desk = desk
         self.alone = alone
         self.share: Share | None = None
         """Of the denoiser's present call; None before it."""
+        self.folded: Sequence[Tensor] | None = None
+        """Weights with the updates in them, if the present call runs with such; `folding.py`."""
         self.alike = len(layers) > 1
         """Whether the layers have been given the same tensor so far."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the present call's share: a copy of the model begins without a call."""
-        return {**self.__dict__, "share": None}
+        return {**self.__dict__, "share": None, "folded": None}
 
     def add(self, index: int, x: Tensor, output: Tensor) -> Tensor:
         """Return a layer's output with its update added.
@@ -252,7 +257,7 @@ class Updates:
         """Full name -> forward hook of the layer."""
         of_a_shape: dict[Any, list[Site]] = defaultdict(list)
         for names in together.values():
-            site = Site([layers[name] for name in names], desk, alone)
+            site = Site(names, [layers[name] for name in names], desk, alone)
             of_a_shape[_kind(site.layers[0]), len(names)].append(site)
             for index, name in enumerate(names):
                 self.hooks[name] = Hook(site, index)
@@ -303,4 +308,6 @@ class Hook:
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Return the output with the update added."""
+        if self.site.folded is not None:
+            return output
         return self.site.add(self.index, inputs[0], output)
