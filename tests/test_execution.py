@@ -145,10 +145,11 @@ def test_recorded_steps_are_the_eager_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tiny = request.getfixturevalue(base)
+    monkeypatch.setattr("tlora_cli.adapter.can_fold", lambda *parts, **_: False)  # not on a GPU
     eager = run(tiny, tmp_path / "eager", **changes)
 
-    def recorded(kind: str, passes: Any, denoiser: Any, parameters: Any, device: Any) -> Recorded:
-        return Watched(passes, parameters, again)
+    def recorded(kind: str, passes: Any, denoiser: Any, adapter: Any, own: Any, _: Any) -> Recorded:
+        return Watched(passes, own, again)
 
     monkeypatch.setattr(loop, "make_passes", recorded)
     replayed = run(tiny, tmp_path / "recorded", **changes)
@@ -196,7 +197,7 @@ def test_what_is_recorded_takes_nothing_from_the_host(
 
 def test_a_graph_needs_a_gpu(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs a CUDA GPU"):
-        make_passes("cuda_graph", lambda batch: batch.latents, None, [], CPU)
+        make_passes("cuda_graph", lambda batch: batch.latents, None, None, [], CPU)
 
 
 @pytest.mark.parametrize(

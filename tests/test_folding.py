@@ -17,7 +17,7 @@ TIMESTEPS = (999, 700, 350, 1)
 
 
 def without_folding(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("tlora_cli.adapter.can_fold", lambda *parts: False)
+    monkeypatch.setattr("tlora_cli.adapter.can_fold", lambda *parts, **_: False)
     return adapter.frozen()
 
 
@@ -106,11 +106,64 @@ def test_half_precision_and_replaced_layers_are_not_folded() -> None:
     model = make_unet()
     adapter = stir(attach(model, "lora", RANK))
     layers = dict(model.named_modules())
-    assert folding.can_fold(layers, adapter._updates)
+    assert folding.can_fold(layers, adapter._updates, training=False)
     name = next(iter(adapter.layers))
     own = layers[name].forward
     layers[name].forward = lambda x: own(x)
-    assert not folding.can_fold(layers, adapter._updates)
+    assert not folding.can_fold(layers, adapter._updates, training=False)
     del layers[name].forward
     model.to(torch.bfloat16)
-    assert not folding.can_fold(layers, adapter._updates)
+    assert not folding.can_fold(layers, adapter._updates, training=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("t", [900, 100])
+def test_gradients_are_those_of_the_pair(family: str, method: str, t: int) -> None:
+    make, make_inputs, _ = FAMILIES[family]
+    model, inputs = make(), make_inputs(2)
+    adapter = stir(attach(model, method, RANK, min_rank=1 if "tlora" in method else None))
+    found = []
+    for folds in (adapter.folding(training=True), None):
+        with adapter.folded(folds):
+            loss = call(model, inputs, t, family).square().mean()
+            loss.backward()
+        found.append([loss.detach(), *(p.grad for p in adapter.parameters())])
+        for parameter in adapter.parameters():
+            parameter.grad = None
+    assert all(one is not None and close(one, two) for one, two in zip(*found, strict=True))
+    if "tlora" in method and t == 900:
+        assert any(bool((p == 0).any()) for p in found[0][1:]), "masked ranks have no gradient"
+
+
+def test_two_calls_before_a_backward_pass_keep_their_own_weights() -> None:
+    model, inputs = make_unet(), unet_inputs(1)
+    adapter = stir(attach(model, "tlora", RANK, min_rank=1))
+    found = []
+    for folds in (adapter.folding(training=True), None):
+        with adapter.folded(folds):
+            both = [call(model, inputs, t, "sdxl") for t in (900, 100)]
+            (both[0] * both[1]).sum().backward()
+        found.append([p.grad for p in adapter.parameters()])
+        for parameter in adapter.parameters():
+            parameter.grad = None
+    assert all(one is not None and close(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_checkpointed_blocks_are_not_folded_in_training() -> None:
+    model, inputs = make_unet().train(), unet_inputs(1)
+    adapter = stir(attach(model, "tlora", RANK))
+    adapter.enable_gradient_checkpointing()
+    folds = adapter.folding(training=True)
+    assert folds is not None
+    with adapter.folded(folds):
+        call(model, inputs, 500, "sdxl").sum().backward()
+    assert folds._folded == []
+
+
+def test_large_layers_are_not_folded_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = attach(make_unet(), "lora", RANK)
+    assert adapter.folding(training=True) is not None
+    monkeypatch.setattr(folding, "SMALL", 100)
+    assert adapter.folding(training=True) is None
+    assert adapter.folding(training=False) is not None

@@ -97,8 +97,9 @@ class Adapter:
             built = self._built(dtype)
             masks = functools.partial(self.gate.mask, dtype=dtype)
             if self._folding is not None:
-                plain = autocast is None and not torch.is_grad_enabled()
-                if plain and self._folding.fold(built, masks):
+                # A checkpointed block is recomputed later, perhaps after another call.
+                later = self._checkpointed and torch.is_grad_enabled()
+                if autocast is None and not later and self._folding.fold(built, masks):
                     self.gate.keep(None)
                     return
                 self._folding.unfold()
@@ -197,17 +198,34 @@ class Adapter:
         Where `folding.py` can, the updates are in the weights for the length of a call.
         """
         before, self._cache = self._cache, {}
-        modules = dict(self.denoiser.named_modules())
-        outermost = self._folding is None and can_fold(modules, self._updates)
-        if outermost:
-            self._folding = Folding(modules, self._updates)
         try:
-            yield
+            with self.folded(self._folding or self.folding(training=False)):
+                yield
         finally:
             self._cache = before
-            if outermost and self._folding is not None:
-                self._folding.remove()
-                self._folding = None
+
+    def folding(self, *, training: bool) -> Folding | None:
+        """Return what puts the updates into the weights of a call; None where the pair is better.
+
+        Args:
+            training: whether there will be gradients.
+        """
+        modules = dict(self.denoiser.named_modules())
+        possible = can_fold(modules, self._updates, training=training)
+        return Folding(modules, self._updates) if possible else None
+
+    @contextmanager
+    def folded(self, folding: Folding | None) -> Iterator[None]:
+        """Inside, updates are folded into the weights once a call; None leaves all as it is."""
+        if folding is None or folding is self._folding:
+            yield
+            return
+        before, self._folding = self._folding, folding
+        try:
+            with folding:
+                yield
+        finally:
+            self._folding = before
 
     def weights(self) -> AdapterWeights:
         """Return the adapter as a file holds it."""

@@ -168,7 +168,7 @@ def make_case(workload: Workload, method: str, mode: str, other: Path | None = N
         whole.backward()
         return loss.detach()
 
-    passes = make_passes(mode, as_it_is, denoiser, parameters, setting.device)
+    passes = make_passes(mode, as_it_is, denoiser, adapter, parameters, setting.device)
 
     def step(index: int) -> Tensor:
         batch = workload.batch(index)
@@ -182,14 +182,14 @@ def make_case(workload: Workload, method: str, mode: str, other: Path | None = N
     call = denoiser_call(
         setting.family, denoiser, side=setting.side, batch=2, tokens=setting.tokens
     )
-    timesteps = torch.full((2,), 500.0, device=setting.device)
 
     @torch.no_grad()
     def sample(calls: int) -> None:
         with adapter.frozen() if adapter else nullcontext():
-            for _ in range(calls):
-                before(timesteps)
-                call()
+            for index in range(calls):
+                t = 999.0 * (1 - index / calls)  # another rank in each step, as in sampling
+                before(torch.full((2,), t, device=setting.device))
+                call(t)
 
     trained = sum(parameter.numel() for parameter in parameters)
     return Case(method, mode, step, sample, trained)

@@ -33,8 +33,10 @@ def denoiser_call(
     batch: int = 1,
     tokens: int | None = None,
     needs_grad: bool = False,
-) -> Callable[[], Tensor]:
+) -> Callable[..., Tensor]:
     """Return what calls the denoiser on random inputs, on its device and in its number format.
+
+    It takes a timestep, 500 if none is given.
 
     Args:
         family: of the denoiser.
@@ -55,5 +57,9 @@ def denoiser_call(
         requires_grad=needs_grad,
     )
     told = random_conditioning(family, denoiser, batch, tokens)
-    timestep = torch.full((batch,), 500.0, device=like.device)
-    return lambda: FAMILIES[family].predict(denoiser, noisy, timestep, told, guidance=1.0)
+
+    def call(t: float = 500.0) -> Tensor:
+        timestep = torch.full((batch,), t, device=like.device)
+        return FAMILIES[family].predict(denoiser, noisy, timestep, told, guidance=1.0)
+
+    return call

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tlora_cli.adapter import Adapter
 from tlora_cli.errors import UserError
 from tlora_cli.recipe import Recipe
 from tlora_cli.training.step import Batch
@@ -66,6 +67,7 @@ def make_passes(
     execution: str,
     passes: Passes,
     denoiser: Any,
+    adapter: Adapter | None,
     parameters: list[nn.Parameter],
     device: torch.device,
 ) -> Passes:
@@ -75,6 +77,7 @@ def make_passes(
         execution: `eager`, `compile` or `cuda_graph`.
         passes: forward and backward passes, as they are.
         denoiser: with the adapter on it.
+        adapter: the adapter, if it is one of ours.
         parameters: that get gradients.
         device: where it computes.
 
@@ -98,6 +101,13 @@ def make_passes(
                 do="use execution: auto, or run on a GPU",
             )
         return Recorded(passes, parameters, cuda_graph)
+    elif adapter is not None and (folding := adapter.folding(training=True)):
+
+        def folded(batch: Batch) -> Tensor:
+            with adapter.folded(folding):
+                return passes(batch)
+
+        return folded
     return passes
 
 

@@ -122,6 +122,7 @@ class _Run:
             self.execution,
             self._passes,
             self.ready.adapter.denoiser,
+            self.ready.adapter,
             list(self.ready.adapter.parameters()),
             self.ready.device,
         )
