@@ -33,9 +33,9 @@ from torch.nn import functional
 from tlora_cli.families.flux import image_ids, pack
 
 BATCH = 16
-GUIDANCE = 3.5
-"""FLUX.1-dev's default."""
-TAUGHT = (1.0, 5.0)
+GUIDANCE = 5.0
+"""What is asked for where nothing else is."""
+TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20
 
@@ -193,7 +193,13 @@ def main() -> None:
         return functional.mse_loss(student(noisy, t, text, strength).float(), goal.float())
 
     second = Plan(
-        "flux", max(1, options.steps // 12), lr=5e-4, average=0.995, bf16=True, evaluate_every=500
+        "flux",
+        max(1, options.steps // 12),
+        lr=5e-4,
+        average=0.995,
+        bf16=True,
+        evaluate_every=500,
+        orthogonal="transformer_blocks",
     )
     run = Run(second, student, options.work, options.seed)
     run.train(second_loss, lambda: evaluate(guidance_scale=GUIDANCE))
