@@ -106,14 +106,14 @@ def test_half_precision_and_replaced_layers_are_not_folded() -> None:
     model = make_unet()
     adapter = stir(attach(model, "lora", RANK))
     layers = dict(model.named_modules())
-    assert folding.can_fold(layers, adapter._updates, training=False)
+    assert folding.can_fold(layers, adapter._updates, training=False, device="cpu")
     name = next(iter(adapter.layers))
     own = layers[name].forward
     layers[name].forward = lambda x: own(x)
-    assert not folding.can_fold(layers, adapter._updates, training=False)
+    assert not folding.can_fold(layers, adapter._updates, training=False, device="cpu")
     del layers[name].forward
     model.to(torch.bfloat16)
-    assert not folding.can_fold(layers, adapter._updates, training=False)
+    assert not folding.can_fold(layers, adapter._updates, training=False, device="cpu")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -204,14 +204,15 @@ class Adapter:
         finally:
             self._cache = before
 
-    def folding(self, *, training: bool) -> Folding | None:
+    def folding(self, *, training: bool, device: str = "cpu") -> Folding | None:
         """Return what puts the updates into the weights of a call; None where the pair is better.
 
         Args:
             training: whether there will be gradients.
+            device: `cpu`, or `meta` to plan what it takes there.
         """
         modules = dict(self.denoiser.named_modules())
-        possible = can_fold(modules, self._updates, training=training)
+        possible = can_fold(modules, self._updates, training=training, device=device)
         return Folding(modules, self._updates) if possible else None
 
     @contextmanager

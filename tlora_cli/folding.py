@@ -49,6 +49,11 @@ class Folding:
         """What is in `_folded`."""
         self._folded: list[Tensor] = []
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights that are kept to fold into."""
+        return sum(whole.nbytes for whole in self._weights)
+
     def __enter__(self) -> Self:
         """Have the layers ask for their weights."""
         for module, forward in self._forwards:
@@ -70,7 +75,7 @@ class Folding:
             mask: copies -> mask (B, copies * R) of the call.
         """
         masks = [mask(stack.first.copies) for stack in self._stacks]
-        if any(own is not None and not bool((own == own[:1]).all()) for own in masks):
+        if any(own is not None and not _alike(own) for own in masks):
             self.unfold()
             return False
         kept = [_runs(own, part.down.shape[1]) for own, part in zip(masks, built, strict=True)]
@@ -129,20 +134,23 @@ class _Folded(torch.autograd.Function):
         return None, for_down, for_up, None
 
 
-def can_fold(modules: Mapping[str, nn.Module], updates: Updates, *, training: bool) -> bool:
-    """Say whether all layers are ordinary linear ones in fp32 on a CPU, and there are any.
+def can_fold(
+    modules: Mapping[str, nn.Module], updates: Updates, *, training: bool, device: str
+) -> bool:
+    """Say whether all layers are ordinary linear ones in fp32 on the device, and there are any.
 
     Args:
         modules: full name -> layer.
         updates: of an adapter.
         training: whether there will be gradients, where only small layers are worth it.
+        device: `cpu`, or `meta` to plan what it takes there.
     """
     layers = [modules[name] for stack in updates.stacks for name in _names(stack)]
     return bool(layers) and all(
         type(layer) is nn.Linear
         and "forward" not in vars(layer)
         and layer.weight.dtype is torch.float32
-        and layer.weight.device.type == "cpu"
+        and layer.weight.device.type == device
         and not layer.weight.requires_grad
         and (not training or layer.weight.numel() <= SMALL)
         for layer in layers
@@ -153,9 +161,14 @@ def _names(stack: Stack) -> list[str]:
     return [name for site in stack.sites for name in site.names]
 
 
+def _alike(mask: Tensor) -> bool:
+    """Say whether all samples have one mask."""
+    return mask.is_meta or bool((mask == mask[:1]).all())
+
+
 def _runs(mask: Tensor | None, width: int) -> list[slice]:
     """Return where a mask (B, width) of equal rows of ones and zeros is one, as runs."""
-    if mask is None:
+    if mask is None or mask.is_meta:  # when planning: the most
         return [slice(0, width)]
     bits = [0.0, *mask[0].tolist(), 0.0]
     edges = [place for place in range(width + 1) if bits[place] != bits[place + 1]]

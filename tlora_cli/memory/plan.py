@@ -21,6 +21,7 @@ from tlora_cli.devices import DTYPES
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.configs import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.families.shapes import latent_channels, random_conditioning, text_tokens
+from tlora_cli.folding import Folding
 from tlora_cli.memory.live import LiveMemory, flash_attention
 from tlora_cli.recipe import Recipe
 from tlora_cli.training.optimizers import STATE_COPIES
@@ -105,7 +106,10 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
         Phase("text", {"text encoders": text}),
         Phase("encoding", {"denoiser": denoiser, "VAE": vae_weights, "activations": encoding}),
     ]
-    step = _step_peak(recipe, family, adapter, tokens)
+    folding = adapter.folding(training=True, device="meta") if _on_cpu(recipe) else None
+    step = _step_peak(recipe, family, adapter, folding, tokens)
+    if folding is not None:
+        shared["weights to fold into"] = folding.nbytes
     gradients = 4 * trained
     phases.append(
         Phase(
@@ -117,6 +121,11 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
         drawing = _sampling_peak(recipe, family, adapter, vae, tokens)
         phases.append(Phase("previews", {**shared, "activations": drawing + transient}))
     return MemoryPlan(phases)
+
+
+def _on_cpu(recipe: Recipe) -> bool:
+    device = recipe.train.device
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
 
 
 def _folder(recipe: Recipe) -> str | None:
@@ -173,7 +182,9 @@ def _peak(run: Any) -> int:
     return live.peak
 
 
-def _step_peak(recipe: Recipe, family: Family, adapter: Adapter, tokens: int) -> int:
+def _step_peak(
+    recipe: Recipe, family: Family, adapter: Adapter, folding: Folding | None, tokens: int
+) -> int:
     """Return the most bytes alive in a forward and backward pass, its gradients included."""
     train, denoiser = recipe.train, adapter.denoiser
     samples = train.batch_size * (2 if recipe.concept.prior else 1)
@@ -204,7 +215,11 @@ def _step_peak(recipe: Recipe, family: Family, adapter: Adapter, tokens: int) ->
         penalty = adapter.penalty()
         (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
 
-    peak = _peak(step)
+    def folded_step() -> None:
+        with adapter.folded(folding):
+            step()
+
+    peak = _peak(folded_step)
     for parameter in adapter.parameters():
         parameter.grad = None
     return peak
@@ -223,7 +238,8 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
     t = torch.full((rows,), 500.0, device="meta")
 
     def denoise() -> None:
-        with adapter.frozen():
+        folds = adapter.folding(training=False, device="meta") if _on_cpu(recipe) else None
+        with adapter.folded(folds), adapter.frozen():
             family.predict(denoiser, noisy, t, text, settings.guidance)
 
     latent = torch.empty(1, *shape, device="meta")
