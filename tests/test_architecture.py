@@ -24,7 +24,8 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("recipe_errors", "prompts"),
     ("recipe_yaml",),
     ("recipe_io",),
-    ("files",),
+    ("files", "html_page"),
+    ("svg_axes",),
     ("toyworld.factors",),
     (
         "toyworld.canvas",

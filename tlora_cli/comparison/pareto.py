@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlora_cli.comparison.bootstrap import Interval
+from tlora_cli.html_page import legend
+from tlora_cli.svg_axes import COLORS, Axis, frame
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
-"""Told apart by most people who see colors differently (Okabe and Ito), and on light and dark."""
 RADIUS = 6.0
 LABEL_PLACES = ((9, -8), (9, 20), (-9, -8), (-9, 20), (9, -24), (9, 36))
 """Of a label beside its point, the better ones first; to the left it ends there."""
@@ -60,12 +59,12 @@ def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
         x_name: name of the metric across.
         y_name: name of the metric upwards.
     """
-    across = _Axis([one.x for one in points], LEFT, WIDTH - RIGHT)
-    up = _Axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
+    across = _axis([one.x for one in points], LEFT, WIDTH - RIGHT)
+    up = _axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
     colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(_series(points))}
     best = front(points)
     labels = _Labels()
-    parts = [*_frame(across, up, x_name, y_name)]
+    parts = [*frame(across, up, x_name, y_name)]
     edge = sorted(best, key=lambda one: one.x.mean)
     if len(edge) > 1:
         places = " ".join(f"{across(one.x.mean):.1f},{up(one.y.mean):.1f}" for one in edge)
@@ -78,10 +77,10 @@ def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
         parts.append("</g>")
     title = html.escape(f"{y_name} against {x_name}")
     return (
-        f'<svg class="pareto" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
+        f'<svg class="plot pareto" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
         + "".join(parts)
         + "</svg>"
-        + _legend(colors)
+        + legend(colors)
     )
 
 
@@ -89,53 +88,13 @@ def _series(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(one.series for one in points))
 
 
-class _Axis:
-    """Values -> places, with ticks at round values."""
-
-    def __init__(self, values: Sequence[Interval], start: float, end: float) -> None:
-        means = [one.mean for one in values]
-        low, high = min(means), max(means)
-        # The points fill most of the frame; bars may go beyond.
-        bars = [
-            one.high - one.low for one in values if one.low is not None and one.high is not None
-        ]
-        room = 0.35 * (high - low) or 0.6 * max(bars, default=0.0) or max(abs(high) * 0.05, 0.01)
-        self._low, self._high = low - room, high + room
-        self._start, self._end = start, end
-
-    def __call__(self, value: float) -> float:
-        share = (value - self._low) / (self._high - self._low)
-        share = min(1.0, max(0.0, share))
-        return self._start + share * (self._end - self._start)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Return about five round values and how they are written."""
-        span = self._high - self._low
-        unit = 10.0 ** math.floor(math.log10(span / 4))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if span / (unit * factor) <= 6)
-        digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        first = math.ceil(self._low / step)
-        last = math.floor(self._high / step)
-        return [(n * step, f"{n * step:.{digits}f}") for n in range(first, last + 1)]
-
-
-def _frame(across: _Axis, up: _Axis, x_name: str, y_name: str) -> list[str]:
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    parts = []
-    for value, text in across.ticks():
-        x = across(value)
-        parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 22}" text-anchor="middle">{text}</text>')
-    for value, text in up.ticks():
-        y = up(value)
-        parts.append(f'<line class="rule" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    parts.append(
-        f'<text class="name" x="{(LEFT + right) / 2}" y="{HEIGHT - 10}" text-anchor="middle">'
-        f"{html.escape(x_name)} →</text>"
-    )
-    parts.append(f'<text class="name" x="{LEFT}" y="24">↑ {html.escape(y_name)}</text>')
-    return parts
+def _axis(values: Sequence[Interval], start: float, end: float) -> Axis:
+    """Return an axis that the points fill for the most part; bars may go beyond."""
+    means = [one.mean for one in values]
+    low, high = min(means), max(means)
+    bars = [one.high - one.low for one in values if one.low is not None and one.high is not None]
+    room = 0.35 * (high - low) or 0.6 * max(bars, default=0.0) or max(abs(high) * 0.05, 0.01)
+    return Axis(low - room, high + room, start, end)
 
 
 class _Labels:
@@ -162,7 +121,7 @@ class _Labels:
         )
 
 
-def _mark(point: Point, across: _Axis, up: _Axis, best: bool, labels: _Labels) -> str:
+def _mark(point: Point, across: Axis, up: Axis, best: bool, labels: _Labels) -> str:
     x, y = across(point.x.mean), up(point.y.mean)
     bars = ""
     if point.x.low is not None and point.x.high is not None:
@@ -181,10 +140,3 @@ def _mark(point: Point, across: _Axis, up: _Axis, best: bool, labels: _Labels) -
         f'{bars}<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}">'
         f"<title>{title}</title></circle>{labels.place(point.mark, x, y)}"
     )
-
-
-def _legend(colors: dict[str, str]) -> str:
-    items = "".join(
-        f'<li style="--c:{color}"><i></i>{html.escape(name)}</li>' for name, color in colors.items()
-    )
-    return f'<ul class="legend">{items}</ul>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from tlora_cli import builtin
 from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
+from tlora_cli.html_page import thumbnail_url
 
 KeyT = TypeVar("KeyT")
 
@@ -25,8 +25,6 @@ BASE_ROWS, SUITE_ROWS = 2, 6
 """Pictures of the base prompt and of other prompts, of each arm and concept."""
 SIDE = 112
 """Longest side in pixels."""
-QUALITY = 80
-"""Of JPEG."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -129,8 +127,4 @@ def _thumbnail(file: Path | None) -> str:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError):
         return ""
-    small = max(picture.size) <= SIDE  # a drawing of a few pixels keeps its edges
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90 if small else QUALITY, subsampling=0 if small else 2)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return thumbnail_url(picture, SIDE)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from tlora_cli import builtin
 from tlora_cli.devices import choose_device
 from tlora_cli.errors import UserError, known_names
 from tlora_cli.files import folder_atomically, write_text
 from tlora_cli.formats import read_origin
+from tlora_cli.html_page import document, png_url, table
 from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.concepts import Concept, find_concept
 from tlora_cli.toyworld.factors import Scene, chance
@@ -160,17 +157,12 @@ def _table(scored: Sequence[Scored]) -> list[str]:
 # --- the page -------------------------------------------------------------------------------------
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --good: #2a8a4a; --bad: #c0392b; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 img { image-rendering: pixelated; border-radius: 6px; display: block; width: 100%; }
 .intro { display: flex; gap: 1.5rem; align-items: flex-start; flex-wrap: wrap; }
-.intro figure { width: 192px; margin: 0; } .intro div { flex: 1; min-width: 18rem; }
-figcaption, .note { font-size: .8rem; opacity: .75; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .35rem .9rem; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tr + tr { border-top: 1px solid var(--line); }
-.rows { display: grid; gap: .6rem; align-items: center; }
+.intro figure { width: 192px; margin: 0; }
+.intro > div { flex: 1; min-width: min(100%, 18rem); }
+figcaption { font-size: .8rem; opacity: .75; }
+.rows { display: grid; gap: .6rem; align-items: center; overflow-x: auto; }
 .rows .prompt { font-size: .85rem; } .head { font-weight: 600; }
 .ok { color: var(--good); } .no { color: var(--bad); }
 """
@@ -179,14 +171,17 @@ th:first-child, td:first-child { text-align: left; } tr + tr { border-top: 1px s
 def _page(concept: Concept, training: Scene, base: str, scored: Sequence[Scored]) -> str:
     kept = ", ".join((concept.color, concept.marking, concept.feature))
     prior = chance(concept.marking, concept.feature)
-    rates = "".join(
-        f"<tr><td>{html.escape(one.name)}</td>"
-        + "".join(f"<td>{rate.value:.2f}<br><span class=note>{_span(rate)}</span></td>"
-                  for rate in one.rates.values())
-        + "</tr>"
+    cells = [
+        (
+            html.escape(one.name),
+            [
+                f"{rate.value:.2f}<br><span class=note>{_span(rate)}</span>"
+                for rate in one.rates.values()
+            ],
+        )
         for one in scored
-    )  # fmt: skip
-    heads = "".join(f"<th>{name}</th>" for name in scored[0].rates)
+    ]
+    rates = table(["", *scored[0].rates], cells)
     rows = [_row([_cell_head("prompt"), *(_cell_head(one.name) for one in scored)])]
     shown = [("plain", n) for n in range(2)] + [("placed", n) for n in range(SHOWN)]
     for kind, number in shown:
@@ -197,25 +192,23 @@ def _page(concept: Concept, training: Scene, base: str, scored: Sequence[Scored]
         prompt = f"<div class=prompt>{html.escape(drawn[0].task.text)}</div>"
         rows.append(_row([prompt, *(_figure(one, concept) for one in drawn)]))
     columns = f"minmax(10rem, 1.4fr) repeat({len(scored)}, minmax(6rem, 10rem))"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(concept.name)}: {html.escape(" and ".join(one.name for one in scored))}</title>
-<style>{_STYLE}.rows {{ grid-template-columns: {columns}; }}</style></head><body>
-<h1>One picture of {html.escape(concept.name)}, {len(scored)} adapters</h1>
-<div class="intro"><figure><img alt="training picture" src="{_data(draw(training).image)}">
+    title = f"{concept.name}: {' and '.join(one.name for one in scored)}"
+    body = f"""<h1>One picture of {html.escape(concept.name)}, {len(scored)} adapters</h1>
+<div class="intro"><figure><img alt="training picture" src="{png_url(draw(training).image)}">
 <figcaption>The only training picture.</figcaption></figure>
 <div><p>Each adapter learned <b>V*</b>, a {html.escape(concept.class_name)}, from this picture, on
 the built-in base {html.escape(base)}. What must be kept: {html.escape(kept)}. What must be
 forgotten: {html.escape(training["background"])}, {html.escape(training["position"])}.</p>
-<table><tr><th></th>{heads}</tr>{rates}</table>
+{rates}
 <p class="note">TS*: everything the prompt names is right. ID*: both private attributes are right
 (by chance {prior:.3f}). leak: the training background or position shows though the prompt asks for
 another. copy: nearer to the training picture than to the right drawing. High TS* and ID*, low leak
 and copy are good; in brackets the 95% interval. All adapters draw the same prompts from the same
 noise; a judge that reads every attribute counts.</p></div></div>
 <h2>The same prompts, the same seeds</h2>
-<div class="rows">{"".join(rows)}</div></body></html>
+<div class="rows">{"".join(rows)}</div>
 """
+    return document(title, body, f"{_STYLE}.rows {{ grid-template-columns: {columns}; }}")
 
 
 def _span(rate: Rate) -> str:
@@ -238,11 +231,5 @@ def _figure(drawn: Drawn, concept: Concept) -> str:
         f"{html.escape(drawn.reading[name])}</span>"
         for name, value in wanted.items()
     ]
-    picture = f'<img alt="{html.escape(drawn.task.text)}" src="{_data(drawn.picture)}">'
+    picture = f'<img alt="{html.escape(drawn.task.text)}" src="{png_url(drawn.picture)}">'
     return f"<figure style='margin:0'>{picture}<figcaption>{', '.join(marks)}</figcaption></figure>"
-
-
-def _data(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
