@@ -16,7 +16,7 @@ MAX_LINES = 330
 # From the bottom up: a module may import modules of lower rungs only. The name of a package stands
 # for all its members, which may import one another.
 RUNGS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "versions"),
     ("builtin",),
     ("recipe_base",),
     ("recipe_defaults", "recipe_sections"),
@@ -52,15 +52,20 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("attachment", "data", "devices", "pipelines"),
     ("loading",),
     ("sampling",),
+    ("evaluation.metrics",),
     ("training.prodigy",),
     (
         "training.interruption",
         "training.optimizers",
+        "training.pictures",
         "training.progress",
+        "training.ranks",
         "training.run_folder",
     ),
     ("training.state", "training.step"),
     ("training.setup", "training.execution"),
+    ("training.previews",),
+    ("run_report",),
     ("memory",),
     ("conversion", "generation", "training.loop"),
     ("toyworld.studio",),

@@ -39,7 +39,9 @@ def test_train_then_sample(family: str, request: pytest.FixtureRequest, tmp_path
         "metrics.jsonl",
         "previews",
         "recipe.yaml",
+        "report.html",
         "tensorboard",
+        "training_pictures",
     ]
     assert [path.name for path in sorted((run / "previews").iterdir())] == [
         "step-000002",

@@ -21,6 +21,7 @@ from tlora_cli import attach
 from tlora_cli.adapters import METHODS
 from tlora_cli.families import FAMILIES, LatentDistribution
 from tlora_cli.recipe import Recipe
+from tlora_cli.run_report.live import RunReports
 from tlora_cli.training import loop
 from tlora_cli.training.progress import Pending, StepRecord
 from tlora_cli.training.run_folder import RunFolder
@@ -59,6 +60,7 @@ def prepared(family: str, method: str, schedule: Any) -> Prepared:
         inputs="",
         device=META,
         dtype=torch.float32,
+        pictures=[],
     )
 
 
@@ -83,12 +85,13 @@ def sitting(
     recipe = Recipe.model_validate(values)
 
     def prepare(recipe: Recipe, *rest: Any) -> Prepared:
-        from tlora_cli.training.setup import _schedule
+        from tlora_cli.training.ranks import rank_schedule
 
-        return prepared(family, method, _schedule(recipe))
+        return prepared(family, method, rank_schedule(recipe))
 
     monkeypatch.setattr(loop, "prepare", prepare)
-    return loop._Run(recipe, RunFolder(folder / "run"), Console(quiet=True))
+    run = RunFolder(folder / "run")
+    return loop._Run(recipe, run, Console(quiet=True), RunReports(run, print))
 
 
 @pytest.mark.parametrize("method", ["tlora", "adalora", "oft_v2"])
@@ -127,14 +130,14 @@ def test_a_step_that_reads_a_tensor_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = sitting(tmp_path, monkeypatch, "sdxl", "tlora")
-    own = loop.compute_loss
+    own = loop.sample_losses
 
     def reading(*args: Any, **kwargs: Any) -> Tensor:
         loss = own(*args, **kwargs)
-        assert float(loss.detach()) > 0
+        assert float(loss.detach().sum()) > 0
         return loss
 
-    monkeypatch.setattr(loop, "compute_loss", reading)
+    monkeypatch.setattr(loop, "sample_losses", reading)
     with pytest.raises(RuntimeError, match="meta"):
         run._step()
 

@@ -30,7 +30,7 @@ from training_runs import (
 from tlora_cli import RankSchedule, UserError
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import load_recipe
-from tlora_cli.training import loop
+from tlora_cli.training import loop, previews
 from tlora_cli.training.state import checkpoints
 
 PRODIGY: dict[str, Any] = {
@@ -171,7 +171,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
-from tlora_cli.training import loop
+from tlora_cli.training import loop, previews
 where, when = {where!r}, {when}
 original = getattr(loop._Run, where)
 count = 0
@@ -283,13 +283,13 @@ def test_an_interruption_while_previews_are_drawn_still_saves(
         "train__preview": {"every": 2, "prompts": ["a V*", "V* at night"]},
     }
     whole = run(tiny_sdxl, tmp_path / "whole", **settings)
-    real = loop.save_picture
+    real = previews.save_picture
 
     def interrupts(*arguments: Any) -> Path:
         os.kill(os.getpid(), signal.SIGINT)
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "save_picture", interrupts)
+    monkeypatch.setattr(previews, "save_picture", interrupts)
     stopped = run(tiny_sdxl, tmp_path / "stopped", **settings)
     monkeypatch.undo()
     folder = tmp_path / "stopped" / "run"
@@ -366,7 +366,7 @@ def test_out_of_memory_says_what_to_change(
     def fails(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop, "compute_loss", fails)
+    monkeypatch.setattr(loop, "sample_losses", fails)
     with pytest.raises(UserError) as caught:
         run(tiny_sdxl, tmp_path)
     assert "the GPU ran out of memory" in str(caught.value)
@@ -472,14 +472,14 @@ def test_the_second_interruption_stops_at_once(tiny_sdxl: Path, tmp_path: Path) 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(
     tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = loop.compute_loss, 0
+    real, calls = loop.sample_losses, 0
 
     def explodes(*arguments: Any, **options: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return real(*arguments, **options) * (float("nan") if calls == 4 else 1.0)
 
-    monkeypatch.setattr(loop, "compute_loss", explodes)
+    monkeypatch.setattr(loop, "sample_losses", explodes)
     with pytest.raises(UserError) as caught:
         run(tiny_sdxl, tmp_path)
     assert "the loss of step 4 is nan" in str(caught.value)

@@ -155,6 +155,22 @@ def locked(folder: Path) -> Iterator[IO[str]]:
         yield lock
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds `folder`, this one included; nothing is written."""
+    import fcntl
+
+    try:
+        lock = (folder / ".lock").open()
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _take(lock: IO[str], folder: Path) -> bool:
     """Return whether the lock was free; it is ours then."""
     import fcntl

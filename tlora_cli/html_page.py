@@ -24,6 +24,7 @@ _STYLE = """
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 80rem; margin: 0 auto;
   padding: 1.5rem 1rem 3rem; background: var(--back); color: var(--ink); }
+h1, p, li { overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin: 0 0 .5rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 p { max-width: 62rem; margin: .4rem 0; } .note { font-size: .85rem; opacity: .8; }

@@ -13,7 +13,17 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.cli import analyze, compare, convert, evaluate, recipe, sample, toyworld, train
+from tlora_cli.cli import (
+    analyze,
+    compare,
+    convert,
+    evaluate,
+    recipe,
+    report,
+    sample,
+    toyworld,
+    train,
+)
 from tlora_cli.errors import UserError
 
 app = typer.Typer(
@@ -30,6 +40,7 @@ app.command()(convert.convert)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(analyze.analyze)
+app.command()(report.report)
 app.add_typer(recipe.app)
 app.add_typer(toyworld.app)
 

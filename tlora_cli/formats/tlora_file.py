@@ -12,7 +12,6 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tlora_cli.errors import UserError
 from tlora_cli.files import write_atomically
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.schedules import RankSchedule
+from tlora_cli.versions import installed_version
 
 FORMAT_VERSION = "1"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -115,7 +115,7 @@ def _own_fields(
         "family": weights.family,
         "timestep_scale": timestep_scale,
         **more,
-        "versions": {name: _version(name) for name in ("tlora", "torch", "diffusers")},
+        "versions": {name: installed_version(name) for name in ("tlora", "torch", "diffusers")},
         **{f.name: getattr(weights.info, f.name) for f in dataclasses.fields(weights.info)},
     }
     return {f"tlora.{k}": _as_text(v) for k, v in values.items() if v not in (None, {})}
@@ -123,13 +123,6 @@ def _own_fields(
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from a source tree that was not installed
-        return "unknown"
 
 
 def matches(keys: set[str], header: Mapping[str, str]) -> bool:

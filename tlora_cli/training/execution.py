@@ -25,7 +25,8 @@ COMPILE_FROM_STEPS = 1000
 saved 20 ms a step, so it pays from about 700 steps on."""
 
 Passes = Callable[[Batch], Tensor]
-"""Forward and backward passes: a batch -> its loss; the gradients are with the parameters."""
+"""Forward and backward passes: a batch -> its samples' losses, (B,); the gradients are with the
+parameters."""
 
 
 class Record(Protocol):
@@ -131,12 +132,12 @@ class Recorded:
     def __init__(self, passes: Passes, parameters: list[nn.Parameter], record: Record) -> None:
         self._passes, self._parameters, self._record = passes, parameters, record
         self._buffers: Batch | None = None
-        self._loss: Tensor | None = None
+        self._losses: Tensor | None = None
         self._gradients: list[Tensor | None] = []
         self._repeat: Callable[[], None] | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Return the loss; the first call records."""
+        """Return the losses; the first call records."""
         if self._repeat is None:
             device = batch.latents.device
             self._buffers = on_tensors(batch, lambda tensor: tensor.to(device, copy=True))
@@ -147,14 +148,14 @@ class Recorded:
         self._repeat()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
-        assert self._loss is not None
-        return self._loss.clone()  # the next step writes over it
+        assert self._losses is not None
+        return self._losses.clone()  # the next step writes over it
 
     def _run(self) -> None:
         assert self._buffers is not None
         for parameter in self._parameters:
             parameter.grad = None  # so that the backward pass writes instead of adding
-        self._loss = self._passes(self._buffers)
+        self._losses = self._passes(self._buffers)
 
 
 def on_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:

@@ -15,28 +15,25 @@ from torch import Tensor
 
 from tlora_cli.devices import choose_device, device_name, memory_explained, peak_memory
 from tlora_cli.errors import UserError
-from tlora_cli.files import folder_atomically, locked, remove_leftovers, require_space
+from tlora_cli.files import locked, remove_leftovers, require_space
 from tlora_cli.objectives import TimestepSampler
 from tlora_cli.recipe import Recipe
-from tlora_cli.sampling import Job, describe, draw, save_picture
-from tlora_cli.training.execution import choose_execution, make_passes, uncompiled
+from tlora_cli.run_report.live import RunReports
+from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
+from tlora_cli.training.pictures import keep_pictures
+from tlora_cli.training.previews import Previews
 from tlora_cli.training.progress import Display, Metrics, Pending, StepRecord
 from tlora_cli.training.run_folder import RunFolder, checkpoints
-from tlora_cli.training.setup import (
-    Prepared,
-    prepare,
-    preview_prompts,
-    sampling_settings,
-)
+from tlora_cli.training.setup import Prepared, prepare
 from tlora_cli.training.state import (
     TrainingState,
     bytes_needed,
     load_latest,
     save_checkpoint,
 )
-from tlora_cli.training.step import Batch, compute_loss, draw_batch
+from tlora_cli.training.step import Batch, draw_batch, mean_loss, sample_losses
 
 FILE_DTYPES = {
     "float32": torch.float32,
@@ -73,26 +70,27 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
     console = console or Console(stderr=True)
     run = RunFolder(Path(recipe.output.dir).expanduser())
     run.check(recipe, resume)  # before anything is touched, even the lock
-    with locked(run.path), memory_explained(OUT_OF_MEMORY):
-        for folder in (run.path, run.checkpoints, run.previews):
-            remove_leftovers(folder)
-        run.check(recipe, resume)
-        if run.adapter.exists() and _finished(run, recipe):
-            console.print(f"this run is already complete: {run.adapter}", highlight=False)
-            return Outcome(run.adapter, recipe.train.steps)
-        return _Run(recipe, run, console).go()
-
-
-def _finished(run: RunFolder, recipe: Recipe) -> bool:
-    found = checkpoints(run.checkpoints)
-    return bool(found) and int(found[-1].name.split("-")[1]) >= recipe.train.steps
+    reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    try:
+        with locked(run.path), memory_explained(OUT_OF_MEMORY):
+            for folder in (run.path, run.checkpoints, run.previews, run.training_pictures):
+                remove_leftovers(folder)
+            run.check(recipe, resume)
+            if run.finished(recipe.train.steps):
+                console.print(f"this run is already complete: {run.adapter}", highlight=False)
+                return Outcome(run.adapter, recipe.train.steps)
+            return _Run(recipe, run, console, reports).go()
+    finally:
+        reports.end()  # the folder is free, so the report says that the run has ended
 
 
 class _Run:
     """One sitting of a run."""
 
-    def __init__(self, recipe: Recipe, run: RunFolder, console: Console) -> None:
-        self.recipe, self.run, self.console = recipe, run, console
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, console: Console, reports: RunReports
+    ) -> None:
+        self.recipe, self.run, self.console, self.reports = recipe, run, console, reports
         train = recipe.train
         on_cpu = choose_device(train.device, train.precision).type == "cpu"
         check_optimizer(train.optimizer, on_cpu)
@@ -127,8 +125,10 @@ class _Run:
             self.ready.device,
         )
         self.checkpoint_bytes = bytes_needed(self.ready.adapter, STATE_COPIES[train.optimizer.name])
+        self.prior_weight = recipe.concept.prior.weight if recipe.concept.prior else 0.0
         self.pending = Pending()
         self.interruption = Interruption()
+        self.previews = Previews(recipe, run, self.ready, self.interruption)
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -142,6 +142,8 @@ class _Run:
         trained = sum(tensor.numel() for tensor in self.ready.adapter.parameters())
         # Only now: a start that failed leaves the folder free.
         self.run.record(self.recipe, trained, device_name(self.ready.device))
+        keep_pictures(self.ready.pictures, self.run.training_pictures)
+        self.reports.begin()
         if self.state.step < steps and not self._train_to(steps):
             return Outcome(None, self.state.step)
         self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)
@@ -164,8 +166,8 @@ class _Run:
         asked = self.interruption
         try:
             with Display(self.console, steps, self.state.step) as display, asked.watching():
-                if self._preview_due():  # a kill may have come between the save and the preview
-                    self._preview(display)
+                if self.previews.due(self.state.step):  # killed between the save and the preview
+                    self.previews.draw(self.state.step, display)
                 while self.state.step < steps and not asked.asked:
                     self._step()
                     self._after_step(metrics, display)
@@ -184,6 +186,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         total, drawn = torch.zeros((), device=ready.device), []
+        own: list[tuple[Tensor, Tensor]] = []
         for micro in range(train.accumulation):
             batch = draw_batch(
                 ready.present_examples(),
@@ -195,8 +198,10 @@ class _Run:
                 timesteps=self.timesteps,
                 device=ready.device,
             )
-            total += self.passes(batch) / train.accumulation
+            losses = self.passes(batch)
+            total += mean_loss(losses, batch.instances, self.prior_weight) / train.accumulation
             drawn.append(batch.timesteps)
+            own.append((batch.timesteps[: batch.instances], losses[: batch.instances]))
         if train.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(list(ready.adapter.parameters()), train.max_grad_norm)
         self.optimizer.step()
@@ -204,26 +209,32 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         self.state.seconds += time.monotonic() - began
-        self.pending.put(
-            self._record(torch.cat(drawn)), total, self.optimizer.param_groups[0].get("d")
-        )
+        record, d = self._record(torch.cat(drawn)), self.optimizer.param_groups[0].get("d")
+        if sum(map(len, drawn)) == 1:
+            self.pending.put(record, total, d)
+        else:
+            times = torch.cat([t for t, _ in own]).tolist()
+            record = replace(record, samples=tuple((t, math.nan) for t in times))
+            self.pending.put(record, total, d, torch.cat([losses for _, losses in own]))
 
     def _passes(self, batch: Batch) -> Tensor:
-        """Run the forward and backward pass of a batch; return its loss, without the penalty."""
-        prior, ready = self.recipe.concept.prior, self.ready
-        loss = compute_loss(
+        """Run the forward and backward pass of a batch; return its losses, without the penalty."""
+        ready = self.ready
+        losses = sample_losses(
             ready.family,
             ready.adapter.denoiser,
             self.objective,
             batch,
             dtype=ready.dtype,
             guidance=self.recipe.train.guidance,
-            prior_weight=prior.weight if prior else 0.0,
         )
-        penalty = ready.adapter.penalty()
+        loss, penalty = (
+            mean_loss(losses, batch.instances, self.prior_weight),
+            ready.adapter.penalty(),
+        )
         whole = loss if penalty is None else loss + penalty
         self.accelerator.backward(whole)  # divides by the accumulation; the mask still holds
-        return loss.detach()
+        return losses.detach()
 
     def _record(self, timesteps: Tensor) -> StepRecord:
         """Return what is known without waiting for the GPU; the rest is filled in later."""
@@ -245,24 +256,16 @@ class _Run:
         """Read losses, save, draw previews, as the step asks for."""
         train, step = self.recipe.train, self.state.step
         saving = step == train.steps or step % train.checkpoint.every == 0
-        previewing = self._preview_due()
+        previewing = self.previews.due(step)
         self._read_losses(metrics, display, wait=saving or previewing)
         if saving:
             with display.paused("saving"):
                 self._save()
         if previewing:
-            self._preview(display)
-
-    def _preview_due(self) -> bool:
-        """Whether previews of the present step belong to the run and are not there yet."""
-        preview, step = self.recipe.train.preview, self.state.step
-        if preview is None or step == 0 or self.interruption.asked:
-            return False
-        due = step == self.recipe.train.steps or step % preview.every == 0
-        return due and not self._preview_folder().exists()
-
-    def _preview_folder(self) -> Path:
-        return self.run.previews / f"step-{self.state.step:06d}"
+            self.previews.draw(step, display)
+        if saving or previewing:
+            with display.paused("writing the report"):
+                self.reports.update()
 
     def _read_losses(self, metrics: Metrics, display: Display, wait: bool) -> None:
         for record in self.pending.take(wait):
@@ -288,40 +291,3 @@ class _Run:
             do="lower train.optimizer.lr, set train.max_grad_norm: 1.0, or use precision bf16 or "
             "fp32, with another output.dir",
         )
-
-    def _preview(self, display: Display) -> None:
-        """Draw the previews of the present step; none are kept if the run is asked to stop."""
-        preview, ready = self.recipe.train.preview, self.ready
-        assert preview is not None and ready.texts is not None
-        jobs = [
-            Job(prompt, preview.seed + number)
-            for prompt in preview_prompts(self.recipe)
-            for number in range(preview.count)
-        ]
-        settings, base = sampling_settings(self.recipe), self.recipe.base
-        about = describe(
-            ready.adapter,
-            base.model,
-            base.revision,
-            self.recipe.train.precision,
-            train_steps=self.state.step,
-            batch_size=1,
-        )
-        pictures = draw(ready.family, ready.pipeline, ready.adapter, ready.texts(), jobs, settings)
-        try:
-            with (
-                display.paused("drawing previews"),
-                uncompiled(),
-                folder_atomically(self._preview_folder()) as unfinished,
-            ):
-                for job, picture in pictures:
-                    save_picture(unfinished, job, picture, settings, about)
-                    if self.interruption.asked:
-                        raise _PreviewLeft
-        except _PreviewLeft:
-            return
-        display.say(f"previews of step {self.state.step}: {self._preview_folder()}")
-
-
-class _PreviewLeft(Exception):
-    """The run was asked to stop while previews were drawn."""

@@ -33,6 +33,8 @@ class StepRecord:
         lr: learning rate. d: Prodigy's estimate, else None.
         seconds: since the run began, over all sittings.
         memory_gb: peak GPU memory, or the process's peak where there is no GPU.
+        samples: timestep and loss of each picture of the concept, of a step that has several
+            samples; else None, because `timestep` and `loss` say it.
     """
 
     step: int
@@ -43,6 +45,7 @@ class StepRecord:
     d: float | None
     seconds: float
     memory_gb: float
+    samples: tuple[tuple[float, float], ...] | None = None
 
 
 class Pending:
@@ -51,18 +54,27 @@ class Pending:
     def __init__(self) -> None:
         self._waiting: deque[tuple[StepRecord, Tensor, torch.cuda.Event | None]] = deque()
 
-    def put(self, record: StepRecord, loss: Tensor, d: Tensor | float | None) -> None:
+    def put(
+        self,
+        record: StepRecord,
+        loss: Tensor,
+        d: Tensor | float | None,
+        losses: Tensor | None = None,
+    ) -> None:
         """Take a step's record and the numbers to be filled in.
 
         Args:
             record: of the step.
             loss: scalar, on the device.
             d: Prodigy's estimate, if that is the optimizer.
+            losses: of the record's samples, if it has them.
         """
         numbers = [loss.detach().double()]
         if d is not None:
             numbers.append(torch.as_tensor(d, dtype=torch.float64, device=loss.device))
         read = torch.stack(numbers)
+        if losses is not None:
+            read = torch.cat([read, losses.detach().double()])
         event = None
         if read.is_cuda:
             copied = torch.empty(read.shape, dtype=read.dtype, pin_memory=True)
@@ -80,8 +92,12 @@ class Pending:
                     return
                 event.synchronize()
             self._waiting.popleft()
-            loss, *d = read.tolist()
-            yield replace(record, loss=loss, d=d[0] if d else None)
+            loss, *more = read.tolist()
+            losses = [more.pop() for _ in record.samples or ()][::-1]
+            samples = record.samples and tuple(
+                (t, own) for (t, _), own in zip(record.samples, losses, strict=True)
+            )
+            yield replace(record, loss=loss, d=more[0] if more else None, samples=samples)
 
 
 class Metrics:

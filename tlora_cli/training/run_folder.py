@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from tlora_cli.errors import UserError
 from tlora_cli.files import write_text
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import dump_recipe, load_recipe
+from tlora_cli.versions import installed_version
 
 FREE_TO_CHANGE = (
     "train.steps",
@@ -23,11 +25,19 @@ FREE_TO_CHANGE = (
 )
 """Keys that a resumed run may change, because the steps already done don't depend on them."""
 
+PACKAGES = ("tlora", "torch", "diffusers", "transformers", "accelerate")
+"""Of which a run records the versions."""
+
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the finished checkpoints in `folder`, oldest first."""
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """Return the step of a folder such as `checkpoint-000100`."""
+    return int(folder.name.split("-")[1])
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class RunFolder:
 
     @property
     def about(self) -> Path:
-        """What the recipe doesn't say: how many parameters are trained, and on which device."""
+        """What the recipe doesn't say: parameters trained, device, versions."""
         return self.path / "about.json"
 
     @property
@@ -72,6 +82,16 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    @property
+    def training_pictures(self) -> Path:
+        """Folder of small copies of the training pictures."""
+        return self.path / "training_pictures"
+
+    @property
     def class_pictures(self) -> Path:
         """Folder of generated class pictures for prior preservation."""
         return self.path / "class_pictures"
@@ -80,6 +100,11 @@ class RunFolder:
         """Whether an earlier run left something here."""
         own = (self.recipe, self.metrics, self.adapter, self.checkpoints, self.previews)
         return any(path.exists() for path in own)
+
+    def finished(self, steps: int) -> bool:
+        """Whether the adapter is there, after that many steps."""
+        found = checkpoints(self.checkpoints)
+        return self.adapter.exists() and bool(found) and step_of(found[-1]) >= steps
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Check that the folder may be used for the recipe; nothing is written.
@@ -105,7 +130,9 @@ class RunFolder:
 
     def record(self, recipe: Recipe, parameters: int, device: str) -> None:
         """Write the recipe that takes effect, and how many parameters it trains on which device."""
-        about = {"parameters": parameters, "device": device}
+        versions = {"python": platform.python_version()}
+        versions |= {name: installed_version(name) for name in PACKAGES}
+        about = {"parameters": parameters, "device": device, "versions": versions}
         write_text(self.about, json.dumps(about) + "\n")
         write_text(self.recipe, dump_recipe(recipe))
 

@@ -24,7 +24,8 @@ from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt, training_prompt
 from tlora_cli.recipe import Recipe
 from tlora_cli.sampling import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
-from tlora_cli.schedules import RankSchedule
+from tlora_cli.training.pictures import SmallPicture, small_pictures
+from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.step import Example
 from tlora_cli.words import ENCODERS
@@ -50,6 +51,8 @@ class Prepared:
     """Digest of the pictures and masks, to tell if they changed between sittings."""
     device: torch.device
     dtype: torch.dtype
+    pictures: list[SmallPicture]
+    """Small copies of the pictures."""
 
     def present_examples(self) -> list[Example]:
         """Return the pictures with the prompt as the encoders tell it now."""
@@ -139,7 +142,7 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         pipeline,
         recipe.adapter.method,
         recipe.adapter.rank,
-        schedule=_schedule(recipe),
+        schedule=rank_schedule(recipe),
         init=recipe.adapter.init,
         init_std=recipe.adapter.init_std,
         blocks=recipe.adapter.blocks,
@@ -154,7 +157,17 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         torch.cuda.empty_cache()  # once, before the loop: return the encoders' memory
         torch.cuda.reset_peak_memory_stats()
     return Prepared(
-        family, pipeline, adapter, examples, prior, texts, told, _digest(images), device, dtype
+        family,
+        pipeline,
+        adapter,
+        examples,
+        prior,
+        texts,
+        told,
+        _digest(images),
+        device,
+        dtype,
+        small_pictures(images),
     )
 
 
@@ -175,20 +188,6 @@ def preview_prompts(recipe: Recipe) -> list[str]:
     """Return the preview prompts with the concept filled in."""
     assert recipe.train.preview is not None
     return [sampling_prompt(p, concept_of(recipe)) for p in recipe.train.preview.prompts]
-
-
-def _schedule(recipe: Recipe) -> RankSchedule | None:
-    config = recipe.adapter
-    if not METHODS[config.method].masked:
-        return None
-    return RankSchedule(
-        rank=config.rank,
-        min_rank=config.min_rank,
-        alpha=config.schedule.alpha,
-        kind=config.schedule.kind,
-        points=config.schedule.points,
-        seed=recipe.train.seed,
-    )
 
 
 def _encode(

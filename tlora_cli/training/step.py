@@ -124,6 +124,41 @@ def draw_batch(
     return Batch(torch.stack(latents), noise, t, conditioning, weight, size)
 
 
+def sample_losses(
+    family: Family,
+    denoiser: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    *,
+    dtype: torch.dtype,
+    guidance: float,
+) -> Tensor:
+    """Return the loss of each sample of a batch, (B,).
+
+    The denoiser is called once, under the mask of the batch's timesteps, which stays in force
+    until its next call and so through the backward pass.
+    """
+    t = to_device(batch.timesteps, batch.latents.device)
+    noisy = objective.corrupt(batch.latents, batch.noise, t).to(dtype)
+    prediction = family.predict(denoiser, noisy, t, batch.conditioning, guidance)
+    target = objective.target(batch.latents, batch.noise, t)
+    return squared_error(prediction, target, batch.weight)
+
+
+def mean_loss(losses: Tensor, instances: int, prior_weight: float) -> Tensor:
+    """Return the loss of a batch: mean over the concept plus weighted mean over the prior.
+
+    Args:
+        losses: (B,), of which the first `instances` are the concept's.
+        instances: how many.
+        prior_weight: of the others, if there are any.
+    """
+    loss = losses[:instances].mean()
+    if instances < len(losses):
+        loss = loss + prior_weight * losses[instances:].mean()
+    return loss
+
+
 def compute_loss(
     family: Family,
     denoiser: nn.Module,
@@ -134,17 +169,6 @@ def compute_loss(
     guidance: float,
     prior_weight: float,
 ) -> Tensor:
-    """Return the loss of a batch: mean over the concept plus weighted mean over the prior.
-
-    The denoiser is called once, under the mask of the batch's timesteps, which stays in force
-    until its next call and so through the backward pass.
-    """
-    t = to_device(batch.timesteps, batch.latents.device)
-    noisy = objective.corrupt(batch.latents, batch.noise, t).to(dtype)
-    prediction = family.predict(denoiser, noisy, t, batch.conditioning, guidance)
-    target = objective.target(batch.latents, batch.noise, t)
-    losses = squared_error(prediction, target, batch.weight)
-    loss = losses[: batch.instances].mean()
-    if batch.instances < len(losses):
-        loss = loss + prior_weight * losses[batch.instances :].mean()
-    return loss
+    """Return the loss of a batch; see `sample_losses` and `mean_loss`."""
+    losses = sample_losses(family, denoiser, objective, batch, dtype=dtype, guidance=guidance)
+    return mean_loss(losses, batch.instances, prior_weight)

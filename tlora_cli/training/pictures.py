@@ -1,0 +1,63 @@
+"""Small copies of the training pictures, kept with a run so that its report needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from tlora_cli.data import TrainingImage
+from tlora_cli.files import write_atomically
+
+SIDE = 256
+"""Longest side of a copy in pixels."""
+
+
+@dataclass(frozen=True)
+class SmallPicture:
+    """A training picture as it was cropped, RGB, and its mask, L, or None."""
+
+    picture: Image.Image
+    mask: Image.Image | None
+
+
+def small_pictures(images: Sequence[TrainingImage]) -> list[SmallPicture]:
+    """Return copies of at most `SIDE` pixels."""
+    return [
+        SmallPicture(
+            _small((image.pixels + 1) / 2), None if image.mask is None else _small(image.mask)
+        )
+        for image in images
+    ]
+
+
+def _small(values: Tensor) -> Image.Image:
+    """Return a picture of (C, H, W) values in [0, 1]."""
+    levels = (values * 255).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(levels if levels.shape[2] == 3 else levels[:, :, 0])
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return picture
+
+
+def keep_pictures(pictures: Sequence[SmallPicture], folder: Path) -> None:
+    """Write `000.png`, `000-mask.png` and so on, each atomically."""
+    for number, one in enumerate(pictures):
+        _save(one.picture, folder / f"{number:03d}.png")
+        if one.mask is not None:
+            _save(one.mask, folder / f"{number:03d}-mask.png")
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+
+
+def kept_pictures(folder: Path) -> list[tuple[Path, Path | None]]:
+    """Return the kept files, and of each its mask; none for a run of before they were kept."""
+    found = sorted(file for file in folder.glob("*.png") if file.stem.isdigit())
+    masks = [file.with_name(f"{file.stem}-mask.png") for file in found]
+    return [
+        (file, mask if mask.exists() else None) for file, mask in zip(found, masks, strict=True)
+    ]
