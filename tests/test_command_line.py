@@ -60,7 +60,7 @@ def test_train_then_sample(family: str, request: pytest.FixtureRequest, tmp_path
         "0001_a-photo-of-a-sks-dog-in-the-snow_seed1.png",
         "0002_contact_sheet.png",
     ]
-    assert np.array_equal(pixels(preview), pixels(pictures[0]))
+    assert np.abs(pixels(preview).astype(int) - pixels(pictures[0]).astype(int)).max() <= 1
     assert not np.array_equal(pixels(pictures[0]), pixels(pictures[1]))
     with Image.open(pictures[1]) as picture:
         about = json.loads(picture.text["tlora"])
@@ -75,7 +75,7 @@ def test_train_then_sample(family: str, request: pytest.FixtureRequest, tmp_path
     assert again.returncode == 0, again.stderr
     [early] = sorted((tmp_path / "early").iterdir())
     [seen, *_] = sorted((run / "previews" / "step-000002").iterdir())
-    assert np.array_equal(pixels(early), pixels(seen))
+    assert np.abs(pixels(early).astype(int) - pixels(seen).astype(int)).max() <= 1
     assert not np.array_equal(pixels(early), pixels(preview))
 
 
