@@ -124,7 +124,7 @@ def rank_section(run: Run) -> str:
     ranks = drawn_ranks(counts, schedule)
     note = (
         f"The line is the run's schedule ({schedule.kind}, rank {schedule.rank}, least rank "
-        f"{schedule.min_rank}); bars behind it and the plot beside it count the timesteps that "
+        f"{schedule.min_rank}); bars behind it and the second plot count the timesteps that "
         f"training drew for its {sum(counts.values())} pictures of the concept so far."
     )
     active = schedule.active_rank(torch.arange(TIMESTEPS)).tolist()

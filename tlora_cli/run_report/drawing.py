@@ -14,7 +14,7 @@ from tlora_cli.schedules import RankSchedule
 from tlora_cli.svg_axes import COLORS, Axis, frame
 
 WIDTH, HEIGHT = 560, 330
-LEFT, RIGHT, TOP, BOTTOM = 74, 20, 42, 62
+LEFT, RIGHT, TOP, BOTTOM = 74, 28, 42, 62
 MAX_DOTS = 1000
 """Of all lines of a plot; of more, every so-manieth is drawn."""
 BINS = 25

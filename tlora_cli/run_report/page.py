@@ -29,7 +29,7 @@ _STYLE = """
 .sheet td small { font-size: .78rem; opacity: .8; }
 .plots > div { min-width: 0; } .plots h3 { margin: .6rem 0 .2rem; }
 .line { fill: none; stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round; }
-.line.thin { stroke-width: 1.1; opacity: .45; } .one { fill: var(--c); }
+.line.thin { stroke-width: 1.3; opacity: .75; } .one { fill: var(--c); }
 .dots { fill: var(--c); opacity: .28; }
 .bar { fill: currentColor; opacity: .22; } .bar.solid { fill: #0072b2; opacity: .8; }
 pre { margin: .4rem 0; padding: .7rem .9rem; background: var(--soft); border-radius: 6px;
