@@ -13,7 +13,10 @@ from safetensors import safe_open
 from training_runs import ROOT, tlora
 
 FAMILIES = {"sdxl": "tiny_sdxl", "flux": "tiny_flux"}
-SHORT = ("train.steps=4", "train.checkpoint.every=2", "train.preview.every=2", "sampling.steps=3")
+SHORT = (
+    *("train.steps=4", "train.checkpoint.every=2", "train.preview.every=2", "sampling.steps=3"),
+    "train.optimizer={name: adamw, lr: 0.01}",  # large: two steps must show in eight bits
+)
 
 
 def pixels(path: Path) -> np.ndarray[Any, Any]:

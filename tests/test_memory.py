@@ -24,6 +24,7 @@ from tlora_cli.memory import MemoryPlan, plan_memory
 from tlora_cli.memory.live import LiveMemory, flash_attention
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_defaults import MEMORY_PRESETS
+from tlora_cli.run_report.live import RunReports
 from tlora_cli.training import loop
 from tlora_cli.training.run_folder import RunFolder
 
@@ -94,6 +95,11 @@ def test_attention_keeps_no_scores() -> None:
 # --- against what is measured -----------------------------------------------------------------
 
 
+def sitting(given: Recipe, folder: Path) -> loop._Run:
+    run = RunFolder(folder)
+    return loop._Run(given, run, Console(quiet=True), RunReports(run, print))
+
+
 def allocated(run: Callable[[], object]) -> int:
     """Return the most bytes that PyTorch's allocator had handed out while something ran."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
@@ -119,7 +125,7 @@ def allocated(run: Callable[[], object]) -> int:
 def test_a_step_takes_what_was_planned(sections: dict[str, Any], tmp_path: Path) -> None:
     given = recipe("toy-sdxl", tmp_path, **sections)
     given = given.model_copy(update={"train": given.train.model_copy(update={"device": "cpu"})})
-    run = loop._Run(given, RunFolder(tmp_path / "run"), Console(quiet=True))
+    run = sitting(given, tmp_path / "run")
     run._step()
     measured = allocated(run._step)
     planned = phase(plan_memory(given), "training")["activations and gradients"]
@@ -128,7 +134,7 @@ def test_a_step_takes_what_was_planned(sections: dict[str, Any], tmp_path: Path)
 
 def test_weights_and_states_are_what_is_there(tmp_path: Path) -> None:
     given = recipe("toy-sdxl", tmp_path, train={"device": "cpu", "preview": PREVIEW})
-    run = loop._Run(given, RunFolder(tmp_path / "run"), Console(quiet=True))
+    run = sitting(given, tmp_path / "run")
     run._step()
     ready = run.ready
 
