@@ -4,7 +4,8 @@
     python scripts/lab.py                     # figures, intervals and verdicts of what is there
 
 The claims, and what would decide them, are in scripts/laboratory/claims.py. A grid that was
-not run, or not to its end, is said to be so.
+not run, or not to its end, is said to be so. Its runs are kept as a table beside the page
+(docs/lab/GRID.csv), so a grid run elsewhere, or long ago, stays on the page.
 """
 
 from __future__ import annotations
@@ -32,11 +33,16 @@ def main() -> None:
     options = parser.parse_args()
     head = (Path(__file__).parent / "laboratory" / "head.md").read_text()
     sections, rows = [], []
+    tables = options.page.parent / "lab"
+    for grid in sorted({claim.grid for claim in CLAIMS}):
+        if (options.runs / grid / "cells.csv").exists():
+            spectra = any(claim.spectra for claim in CLAIMS if claim.grid == grid)
+            Results.of_runs(options.runs / grid, spectra=spectra).write(tables / f"{grid}.csv")
     for number, claim in enumerate(CLAIMS, 1):
-        folder = options.runs / claim.grid
+        table = tables / f"{claim.grid}.csv"
         ended = "not run"
-        if (folder / "cells.csv").exists():
-            results = Results(folder, spectra=claim.spectra)
+        if table.exists():
+            results = Results.read(table)
             wanted = cells_of(claim.grid)
             ended = verdict(decide(claim, results))
             if len(results.rows) < wanted:
@@ -47,8 +53,8 @@ def main() -> None:
                 f"## {number}. {claim.title}\n\n{claim.says}\n\nNot run.\n{_again(claim)}"
             )
         rows.append(f"| {number} | {claim.title} | {claim.source} | **{ended}** |")
-    table = "\n".join(["| | claim | paper | verdict |", "|---|---|---|---|", *rows])
-    write_text(options.page, head.replace(PLACEHOLDER, table) + "\n" + "\n".join(sections))
+    overview = "\n".join(["| | claim | paper | verdict |", "|---|---|---|---|", *rows])
+    write_text(options.page, head.replace(PLACEHOLDER, overview) + "\n" + "\n".join(sections))
     print(f"wrote {options.page}")
 
 

@@ -1,8 +1,9 @@
-"""Results of a grid, read from its cells.csv, and differences between its arms."""
+"""Results of a grid, read from its runs or a table of them, and differences between its arms."""
 
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from laboratory.spectra import columns
 from tlora_cli.comparison.bootstrap import Interval, interval
+from tlora_cli.files import write_text
 
 ARM = ("method", "rank", "schedule", "variant")
 Pair = tuple[str, int]
@@ -33,6 +35,7 @@ class Pick:
         return all(value is None or row[name] == str(value) for name, value in wanted.items())
 
 
+@dataclass(frozen=True)
 class Results:
     """The cells of a grid.
 
@@ -40,14 +43,31 @@ class Results:
         rows: of its cells.csv.
     """
 
-    def __init__(self, folder: Path, *, spectra: bool = False) -> None:
-        """Read a grid's cells; with `spectra`, its adapters, too."""
-        with (folder / "cells.csv").open(newline="") as file:
-            self.rows = list(csv.DictReader(file))
+    rows: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, table: Path) -> Results:
+        """Read a cells.csv, or what `write` wrote."""
+        with table.open(newline="", encoding="utf-8") as file:
+            return cls(list(csv.DictReader(file)))
+
+    @classmethod
+    def of_runs(cls, folder: Path, *, spectra: bool = False) -> Results:
+        """Read the folder of a grid; with `spectra`, its adapters, too."""
+        results = cls.read(folder / "cells.csv")
         if spectra:
-            for row in self.rows:
+            for row in results.rows:
                 adapter = folder / "cells" / row["cell"] / "run" / "adapter.safetensors"
                 row.update({name: str(value) for name, value in columns(adapter).items()})
+        return results
+
+    def write(self, table: Path) -> None:
+        """Write the rows as a CSV table."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(table, text.getvalue())
 
     def values(self, arm: Pick, metric: str) -> dict[Pair, float]:
         """Return a metric of an arm by concept and seed.
