@@ -17,7 +17,7 @@ MAX_LINES = 330
 # for all its members, which may import one another.
 RUNGS: tuple[tuple[str, ...], ...] = (
     ("errors", "versions"),
-    ("builtin",),
+    ("builtin", "json_text", "picture_file"),
     ("recipe_base",),
     ("recipe_defaults", "recipe_sections"),
     ("recipe",),

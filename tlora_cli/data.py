@@ -12,18 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from tlora_cli import builtin
 from tlora_cli.errors import UserError
+from tlora_cli.picture_file import read_picture
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Names that count as pictures in a folder; a file named by itself may be called anything."""
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""What is decoded; Pillow's other formats are left out, since some start other programs."""
-MAX_PIXELS = 178_000_000
-"""Larger pictures are refused before decoding: a small file can claim any size."""
 
 _IMAGES_KEY, _MASKS_KEY = "concept.images", "concept.masks"
 
@@ -195,25 +192,26 @@ def _mask_of(path: Path, masks: list[Path], folder: str) -> Path:
 
 
 def _load(path: Path, mask_path: Path | None, resolution: int) -> TrainingImage:
-    picture = _read(path, _IMAGES_KEY, "RGB")
-    crop = min(picture.size)
+    picture = read_picture(path, _IMAGES_KEY, "RGB")
+    size, crop = picture.size, min(picture.size)
     if crop < resolution:
         warnings.warn(
-            f"{path} is {_size(picture)} pixels and is enlarged to {resolution} x {resolution}; "
+            f"{path} is {_size(size)} pixels and is enlarged to {resolution} x {resolution}; "
             "the adapter will learn its blur",
             stacklevel=3,
         )
     square = _center_square(picture, resolution, Image.Resampling.LANCZOS)
     pixels = _to_tensor(square) * 2 - 1
-    mask = None if mask_path is None else _load_mask(mask_path, path, picture, resolution)
+    del picture  # it may be large, and so may its mask
+    mask = None if mask_path is None else _load_mask(mask_path, path, size, resolution)
     return TrainingImage(path, pixels, mask, crop)
 
 
-def _load_mask(mask_path: Path, path: Path, picture: Image.Image, resolution: int) -> Tensor:
-    mask = _read(mask_path, _MASKS_KEY, "L")
-    if mask.size != picture.size:
+def _load_mask(mask_path: Path, path: Path, size: tuple[int, int], resolution: int) -> Tensor:
+    mask = read_picture(mask_path, _MASKS_KEY, "L")
+    if mask.size != size:
         raise UserError(
-            f"the mask {mask_path} is {_size(mask)} pixels, but {path} is {_size(picture)}",
+            f"the mask {mask_path} is {_size(mask.size)} pixels, but {path} is {_size(size)}",
             where=_MASKS_KEY,
             do="make the mask exactly as large as its picture",
         )
@@ -232,64 +230,8 @@ def _load_mask(mask_path: Path, path: Path, picture: Image.Image, resolution: in
     return square
 
 
-def _size(picture: Image.Image) -> str:
-    return f"{picture.width} x {picture.height}"
-
-
-def _read(path: Path, key: str, mode: str) -> Image.Image:
-    """Return the upright picture in mode RGB or L.
-
-    Raises:
-        UserError: whatever goes wrong.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                _check_size(picture.width, picture.height)
-                return _convert(ImageOps.exif_transpose(picture), mode)
-    except Exception as error:  # decoders raise anything on a damaged file, even SyntaxError
-        raise UserError(
-            f"{path} can't be read: {_reason(path, error)}",
-            where=key,
-            do="open it in an image editor and save it as an 8-bit PNG or JPEG, or leave it out",
-        ) from error
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        if path.stat().st_size == 0:
-            return "the file is empty"
-        return "it is damaged, or not a JPEG, PNG, WebP, TIFF, BMP or GIF picture"
-    if isinstance(error, Image.DecompressionBombError):
-        return f"it has more than {MAX_PIXELS // 10**6} million pixels"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise ValueError(f"it is {width} x {height} pixels")
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"it is {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million"
-        )
-
-
-def _convert(picture: Image.Image, mode: str) -> Image.Image:
-    """Return the picture in mode RGB on white, or L on black."""
-    if picture.mode.startswith("I"):  # 16 bits; I is how Pillow opened them once
-        values = np.asarray(picture).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its values have more than 16 bits")
-        picture = Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    elif picture.mode == "F":
-        raise ValueError("its values are floating-point numbers, whose range is not known")
-    elif picture.has_transparency_data:
-        ground = Image.new("RGBA", picture.size, "white" if mode == "RGB" else "black")
-        picture = Image.alpha_composite(ground, picture.convert("RGBA"))
-    return picture.convert(mode)
+def _size(size: tuple[int, int]) -> str:
+    return "{} x {}".format(*size)
 
 
 def _center_square(
@@ -298,7 +240,7 @@ def _center_square(
     crop = min(picture.size)
     left, top = (picture.width - crop) // 2, (picture.height - crop) // 2
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` has judged
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size was judged
         square = picture.crop((left, top, left + crop, top + crop))
     return square.resize((resolution, resolution), resampling)
 

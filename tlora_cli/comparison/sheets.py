@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from tlora_cli import builtin
 from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
+from tlora_cli.errors import UserError
 from tlora_cli.html_page import thumbnail_url
+from tlora_cli.picture_file import read_picture
 
 KeyT = TypeVar("KeyT")
 
@@ -123,8 +123,7 @@ def _thumbnail(file: Path | None) -> str:
     if file is None:
         return ""
     try:
-        with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError):
+        picture = read_picture(file, str(file), "RGB")
+    except UserError:
         return ""
     return thumbnail_url(picture, SIDE)

@@ -15,6 +15,8 @@ from tlora_cli.errors import UserError
 from tlora_cli.evaluation.asking import Ask
 from tlora_cli.files import remove_leftovers, write_text
 from tlora_cli.generation import Easel
+from tlora_cli.json_text import parse_json
+from tlora_cli.picture_file import FORMATS, picture_text, read_picture
 from tlora_cli.prompts import sampling_prompt
 from tlora_cli.sampling import Job, write_picture
 
@@ -39,8 +41,7 @@ class Shot:
 
     def open(self) -> Image.Image:
         """Return the picture."""
-        with Image.open(self.file) as opened:
-            return opened.convert("RGB")
+        return read_picture(self.file, str(self.file), "RGB")
 
 
 def plan_shots(folder: Path, asks: Sequence[Ask], concept: str) -> list[Shot]:
@@ -71,9 +72,8 @@ def _whole(file: Path) -> bool:
     if not file.exists():
         return False
     try:
-        with Image.open(file) as picture:
-            picture.load()
-    except (OSError, UnidentifiedImageError, SyntaxError):
+        read_picture(file, str(file), "RGB")
+    except UserError:
         file.unlink()  # half a picture, from a disk that failed: it is drawn again
         return False
     return True
@@ -183,7 +183,7 @@ def opened(file: Path) -> Image.Image:
         UserError: if it is none.
     """
     try:
-        return Image.open(file)
+        return Image.open(file, formats=FORMATS)
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(
             "the picture can't be read", where=str(file), do="remove it, or save it anew"
@@ -192,7 +192,7 @@ def opened(file: Path) -> Image.Image:
 
 def _said(prompts: Path) -> dict[str, str]:
     try:
-        said = json.loads(prompts.read_text(encoding="utf-8"))
+        said = parse_json(prompts.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
             f"the prompts can't be read: {error}", str(prompts), "check --prompts-of"
@@ -206,10 +206,9 @@ def _said(prompts: Path) -> dict[str, str]:
 
 def _own_prompt(file: Path) -> str | None:
     """Return the prompt that tlora wrote into a picture, or None."""
-    with opened(file) as picture:
-        known = picture.info.get("tlora")
+    known = picture_text(file, "tlora")
     try:
-        found = json.loads(known)["prompt"] if known else None
+        found = parse_json(known)["prompt"] if known else None
     except (ValueError, KeyError, TypeError):
         return None  # another program's idea of that key
     return found if isinstance(found, str) else None

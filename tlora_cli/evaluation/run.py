@@ -234,6 +234,6 @@ def _opened(path: Path) -> Image.Image:
     """Return a picture upright and cropped to its middle square, as for training."""
     with opened(path) as picture:
         side = min(picture.size)
-    [image] = load_training_images(str(path), None, side - side % 8)
+    [image] = load_training_images(str(path), None, max(8, side - side % 8))
     levels = ((image.pixels / 2 + 0.5) * 255).round().byte()
     return Image.fromarray(levels.permute(1, 2, 0).numpy())

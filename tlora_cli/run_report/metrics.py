@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlora_cli.json_text import parse_json
 from tlora_cli.recipe import Recipe
 
 
@@ -46,10 +46,15 @@ def read_metrics(path: Path, recipe: Recipe, notes: list[str]) -> Metrics:
         recipe: says how many samples a step has.
         notes: what was left out is added.
     """
+    if not path.exists():
+        return Metrics([], None)
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise OSError("it is not a file")
         lines = path.read_bytes().split(b"\n")
         written = path.stat().st_mtime
-    except FileNotFoundError:
+    except OSError as error:
+        notes.append(f"metrics.jsonl can't be read: {error.strerror or error}.")
         return Metrics([], None)
     samples = recipe.train.batch_size * recipe.train.accumulation
     alone = samples == 1 and recipe.concept.prior is None
@@ -60,7 +65,7 @@ def read_metrics(path: Path, recipe: Recipe, notes: list[str]) -> Metrics:
             continue
         try:
             step = _parse(line, alone)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             bad.append(number)
             continue
         repeated += step.step in steps
@@ -93,9 +98,9 @@ def _parse(line: bytes, alone: bool) -> Step:
         alone: whether a step has a single sample, so that its means are the sample's.
 
     Raises:
-        ValueError, KeyError, TypeError: if it is no such line.
+        ValueError, KeyError, TypeError, OverflowError: if it is no such line.
     """
-    record: dict[str, Any] = json.loads(line)
+    record: dict[str, Any] = parse_json(line)
     number = record["step"]
     if type(number) is not int or number < 1:
         raise ValueError("a step is a whole number from 1 on")
@@ -111,9 +116,12 @@ def _parse(line: bytes, alone: bool) -> Step:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("not a number")
+    number = float(value)  # OverflowError for a whole number beyond all floats
+    if not math.isfinite(number):
         raise ValueError("not a finite number")
-    return float(value)
+    return number
 
 
 def _optional(value: Any) -> float | None:

@@ -12,8 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from tlora_cli.errors import UserError
 from tlora_cli.evaluation.metrics import copying
 from tlora_cli.html_page import thumbnail_url
+from tlora_cli.picture_file import read_picture
 
 SIDE = 160
 """Longest side of a thumbnail in pixels."""
@@ -41,15 +43,21 @@ class Seen:
 
 
 def see(file: Path) -> Seen:
-    """Look at a file; one that was seen before in this process is not read again."""
-    about = file.stat()
+    """Look at a file; one that was seen before in this process is not read again.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror}", str(file)) from error
     return _see(file, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=1024)
 def _see(file: Path, changed: int, size: int) -> Seen:
-    with Image.open(file) as opened:
-        return Seen.of(opened.convert("RGB"))
+    return Seen.of(read_picture(file, str(file), "RGB"))
 
 
 def _features(picture: Image.Image) -> Tensor:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 
 from tlora_cli.data import load_training_images
 from tlora_cli.errors import UserError
 from tlora_cli.files import is_locked
+from tlora_cli.json_text import parse_json
+from tlora_cli.picture_file import picture_text
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import load_recipe, read_text
 from tlora_cli.run_report.metrics import Metrics, read_metrics
@@ -109,20 +109,20 @@ def read_run(folder: Path) -> Run:
 def _newest_adapter(run: RunFolder) -> Path | None:
     """Return the adapter of the last checkpoint; without checkpoints, the result."""
     found = [folder / "adapter.safetensors" for folder in reversed(checkpoints(run.checkpoints))]
-    return next((file for file in [*found, run.adapter] if file.exists()), None)
+    return next((file for file in [*found, run.adapter] if file.is_file()), None)
 
 
 def _about(run: RunFolder, adapter: Path | None) -> dict[str, Any]:
     """Return about.json; versions of a run from before they stood there are the adapter file's."""
     try:
-        about = json.loads(run.about.read_text(encoding="utf-8"))
+        about = parse_json(run.about.read_text(encoding="utf-8")) if run.about.is_file() else {}
     except (OSError, ValueError):
         about = {}
     about = about if isinstance(about, dict) else {}
     if "versions" not in about and adapter is not None:
         try:
             with safe_open(adapter, "pt") as file:
-                about["versions"] = json.loads((file.metadata() or {}).get("tlora.versions", "{}"))
+                about["versions"] = parse_json((file.metadata() or {}).get("tlora.versions", "{}"))
         except (OSError, ValueError, SafetensorError):
             pass  # a damaged file says no versions; the page shows none
     if not isinstance(about.get("versions"), dict):
@@ -137,8 +137,8 @@ def _pictures(run: RunFolder, recipe: Recipe, notes: list[str]) -> list[tuple[Se
             notes.append(f"Of {len(kept)} training pictures the first {MAX_PICTURES} are shown.")
         try:
             return [(see(one), see(mask) if mask else None) for one, mask in kept[:MAX_PICTURES]]
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            notes.append(f"The kept training pictures can't be read: {error}.")
+        except UserError as error:
+            notes.append(f"The kept training pictures are not shown: {error.what}.")
             return []
     concept = recipe.concept
     try:
@@ -173,17 +173,16 @@ def _previews(folder: Path, notes: list[str]) -> list[Preview]:
         for file in by_step[step]:
             try:
                 found.append(_preview(step, file))
-            except (OSError, UnidentifiedImageError, SyntaxError):
+            except UserError:
                 notes.append(f"The preview {file.name} of step {step} can't be read.")
     return found
 
 
 def _preview(step: int, file: Path) -> Preview:
     """Read a preview; its metadata knows prompt and seed, else its name is all there is."""
-    with Image.open(file) as picture:
-        said = picture.info.get("tlora")
+    said = picture_text(file, "tlora")
     try:
-        values = json.loads(said) if isinstance(said, str) else {}
+        values = parse_json(said) if said else {}
         prompt, seed = str(values["prompt"]), str(values["seed"])
     except (ValueError, KeyError, TypeError):
         prompt, seed = file.stem.partition("_")[2] or file.stem, ""
