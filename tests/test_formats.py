@@ -139,7 +139,10 @@ def test_published_alpha_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("hparams", "message"),
     [
-        ("a: [1, 2\nb: c", "hparams.yml can't be read: expected ',' or ']', but got ':'"),
+        (
+            "a: [1, 2\nb: c",
+            "hparams.yml can't be read: not valid YAML, column 2: expected ',' or ']', but got ':'",
+        ),
         ("!!python/object/apply:os.system ['false']", "hparams.yml can't be read: "),
         ("- a\n- b", "hparams.yml holds no settings"),
         (
@@ -161,7 +164,7 @@ def test_bad_hparams_are_refused(hparams: Any, message: str, tmp_path: Path) -> 
     with pytest.raises(UserError) as refused:
         read_adapter(file, [])
     assert refused.value.what.startswith(message)
-    assert refused.value.where == str(tmp_path / "logs" / "hparams.yml")
+    assert refused.value.where.startswith(str(tmp_path / "logs" / "hparams.yml"))
 
 
 def test_layers_that_flux_never_calls_are_left_out() -> None:

@@ -103,6 +103,17 @@ def check_prompt(prompt: str) -> str:
     return prompt
 
 
+def check_expression(expression: str) -> str:
+    """Refuse what is no regular expression."""
+    try:
+        re.compile(expression)
+    except re.error as error:
+        raise ValueError(f"must be a regular expression: {error}") from error
+    except (OverflowError, RecursionError) as error:  # a{99999999999}, thousands of brackets
+        raise ValueError("must be a regular expression that is not too large") from error
+    return expression
+
+
 def check_files(value: Any) -> Any:
     """Ask for a path or a list of paths before the union does, which reports each member."""
     paths = [value] if isinstance(value, str) else value

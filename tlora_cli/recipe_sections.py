@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -19,6 +18,7 @@ from tlora_cli.recipe_base import (
     Problem,
     ScheduleName,
     Section,
+    check_expression,
     check_files,
     check_prompt,
 )
@@ -182,11 +182,7 @@ class AdapterConfig(Section):
     @field_validator("targets")
     @classmethod
     def _is_expression(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"must be a regular expression: {error}") from error
-        return value
+        return value if value is None else check_expression(value)
 
     def problems(self) -> Iterator[Problem]:
         """Yield ranks out of bounds, and settings that the method would ignore."""

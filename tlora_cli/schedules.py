@@ -16,6 +16,9 @@ from typing import overload
 import torch
 from torch import Tensor
 
+MAX_TIMESTEPS = 100_000
+"""Far above the 1000 of every known model: tables of all timesteps stay small."""
+
 
 def _linear(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Eq. 4: the rank falls as a power of the noise-free share (T - t) / T."""
@@ -128,8 +131,12 @@ class RankSchedule:
             raise ValueError(f"min_rank {self.min_rank} must lie in 1..rank ({self.rank})")
         if not 0 < self.alpha < math.inf:
             raise ValueError(f"alpha {self.alpha} must be a number above 0")
-        if self.num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps {self.num_train_timesteps} must be at least 1")
+        if not 1 <= self.num_train_timesteps <= MAX_TIMESTEPS:
+            raise ValueError(
+                f"num_train_timesteps {self.num_train_timesteps} must lie in 1..{MAX_TIMESTEPS}"
+            )
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed} must be a number of 64 bits")
         if self.kind in ("step", "piecewise"):
             object.__setattr__(self, "points", self._checked_points())
 
@@ -137,6 +144,8 @@ class RankSchedule:
         points = tuple((float(t), int(r)) for t, r in self.points or ())
         if not points:
             raise ValueError(f"schedule kind {self.kind!r} needs points")
+        if not all(math.isfinite(t) for t, _ in points):
+            raise ValueError("the timesteps of points must be finite")
         if any(b[0] <= a[0] for a, b in pairwise(points)):
             raise ValueError("the timesteps of points must rise")
         if any(not 0 <= r <= self.rank for _, r in points):

@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from tlora_cli.errors import UserError
 from tlora_cli.formats import kohya, peft_lora, published, tlora_file
+from tlora_cli.formats.common import DAMAGED
 from tlora_cli.formats.foreign import unknown
 from tlora_cli.formats.opening import OpenFile, locate, open_file
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
@@ -59,7 +61,11 @@ def read_adapter(path: Path, layer_names: Collection[str]) -> AdapterWeights:
     """
     opened = open_file(locate(path))
     reader = _reader(opened)  # before any tensor is read: the file may be a whole model
-    return reader.read(AdapterFile(opened.path, opened.header, opened.load(), layer_names))
+    weights = reader.read(AdapterFile(opened.path, opened.header, opened.load(), layer_names))
+    for name, pair in weights.layers.items():  # the file's numbers are, but a scale was folded in
+        if not all(bool(factor.isfinite().all()) for factor in pair):
+            raise UserError(f"the scale of layer {name} is too large", str(opened.path), DAMAGED)
+    return weights
 
 
 def read_origin(path: Path) -> tuple[str | None, AdapterInfo]:

@@ -101,7 +101,7 @@ def _check_family(names: Mapping[str, object], file: AdapterFile) -> None:
 
 def _scale(parts: dict[str, Tensor]) -> float:
     down, alpha = parts.get("down"), parts.get("alpha")
-    if down is None or alpha is None or not down.shape[0]:
+    if down is None or alpha is None or down.dim() != 2:  # what is wrong is told with the pair
         return 1.0
     return float(alpha.reshape(-1)[0]) / down.shape[0]
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tlora_cli.errors import UserError
+from tlora_cli.formats.pickles import check_tensors
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that are read with `torch.load`, restricted to tensors."""
@@ -123,6 +124,7 @@ def _damage_explained(path: Path) -> Iterator[None]:
 
 def _open_pickle(path: Path) -> OpenFile:
     try:
+        check_tensors(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -150,14 +152,16 @@ def _open_pickle(path: Path) -> OpenFile:
 
 def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
+        if not tensor.numel():  # its other sides may be of any length
+            raise UserError(f"tensor {key} is empty", str(path), _AGAIN)
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise UserError(
                 f"tensor {key} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers",
                 where=str(path),
                 do="get an adapter that is not quantized",
             )
-        # One byte floats know no isfinite.
-        if not torch.isfinite(tensor.float() if tensor.itemsize == 1 else tensor).all():
+        # As fp32, for one byte floats know no isfinite, and what is computed with is fp32.
+        if not torch.isfinite(tensor.float()).all():
             raise UserError(
                 f"tensor {key} holds NaN or infinity: the training that made it diverged",
                 where=str(path),

@@ -8,7 +8,6 @@ alpha / rank where the file has `.alpha` tensors, else 1.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -28,11 +27,16 @@ from tlora_cli.formats.common import (
 )
 from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
+from tlora_cli.json_text import parse_json
+from tlora_cli.recipe_base import check_expression
+from tlora_cli.recipe_errors import shown
 
 PREFIXES = ("unet.", "transformer.", "base_model.model.", "")
 """What may stand before a layer's name; the first that fits counts."""
 
 _KEY = re.compile(r"(?P<layer>.+?)[._](?P<part>lora_A|lora_B|lora\.down|lora\.up)\.weight")
+MAX_REPEATS = 2
+"""Of a pattern in a file: with more, and long names, matching takes long."""
 _ALPHA = ".alpha"
 _PARTS = {"lora_A": "down", "lora_B": "up", "lora.down": "down", "lora.up": "up"}
 
@@ -99,9 +103,9 @@ def _settings(file: AdapterFile, prefixes: set[str]) -> dict[str, Any]:
     try:
         if "base_model.model." in prefixes:
             beside = file.path.with_name("adapter_config.json")
-            found = json.loads(beside.read_text(encoding="utf-8"))
+            found = parse_json(beside.read_text(encoding="utf-8"))
         else:
-            stored = json.loads(file.header.get("lora_adapter_metadata", "{}"))
+            stored = parse_json(file.header.get("lora_adapter_metadata", "{}"))
             prefix = max(prefixes, default="")
             found = {
                 key.removeprefix(prefix): value
@@ -116,14 +120,14 @@ def _settings(file: AdapterFile, prefixes: set[str]) -> dict[str, Any]:
             "rslora": bool(found.get("use_rslora")),
         }
         for pattern in (*settings["ranks"], *settings["alphas"]):
-            re.compile(pattern)
+            _check_pattern(pattern)
     except FileNotFoundError as error:
         raise UserError(
             "the LoRA's scale is not known: PEFT's adapter_config.json is not beside it",
             where=str(file.path),
             do="put adapter_config.json into the same folder",
         ) from error
-    except (OSError, ValueError, TypeError, AttributeError, re.error) as error:
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"the LoRA's metadata is damaged ({type(error).__name__}: {error})",
             where=str(file.path),
@@ -135,7 +139,7 @@ def _settings(file: AdapterFile, prefixes: set[str]) -> dict[str, Any]:
 def _scale(layer: str, parts: dict[str, Tensor], settings: dict[str, Any], path: Path) -> float:
     stored = parts.pop("alpha", None)
     down = parts.get("down")
-    if down is None or not (settings or stored is not None):
+    if down is None or down.dim() != 2 or not (settings or stored is not None):
         return 1.0
     rank = down.shape[0]
     alpha = None if stored is None else float(stored.reshape(-1)[0])
@@ -157,6 +161,17 @@ def _scale(layer: str, parts: dict[str, Tensor], settings: dict[str, Any], path:
             do="remove one of the two",
         )
     return stated_alpha / (math.sqrt(rank) if settings["rslora"] else rank)
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raise a ValueError for what is no pattern, or could take forever to match.
+
+    PEFT's patterns are names, or `.*` and `(a|b)` with names around them.
+    """
+    check_expression(pattern)
+    repeats = re.findall(r"[*+{?]", pattern.replace("(?:", "("))
+    if len(repeats) > MAX_REPEATS or re.search(r"\)[*+{]", pattern):
+        raise ValueError(f"the pattern {shown(pattern)} repeats too much")
 
 
 def _by_pattern(patterns: dict[str, Any], layer: str, default: Any) -> Any:

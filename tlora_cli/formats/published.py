@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from tlora_cli.adapters import Ortho
 from tlora_cli.errors import UserError
 from tlora_cli.formats.common import DAMAGED, families_of, method_name, scaled_pair
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.recipe_io import read_text
+from tlora_cli.recipe_yaml import YAMLMistake, parse_yaml
 from tlora_cli.schedules import RankSchedule
 
 _KEY = re.compile(
@@ -150,12 +151,11 @@ def _find_hparams(path: Path) -> tuple[Path, dict[str, Any]] | None:
     if file is None:
         return None
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        values = parse_yaml(read_text(file, "hparams.yml")).data
+    except YAMLMistake as error:
         raise UserError(
-            f"hparams.yml can't be read: {reason}",
-            str(file),
+            f"hparams.yml can't be read: {error.text}",
+            str(file) if error.line is None else f"{file}, line {error.line}",
             "mend it, or remove it and pass min_rank",
         ) from error
     if not isinstance(values, dict):
@@ -198,7 +198,7 @@ def _explained(family: str, where: Path) -> Iterator[None]:
             where=str(where),
             do="use the hparams.yml that training wrote",
         ) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"hparams.yml makes no schedule: {error}", str(where), "mend it, or remove it"
         ) from error

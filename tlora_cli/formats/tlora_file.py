@@ -23,6 +23,7 @@ from torch.nn.functional import pad
 from tlora_cli.errors import UserError
 from tlora_cli.files import write_atomically
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.json_text import parse_json
 from tlora_cli.schedules import RankSchedule
 from tlora_cli.versions import installed_version
 
@@ -164,10 +165,12 @@ def read(file: AdapterFile) -> AdapterWeights:
             alpha=float(header["tlora.alpha"]),
             kind=header["tlora.schedule"],
             num_train_timesteps=int(header["tlora.num_train_timesteps"]),
-            points=json.loads(header.get("tlora.points", "null")),
+            points=parse_json(header.get("tlora.points", "null")),
             seed=int(header["tlora.schedule_seed"]),
         )
         copies = int(header["tlora.copies"])
+        if copies not in (1, 2):
+            raise ValueError(f"copies is {copies}")
     layers = {
         key.removeprefix(prefix).removesuffix(".lora_A.weight"): (
             tensor,
@@ -208,7 +211,7 @@ def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> Ada
             )
         parts.setdefault(layer, {})[part] = tensor
     with _damage_explained(file.path):
-        blocks = json.loads(file.header.get("tlora.blocks", "null"))
+        blocks = parse_json(file.header.get("tlora.blocks", "null"))
         if blocks is not None and not isinstance(blocks, int):
             raise ValueError(f"blocks is {blocks}")
     return AdapterWeights({}, 1, None, family, info, parts, blocks)
@@ -228,7 +231,7 @@ def _check_version(header: Mapping[str, str], path: Path) -> None:
 def _damage_explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
         raise UserError(
             f"the adapter's header is damaged ({type(error).__name__}: {error})",
             where=str(path),
@@ -245,7 +248,7 @@ def _read_info(header: Mapping[str, str]) -> AdapterInfo:
         if str(f.type).startswith("str"):
             given[f.name] = text
             continue
-        given[f.name] = json.loads(text)
+        given[f.name] = parse_json(text)
         if not isinstance(given[f.name], dict if str(f.type).startswith("dict") else int):
             raise ValueError(f"{f.name} is {text}")
     return AdapterInfo(**given)

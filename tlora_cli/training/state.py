@@ -18,7 +18,8 @@ from tlora_cli.adapter import Adapter
 from tlora_cli.adapters import Parametrization
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, remove_folder, remove_leftovers, require_space
-from tlora_cli.training.run_folder import checkpoints
+from tlora_cli.formats.pickles import check_archive
+from tlora_cli.training.run_folder import checkpoints, step_of
 
 STATE_FILE = "training_state.pt"
 ADAPTER_FILE = "adapter.safetensors"
@@ -122,7 +123,10 @@ def load_latest(folder: Path, state: TrainingState) -> Path | None:
     found, damaged = checkpoints(folder), []
     for path in reversed(found):
         try:
+            check_archive(path / STATE_FILE)
             saved = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+            if saved["step"] != step_of(path):
+                raise ValueError(f"it holds step {saved['step']}")
             state.load_dict(saved)
         except UserError:
             raise
