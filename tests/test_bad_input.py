@@ -149,7 +149,7 @@ PICTURES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda path: None, "there is no file"),
     "truncated": (truncated, "can't be read"),
     "no picture": (lambda path: path.write_text("hello"), "can't be read"),
-    "image bomb": (bomb, "it has more than 178 million pixels"),
+    "image bomb": (bomb, "it has more than 110 million pixels"),
     "empty folder": (lambda path: path.mkdir(), "no picture"),
 }
 
@@ -247,7 +247,7 @@ SAMPLING: dict[str, tuple[list[str], str]] = {
     "scheduler": (["--prompt", "a V*", "--scheduler", "eular"], "scheduler 'eular' is not known"),
     "size": (["--prompt", "a V*", "--width", "65"], "width 65 is not a positive multiple of 8"),
     "precision": (["--prompt", "a V*", "--precision", "fp8"], "--precision fp8 is not known"),
-    "prompts file": (["--prompts-file", "nothing.txt"], "the prompts file can't be read"),
+    "prompts file": (["--prompts-file", "nothing.txt"], "there is no such prompts file"),
 }
 
 

@@ -316,10 +316,7 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "prompts there are not": (
         "grid: {method: [lora], concept: [pip]}\nevaluate: {prompts: none.yaml}",
-        [
-            "line 6: evaluate.prompts: the prompts file can't be read: No such file or directory; "
-            "check the path"
-        ],
+        ["line 6: evaluate.prompts: there is no such prompts file; check the path"],
     ),
     "twice": (
         "grid: {method: [lora, lora], rank: [4, 4], concept: [pip, pip]}",

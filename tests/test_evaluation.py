@@ -222,7 +222,7 @@ def test_any_list_of_prompts_can_be_read(tmp_path: Path) -> None:
         ("a.json", '{"one": ["a V*"', "damaged"),
         ("a.yaml", "words: none", "no list of prompts"),
         ("a.yaml", "[]", "empty"),
-        ("a.yaml", None, "can't be read"),
+        ("a.yaml", None, "there is no such prompts file"),
     ],
 )
 def test_bad_prompt_files(tmp_path: Path, name: str, content: str | None, message: str) -> None:
@@ -337,7 +337,10 @@ def test_a_folder_of_pictures_is_scored(
         (["--adapter", "{adapter}", "--metric", "clop"], "clip"),
         (["--adapter", "{adapter}", "--metric", "clip=/none"], "clip checkpoint can't be loaded"),
         (["--adapter", "{adapter}", "--suite", "pets"], "live"),
-        (["--adapter", "{adapter}", "--prompts-file", "none.yaml"], "can't be read"),
+        (
+            ["--adapter", "{adapter}", "--prompts-file", "none.yaml"],
+            "there is no such prompts file",
+        ),
         (["--adapter", "{adapter}", "--output", "{full}"], "is left as it is"),
         (["--adapter", "{adapter}", "--images", "toy:pop/1"], "pip"),
         (["--pictures", "{full}", "--class", "star", "--images", "toy:pip/1"], "no PNG files"),

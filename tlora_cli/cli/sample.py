@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.errors import UserError
+from tlora_cli.recipe_io import read_text
 
 
 def sample(
@@ -100,10 +101,5 @@ def sample(
 
 
 def _read_prompts(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"the prompts file can't be read: {error}", where=str(path), do="check --prompts-file"
-        ) from error
+    lines = read_text(path, "prompts file").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -36,7 +36,7 @@ def train(
                 do="tlora train --config FILE, or --resume --output FOLDER to continue a run",
             )
         config = output / "recipe.yaml"
-        if not config.exists():
+        if not config.is_file():
             raise UserError(
                 "the folder holds no run to resume", where=str(output), do="check --output"
             )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tlora_cli.errors import UserError, known_names
+from tlora_cli.json_text import parse_json
+from tlora_cli.recipe_errors import described
+from tlora_cli.recipe_io import read_text
+from tlora_cli.recipe_yaml import YAMLMistake, parse_yaml
 
 BASE = "a photo of a V*"
 """The base prompt, on which image similarity is measured (T-LoRA, section 5)."""
@@ -185,24 +186,22 @@ def read_prompts(path: Path, sections: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def _content(path: Path) -> Any:
+    text = read_text(path, "prompts file")
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"the prompts file can't be read: {error.strerror}", str(path), "check the path"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError("the prompts file is not UTF-8 text", str(path)) from error
-    try:
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        if path.suffix == ".json":
+            return parse_json(text)
+        parsed = parse_yaml(text)
+        if parsed.mistakes:
+            raise ValueError(str(parsed.mistakes[0]))
+        return parsed.data
+    except (ValueError, YAMLMistake) as error:
+        reason = f"line {error.line}: {error.text}" if isinstance(error, YAMLMistake) else error
         raise UserError(f"the prompts file is damaged: {reason}", str(path)) from error
 
 
 def _with_mark(given: Any, path: Path) -> str:
     if not isinstance(given, str):
-        raise UserError(f"a prompt must be text, not {given!r}", str(path))
+        raise UserError(f"a prompt must be text, not {described(given)}", str(path))
     prompt: str = given
     if not any(mark in prompt for mark in MARKS):
         raise UserError(

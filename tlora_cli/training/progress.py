@@ -17,7 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
+from tlora_cli.errors import UserError
 from tlora_cli.files import explained, write_text
+from tlora_cli.json_text import parse_json
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
@@ -136,15 +138,24 @@ def _truncate(path: Path, step: int) -> None:
     """Drop lines after `step`, and a last line cut short by a crash."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if record["step"] <= step:
-            kept.append(line + "\n")
+    if not path.is_file():
+        raise UserError(
+            f"{path.name} is not a file", str(path), "move it away; training writes it anew"
+        )
+    with explained(path):
+        lines = path.read_bytes().split(b"\n")
+    kept = [line.decode() + "\n" for line in lines if _is_of_step(line, step)]
     write_text(path, "".join(kept))
+
+
+def _is_of_step(line: bytes, last: int) -> bool:
+    """Whether a line is the record of a step up to `last`; what is damaged is none."""
+    try:
+        record = parse_json(line.decode())
+    except ValueError:
+        return False
+    number = record.get("step") if isinstance(record, dict) else None
+    return isinstance(number, int) and number <= last
 
 
 class Display:
