@@ -1,0 +1,28 @@
+"""Runs killed with SIGKILL at seeded moments, many of them while saving: nothing is lost.
+
+TLORA_KILLS is how many runs; the full count is 100: `TLORA_KILLS=100 pytest tests/test_kills.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from breaking.kills import KINDS, RUNS, kill_all, moments_of
+
+COUNT = int(os.environ.get("TLORA_KILLS", "8"))
+SEED = 4
+"""Of the moments; the first eight have each kind of moment and each run."""
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(
+    tiny_sdxl: Path, tiny_flux: Path, tmp_path: Path
+) -> None:
+    bases = {"sdxl": tiny_sdxl, "flux": tiny_flux}
+    assert kill_all(range(COUNT), SEED, bases, tmp_path, print) >= COUNT
+
+
+def test_the_moments_reach_every_kind_and_every_run() -> None:
+    few = [moments_of(SEED, number) for number in range(8)]
+    assert {name for name, _ in few} == set(RUNS)
+    assert {moment.kind for _, moments in few for moment in moments} == set(KINDS)
