@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training_runs import draw_picture, recipe_values, run, write_recipe
+from training_runs import draw_picture, mounted, recipe_values, run, write_recipe
 
 from tlora_cli.cli.app import main
 
@@ -320,15 +320,8 @@ def test_too_little_space_is_known_before_training(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Yield a real file system of 4 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True) if shutil.which("mount") else None
-    if mounted is None or mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield disk
-    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "4m") as disk:
+        yield disk
 
 
 def test_a_disk_that_fills_up_keeps_the_checkpoint_before(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, equal
@@ -82,6 +86,19 @@ def tlora(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
         env={**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})},
         **options,
     )
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """Yield a folder on a real file system of its own."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True) if shutil.which("mount") else None
+    if done is None or done.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def same_tensors(a: Path, b: Path) -> bool:
