@@ -75,6 +75,20 @@ def test_a_picture_that_vanished_before_the_run_is_resumed(
     assert whole.adapter and same_tensors(whole.adapter, stopped.adapter)
 
 
+def test_a_run_killed_between_its_last_save_and_its_last_previews(
+    cli: Cli, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    """They are drawn when it is resumed, though no step is left."""
+    run(tiny_sdxl, tmp_path, train__preview={"every": 3, "prompts": ["a V*"]})
+    folder = RunFolder(tmp_path / "run")
+    whole = contents(folder.previews)
+    folder.adapter.unlink()
+    shutil.rmtree(folder.previews / "step-000006")
+    assert cli("train", "--resume", "--output", folder.path)[0] == 0
+    assert contents(folder.previews) == whole and len(whole) == 2
+    assert folder.adapter.exists()
+
+
 def test_a_picture_that_was_replaced_before_the_run_is_resumed(
     cli: Cli, stopped: RunFolder, tmp_path: Path
 ) -> None:

@@ -195,23 +195,25 @@ def test_a_whole_published_pickle_is_read(tmp_path: Path) -> None:
     assert set(read_adapter(published_pickle(tmp_path), []).layers) == {LAYER}
 
 
-def test_a_storage_that_is_longer_than_its_record_is_not_read_past_its_end(tmp_path: Path) -> None:
+def test_a_storage_that_is_longer_than_its_record(tmp_path: Path) -> None:
     file = published_pickle(tmp_path)
     rewrite(file, other_number(80, 10**6))  # of 2 x 40 numbers
     assert refused(file) == DAMAGED
 
 
-def test_a_tensor_that_is_larger_than_its_storage_gets_no_memory(tmp_path: Path) -> None:
+def test_a_tensor_that_is_larger_than_its_storage(tmp_path: Path) -> None:
     file = published_pickle(tmp_path)
     rewrite(file, other_number(40, 10**8))  # columns
     assert refused(file) == DAMAGED
 
 
-def test_a_zip_bomb(tmp_path: Path) -> None:
+def test_a_zip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = published_pickle(tmp_path)
     zeros = bytes(10**8)
     rewrite(file, lambda n, d: zeros if "/data/" in n else d, zipfile.ZIP_DEFLATED)
     assert file.stat().st_size < 10**6
+    # Torch would refuse it, too, but after unpacking it.
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("it was unpacked"))
     assert refused(file) == DAMAGED
 
 
@@ -394,11 +396,12 @@ def test_a_checkpoint_with_one_wrong_bit_is_passed_over(tiny_sdxl: Path, tmp_pat
     folder = tmp_path / "hurt" / "run" / "checkpoints" / "checkpoint-000006"
     hurt = folder / "training_state.pt"
     with zipfile.ZipFile(hurt) as archive:
-        record = max(archive.infolist(), key=lambda one: one.file_size)
+        records = [archive.read(name) for name in archive.namelist() if "/data/" in name]
+    record = max(records, key=len)
     data = bytearray(hurt.read_bytes())
-    data[record.header_offset + 200 + record.file_size // 2] ^= 1
+    data[data.index(record) + len(record) // 2] ^= 1
     hurt.write_bytes(data)
-    torch.load(hurt, weights_only=True)
+    torch.load(hurt, weights_only=True)  # is content with it
     with pytest.warns(UserWarning, match="checkpoint-000006 can't be loaded"):
         resumed = run(tiny_sdxl, tmp_path / "hurt", resume=True, train__steps=8)
     assert whole.adapter and resumed.adapter

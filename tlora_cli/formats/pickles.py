@@ -1,9 +1,10 @@
 """Look into a PyTorch file before torch reads it.
 
-`torch.load(weights_only=True)` runs no code, but it believes what a file says of sizes: a storage
-longer than its record is read past its end, and a tensor larger than its storage gets the memory it
-asks for. Here a file passes only if it is what `torch.save` writes of tensors and plain values:
-few opcodes, known names, sizes that are true, no compression, nothing damaged.
+`torch.load(weights_only=True)` runs no code, but a file can still ask for all memory and time: by
+records that unpack to gigabytes, byte arrays of any length, tuples of tuples that take years to
+hash. And it leaves out the archive's checksums, so one wrong bit on the disk is a wrong weight.
+Here a file passes only if it is what `torch.save` writes of tensors and plain values: few opcodes,
+known names, sizes that are true, no compression, nothing damaged.
 """
 
 from __future__ import annotations

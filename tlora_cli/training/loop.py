@@ -144,7 +144,9 @@ class _Run:
         self.run.record(self.recipe, trained, device_name(self.ready.device))
         keep_pictures(self.ready.pictures, self.run.training_pictures)
         self.reports.begin()
-        if self.state.step < steps and not self._train_to(steps):
+        # Killed after the last save, the run may lack the last previews alone.
+        lacking = self.state.step < steps or self.previews.due(self.state.step)
+        if lacking and not self._train_to(steps):
             return Outcome(None, self.state.step)
         self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)
         self.ready.adapter.save(self.run.adapter, self.dtype)
