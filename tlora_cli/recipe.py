@@ -76,6 +76,12 @@ class TrainConfig(Section):
         "quantization, gradient_checkpointing, and on 12 GB a smaller resolution for FLUX.",
     )
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    select: Literal["last", "auto"] = Field(
+        "last",
+        description="Which checkpoint becomes the result. last: the last one. auto: each is scored "
+        "with a few pictures, for likeness and for agreement with prompts, and the best balance is "
+        "kept.",
+    )
     preview: PreviewConfig | None = Field(None, description="Pictures while training.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
 

@@ -94,8 +94,13 @@ class Task:
     @property
     def stamp(self) -> dict[str, Any]:
         """All that pictures and weights depend on."""
+        free = set(FREE_RECIPE_KEYS)
+        if self.recipe["train"].get("select", "last") == "last":
+            free.add(("train", "select"))  # cells of before it could be said fit
+        else:
+            free.remove(("train", "checkpoint"))  # says which steps can be chosen
         recipe = {
-            section: {k: v for k, v in values.items() if (section, k) not in FREE_RECIPE_KEYS}
+            section: {k: v for k, v in values.items() if (section, k) not in free}
             if isinstance(values, dict)
             else values
             for section, values in self.recipe.items()

@@ -100,7 +100,8 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     moments = int(4 * trained * STATE_COPIES[train.optimizer.name])
     tokens = text_tokens(family.name, place)
     transient = _dequantized(bare, dtype) if train.quantization else 0
-    kept = {"denoiser": denoiser, **({"VAE": vae_weights} if train.preview else {})}
+    draws = train.preview is not None or train.select == "auto"
+    kept = {"denoiser": denoiser, **({"VAE": vae_weights} if draws else {})}
     shared = {**kept, "adapter": held, "optimizer": moments}
     phases = [
         Phase("text", {"text encoders": text}),
@@ -117,7 +118,7 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
             {**shared, "activations and gradients": max(step, gradients) + transient},
         )
     )
-    if train.preview:
+    if draws:
         drawing = _sampling_peak(recipe, family, adapter, vae, tokens)
         phases.append(Phase("previews", {**shared, "activations": drawing + transient}))
     return MemoryPlan(phases)

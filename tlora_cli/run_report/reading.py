@@ -89,7 +89,7 @@ def read_run(folder: Path) -> Run:
     recipe = load_recipe(run.recipe)
     notes: list[str] = []
     metrics = read_metrics(run.metrics, recipe, notes)
-    finished = run.finished(recipe.train.steps)
+    finished = run.finished(recipe)
     running = "running" if is_locked(run.path) else "stopped"
     adapter = run.adapter if finished else _newest_adapter(run)
     return Run(

@@ -70,3 +70,23 @@ def contexts(
         text = prompt(asked, "a V*")
         tasks.append(Task(text, {"class": concept.class_name, **asked}, seed + number))
     return tasks
+
+
+def fixed_contexts() -> tuple[str, ...]:
+    """Return a prompt for each background, with V*; positions and accessories come in turn.
+
+    They don't depend on what was learned, so they suit any picture.
+    """
+    positions = FACTORS["position"]
+    accessories = [value for value in FACTORS["accessory"] if value != "none"]
+    return tuple(
+        prompt(
+            {
+                "background": background,
+                "position": positions[number % len(positions)],
+                "accessory": accessories[number % len(accessories)],
+            },
+            "a V*",
+        )
+        for number, background in enumerate(FACTORS["background"])
+    )

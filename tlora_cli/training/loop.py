@@ -19,6 +19,7 @@ from tlora_cli.files import locked, remove_leftovers, require_space
 from tlora_cli.objectives import TimestepSampler
 from tlora_cli.recipe import Recipe
 from tlora_cli.run_report.live import RunReports
+from tlora_cli.training.choosing import Choosing
 from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
@@ -31,6 +32,8 @@ from tlora_cli.training.state import (
     TrainingState,
     bytes_needed,
     load_latest,
+    load_weights,
+    remove_old,
     save_checkpoint,
 )
 from tlora_cli.training.step import Batch, draw_batch, mean_loss, sample_losses
@@ -76,7 +79,7 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
             for folder in (run.path, run.checkpoints, run.previews, run.training_pictures):
                 remove_leftovers(folder)
             run.check(recipe, resume)
-            if run.finished(recipe.train.steps):
+            if run.finished(recipe):
                 console.print(f"this run is already complete: {run.adapter}", highlight=False)
                 return Outcome(run.adapter, recipe.train.steps)
             return _Run(recipe, run, console, reports).go()
@@ -129,6 +132,7 @@ class _Run:
         self.pending = Pending()
         self.interruption = Interruption()
         self.previews = Previews(recipe, run, self.ready, self.interruption)
+        self.choosing = Choosing(recipe, run, self.ready, self.interruption)
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -144,12 +148,15 @@ class _Run:
         self.run.record(self.recipe, trained, device_name(self.ready.device))
         keep_pictures(self.ready.pictures, self.run.training_pictures)
         self.reports.begin()
-        # Killed after the last save, the run may lack the last previews alone.
-        lacking = self.state.step < steps or self.previews.due(self.state.step)
-        if lacking and not self._train_to(steps):
+        if not self._train_to(steps):
             return Outcome(None, self.state.step)
-        self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)
+        chosen = self.choosing.best(self.state.step)
+        if chosen != self.state.step:
+            load_weights(self.run.checkpoints, chosen, self.ready.adapter)
+        self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=chosen)
         self.ready.adapter.save(self.run.adapter, self.dtype)
+        if self.recipe.train.select == "auto":
+            self._say(self.choosing.told(self.state.seconds))
         return Outcome(self.run.adapter, self.state.step)
 
     def _require_space(self) -> None:
@@ -158,18 +165,18 @@ class _Run:
         left = math.ceil((self.recipe.train.steps - self.state.step) / config.every)
         present = len(checkpoints(self.run.checkpoints))
         # One more than is kept: the new one is written before the oldest goes. One for the result.
-        written = min(left, max(0, config.keep + 1 - present)) + 1
+        kept = config.keep + (self.recipe.train.select == "auto")
+        written = min(left, max(0, kept + 1 - present)) + 1
         require_space(self.run.path, written * self.checkpoint_bytes, "the run's checkpoints")
 
     def _train_to(self, steps: int) -> bool:
-        """Run the loop; return whether it came to the end."""
+        """Run the loop; return whether it came to the end, with all that belongs to it."""
         tensorboard = self.run.tensorboard if self.recipe.output.tensorboard else None
         metrics = Metrics(self.run.metrics, tensorboard, self.state.step)
         asked = self.interruption
         try:
             with Display(self.console, steps, self.state.step) as display, asked.watching():
-                if self.previews.due(self.state.step):  # killed between the save and the preview
-                    self.previews.draw(self.state.step, display)
+                self._look(display)  # killed between the save and the pictures
                 while self.state.step < steps and not asked.asked:
                     self._step()
                     self._after_step(metrics, display)
@@ -178,7 +185,7 @@ class _Run:
                     self._save()
         finally:
             metrics.close()
-        return self.state.step >= steps
+        return self.state.step >= steps and self.choosing.complete(steps)
 
     def _step(self) -> None:
         """One optimizer step: forward and backward passes, clip, update."""
@@ -258,16 +265,24 @@ class _Run:
         """Read losses, save, draw previews, as the step asks for."""
         train, step = self.recipe.train, self.state.step
         saving = step == train.steps or step % train.checkpoint.every == 0
-        previewing = self.previews.due(step)
-        self._read_losses(metrics, display, wait=saving or previewing)
+        looking = self.previews.due(step) or self.choosing.due(step)
+        self._read_losses(metrics, display, wait=saving or looking)
         if saving:
             with display.paused("saving"):
                 self._save()
-        if previewing:
-            self.previews.draw(step, display)
-        if saving or previewing:
+        self._look(display)
+        if saving or looking:
             with display.paused("writing the report"):
                 self.reports.update()
+
+    def _look(self, display: Display) -> None:
+        """Draw previews and score the checkpoint, as far as they are due."""
+        step = self.state.step
+        if self.previews.due(step):
+            self.previews.draw(step, display)
+        if self.choosing.due(step):
+            self.choosing.score(step, display)
+            self._remove_old()
 
     def _read_losses(self, metrics: Metrics, display: Display, wait: bool) -> None:
         for record in self.pending.take(wait):
@@ -281,8 +296,12 @@ class _Run:
         if not all(torch.stack(finite).tolist()):  # read together
             raise self._not_finite(f"the adapter's weights after step {self.state.step} overflowed")
         self.ready.adapter.info = replace(self.ready.adapter.info, train_steps=self.state.step)
-        keep = self.recipe.train.checkpoint.keep
-        save_checkpoint(self.run.checkpoints, self.state, keep, self.dtype, self.checkpoint_bytes)
+        save_checkpoint(self.run.checkpoints, self.state, self.dtype, self.checkpoint_bytes)
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        keep, best = self.recipe.train.checkpoint.keep, self.choosing.best(self.state.step)
+        remove_old(self.run.checkpoints, keep, spared=best)
 
     def _not_finite(self, what: str) -> UserError:
         kept = checkpoints(self.run.checkpoints)

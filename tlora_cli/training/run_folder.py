@@ -11,14 +11,17 @@ from typing import Any
 
 from tlora_cli.errors import UserError
 from tlora_cli.files import write_text
+from tlora_cli.formats import read_origin
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import dump_recipe, load_recipe
+from tlora_cli.training.choice import best, read_record
 from tlora_cli.versions import installed_version
 
 FREE_TO_CHANGE = (
     "train.steps",
     "train.checkpoint",
     "train.preview",
+    "train.select",
     "train.device",
     "sampling",
     "output",
@@ -77,6 +80,11 @@ class RunFolder:
         return self.path / "previews"
 
     @property
+    def scores(self) -> Path:
+        """The scores of the checkpoints, with `train.select: auto`."""
+        return self.path / "scores.json"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of TensorBoard events."""
         return self.path / "tensorboard"
@@ -101,10 +109,19 @@ class RunFolder:
         own = (self.recipe, self.metrics, self.adapter, self.checkpoints, self.previews)
         return any(path.exists() for path in own)
 
-    def finished(self, steps: int) -> bool:
-        """Whether the adapter is there, after that many steps."""
-        found = checkpoints(self.checkpoints)
-        return self.adapter.exists() and bool(found) and step_of(found[-1]) >= steps
+    def finished(self, recipe: Recipe) -> bool:
+        """Whether the adapter is there, and is the one that the recipe asks for."""
+        found, steps = checkpoints(self.checkpoints), recipe.train.steps
+        if not self.adapter.exists() or not found or step_of(found[-1]) < steps:
+            return False
+        try:
+            held = read_origin(self.adapter)[1].train_steps
+            record = read_record(self.scores) if recipe.train.select == "auto" else None
+        except UserError:  # damaged: the adapter is written again, and the scores are told of
+            return False
+        if recipe.train.select == "last":
+            return held is None or held >= steps
+        return record is not None and steps in record.steps and best(record.scores()).step == held
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Check that the folder may be used for the recipe; nothing is written.

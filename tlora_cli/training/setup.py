@@ -28,6 +28,7 @@ from tlora_cli.training.pictures import SmallPicture, small_pictures
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.step import Example
+from tlora_cli.training.trial import trial_of
 from tlora_cli.words import ENCODERS
 
 Say = Callable[[str], None]
@@ -39,12 +40,12 @@ class Prepared:
 
     family: Family
     pipeline: Any
-    """Denoiser, scheduler and, if previews are drawn, the VAE."""
+    """Denoiser, scheduler and, if pictures are drawn while training, the VAE."""
     adapter: Adapter
     examples: list[Example]
     prior: list[Example]
     texts: Callable[[], Texts] | None
-    """Embeddings of the preview prompts."""
+    """Embeddings of all prompts that are drawn while training; None if none are."""
     told: Callable[[], Conditioning] | None
     """Encodes the training prompt anew, for methods that learn a word; else None."""
     inputs: str
@@ -119,8 +120,8 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         for name in ENCODERS:
             getattr(pipeline, name).requires_grad_(False)
         told = functools.partial(family.encode_prompts, pipeline, [prompt])
-    if train.preview:
-        texts = _preview_texts(recipe, family, pipeline, told is not None)
+    if prompts := drawn_prompts(recipe):
+        texts = _drawn_texts(recipe, family, pipeline, prompts, told is not None)
     class_text = None
     if recipe.concept.prior:
         class_prompt = training_prompt(recipe.concept.prior.prompt, *words)
@@ -136,7 +137,7 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
         pictures = _class_pictures(recipe, run, family, pipeline, class_text, say)
         [(_, class_row)] = class_text.prompts.items()
         prior = _encode(family, pipeline.vae, pictures, class_row, device)
-    if not train.preview:
+    if not prompts:
         pipeline.vae = None
     adapter = attach(
         pipeline,
@@ -171,12 +172,12 @@ def prepare(recipe: Recipe, run: RunFolder, say: Say) -> Prepared:
     )
 
 
-def _preview_texts(
-    recipe: Recipe, family: Family, pipeline: Any, anew: bool
+def _drawn_texts(
+    recipe: Recipe, family: Family, pipeline: Any, prompts: list[str], anew: bool
 ) -> Callable[[], Texts]:
-    """Return what gives the preview prompts' embeddings: encoded once, or `anew` each time."""
+    """Return what gives the prompts' embeddings: encoded once, or `anew` each time."""
     encode = functools.partial(
-        encode_texts, family, pipeline, preview_prompts(recipe), recipe.sampling.negative_prompt
+        encode_texts, family, pipeline, prompts, recipe.sampling.negative_prompt
     )
     if anew:
         return encode
@@ -184,9 +185,23 @@ def _preview_texts(
     return lambda: texts
 
 
+def drawn_prompts(recipe: Recipe) -> list[str]:
+    """Return all prompts that are drawn while training, with the concept or its class filled in."""
+    prompts = preview_prompts(recipe)
+    if recipe.train.select == "auto":
+        tried = [prompt for prompt, _ in trial_of(recipe).pictures]
+        prompts += [
+            sampling_prompt(prompt, words)
+            for words in (concept_of(recipe), recipe.concept.class_name)
+            for prompt in tried
+        ]
+    return list(dict.fromkeys(prompts))
+
+
 def preview_prompts(recipe: Recipe) -> list[str]:
-    """Return the preview prompts with the concept filled in."""
-    assert recipe.train.preview is not None
+    """Return the preview prompts with the concept filled in; none without previews."""
+    if recipe.train.preview is None:
+        return []
     return [sampling_prompt(p, concept_of(recipe)) for p in recipe.train.preview.prompts]
 
 

@@ -89,10 +89,8 @@ def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
     return int(4 * (whole + file + optimizer_copies * trained)) + 1_000_000
 
 
-def save_checkpoint(
-    folder: Path, state: TrainingState, keep: int, dtype: torch.dtype, needed: int
-) -> Path:
-    """Write a checkpoint for the present step, then remove all but the last `keep`.
+def save_checkpoint(folder: Path, state: TrainingState, dtype: torch.dtype, needed: int) -> Path:
+    """Write a checkpoint for the present step.
 
     Raises:
         UserError: if the disk is full; the checkpoints before stay.
@@ -105,9 +103,32 @@ def save_checkpoint(
             # Through a file of our own: torch's writer hides why a disk refuses.
             with (unfinished / STATE_FILE).open("wb") as file:
                 torch.save(state.to_dict(), file)
-    for old in checkpoints(folder)[:-keep]:
-        remove_folder(old)
     return target
+
+
+def remove_old(folder: Path, keep: int, spared: int) -> None:
+    """Remove all checkpoints but the last `keep` and that of the step `spared`."""
+    for old in checkpoints(folder)[:-keep]:
+        if step_of(old) != spared:
+            remove_folder(old)
+
+
+def load_weights(folder: Path, step: int, adapter: Adapter) -> None:
+    """Load the adapter of a step's checkpoint.
+
+    Raises:
+        UserError: if it is not there or can't be loaded.
+    """
+    path = folder / f"checkpoint-{step:06d}"
+    try:
+        saved = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
+        adapter.load_state_dict(saved["adapter"])
+    except Exception as error:  # any kind of damage
+        raise UserError(
+            f"the best checkpoint can't be loaded ({type(error).__name__})",
+            where=str(path),
+            do="put it back, or take the last checkpoint: add --set train.select=last",
+        ) from error
 
 
 def load_latest(folder: Path, state: TrainingState) -> Path | None:

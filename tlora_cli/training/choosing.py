@@ -1,0 +1,207 @@
+"""Checkpoints scored while training: a few pictures each, always of the same prompts and noise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tlora_cli.builtin import is_base
+from tlora_cli.errors import UserError
+from tlora_cli.evaluation.encoders import Encoder, load_encoder
+from tlora_cli.evaluation.masking import paint_over
+from tlora_cli.prompts import sampling_prompt
+from tlora_cli.recipe import Recipe
+from tlora_cli.sampling import Job, draw
+from tlora_cli.training.choice import (
+    Cosines,
+    Record,
+    best,
+    overfitting,
+    read_record,
+    write_record,
+)
+from tlora_cli.training.execution import uncompiled
+from tlora_cli.training.interruption import Interruption
+from tlora_cli.training.pictures import SmallPicture
+from tlora_cli.training.progress import Display
+from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.setup import Prepared, concept_of, sampling_settings
+from tlora_cli.training.trial import ENCODERS, Trial, trial_of
+
+TOGETHER = 32
+"""Pictures of a built-in base that are drawn at a time; of others one, as previews are."""
+
+
+class Choosing:
+    """Scores checkpoints and says which is the best; without `train.select: auto` it is the last.
+
+    The encoders stay on the CPU: they take seconds there, and a GPU has no room for them.
+
+    Args:
+        recipe: of the run.
+        run: its folder.
+        ready: models and texts.
+        interruption: no scoring is begun or finished once the run is asked to stop.
+
+    Raises:
+        UserError: if an encoder can't be had, or earlier checkpoints of the run were scored with
+            other settings.
+    """
+
+    def __init__(
+        self, recipe: Recipe, run: RunFolder, ready: Prepared, interruption: Interruption
+    ) -> None:
+        self._recipe, self._run, self._ready = recipe, run, ready
+        self._interruption = interruption
+        self._record: Record | None = None
+        if recipe.train.select != "auto":
+            return
+        self._trial = trial_of(recipe)
+        suite = _suite(recipe, self._trial)
+        self._record = read_record(run.scores) or Record(suite)
+        if self._record.suite != suite:
+            raise UserError(
+                "the checkpoints of this run were scored with other settings, so new ones can't be "
+                "compared with them",
+                where=str(run.scores),
+                do="restore sampling and the sizes of pictures, set train.select: last, or move "
+                "the file away to score from the present checkpoint on",
+            )
+        built_in = is_base(recipe.base.model)
+        cpu = torch.device("cpu")
+        self._encoders = {name: load_encoder(name, None, cpu, built_in) for name in ENCODERS}
+        self._batch = TOGETHER if built_in else 1
+        self._real = _features(self._encoders, [one.picture for one in ready.pictures])
+        self._subjects = _features(self._encoders, [_subject(one) for one in ready.pictures])
+        texts = [sampling_prompt(p, recipe.concept.class_name) for p in self._trial.prompts]
+        self._texts = self._encoders["clip"].texts(texts)
+
+    def due(self, step: int) -> bool:
+        """Whether the checkpoint of a step is to be scored and is not yet."""
+        if self._record is None or step == 0 or self._interruption.asked:
+            return False
+        every = self._recipe.train.checkpoint.every
+        due = step == self._recipe.train.steps or step % every == 0
+        return due and step not in self._record.steps
+
+    def complete(self, step: int) -> bool:
+        """Whether nothing is missing to choose, at the last step."""
+        return self._record is None or step in self._record.steps
+
+    def best(self, step: int) -> int:
+        """Return the step of the best checkpoint so far; `step`, the present one, if none is."""
+        scores = self._record.scores() if self._record else []
+        return best(scores).step if scores else step
+
+    def score(self, step: int, display: Display) -> None:
+        """Score the present weights, those of a step."""
+        record, began = self._record, time.monotonic()
+        assert record is not None
+        with display.paused("scoring"), uncompiled():
+            if record.base is None:
+                record.copier = self._copier()
+                record.base = self._look(self._recipe.concept.class_name, 0.0)
+            own = self._look(concept_of(self._recipe), 1.0) if record.base else None
+        if own is None:
+            return  # asked to stop
+        record.steps[step] = own
+        record.seconds[step] = round(time.monotonic() - began, 3)
+        write_record(self._run.scores, record)
+        [found] = [one for one in record.scores() if one.step == step]
+        text = (
+            f"step {step}: likeness {found.likeness:.2f}, agreement with prompts "
+            f"{found.agreement:.2f}, balance {found.balance:.2f}"
+        )
+        display.say(text + (", the best so far" if self.best(step) == step else ""))
+        if overfitting(record) == step:
+            display.say(
+                f"step {step} agrees with its prompts less than step {self.best(step)}, beyond "
+                "chance: overfitting begins"
+            )
+
+    def told(self, seconds: float) -> str:
+        """Return in a line what was chosen, and what choosing cost.
+
+        Args:
+            seconds: spent in the run's steps.
+        """
+        record = self._record
+        assert record is not None
+        scores, spent = record.scores(), sum(record.seconds.values())
+        share = spent / max(spent + seconds, 1e-9)
+        return (
+            f"step {best(scores).step} of {self._recipe.train.steps} has the best balance and is "
+            f"kept; scoring {len(scores)} checkpoints took {share:.0%} of the time"
+        )
+
+    def _look(self, concept: str, strength: float) -> Cosines | None:
+        """Draw the trial's pictures and return their cosines; None if the run is asked to stop.
+
+        Args:
+            concept: words for V*.
+            strength: of the adapter; 0 is the base.
+        """
+        ready, trial = self._ready, self._trial
+        assert ready.texts is not None
+        jobs = [Job(sampling_prompt(p, concept), s) for p, s in trial.pictures]
+        before, ready.adapter.scale = ready.adapter.scale, strength
+        pictures: list[Image.Image] = []
+        try:
+            for _, picture in draw(
+                ready.family,
+                ready.pipeline,
+                ready.adapter,
+                ready.texts(),
+                jobs,
+                sampling_settings(self._recipe),
+                self._batch,
+            ):
+                pictures.append(picture)
+                if self._interruption.asked:
+                    return None
+        finally:
+            ready.adapter.scale = before
+        plain, placed = pictures[: trial.plain], pictures[trial.plain :]
+        likeness = {
+            name: (features @ self._subjects[name].T).mean(1).tolist()
+            for name, features in _features(self._encoders, plain).items()
+        }
+        seen = self._encoders["clip"].pictures(placed)
+        return Cosines(likeness, (seen * self._texts).sum(1).tolist())
+
+    def _copier(self) -> Cosines:
+        """Return the cosines of the training pictures themselves, in place of every picture."""
+        likeness = {
+            name: [float((real @ self._subjects[name].T).mean())] * self._trial.plain
+            for name, real in self._real.items()
+        }
+        return Cosines(likeness, (self._texts @ self._real["clip"].T).mean(1).tolist())
+
+
+def _features(
+    encoders: Mapping[str, Encoder], pictures: Sequence[Image.Image]
+) -> dict[str, Tensor]:
+    return {name: encoder.pictures(pictures) for name, encoder in encoders.items()}
+
+
+def _subject(one: SmallPicture) -> Image.Image:
+    """Return a training picture; with a mask, its background painted over."""
+    if one.mask is None:
+        return one.picture
+    return paint_over(one.picture, torch.from_numpy(np.array(one.mask)) > 127)
+
+
+def _suite(recipe: Recipe, trial: Trial) -> dict[str, object]:
+    """Return all that the scores depend on beside the weights, as plain values of JSON."""
+    return {
+        "pictures": [[prompt, seed] for prompt, seed in trial.pictures],
+        "class": recipe.concept.class_name,
+        "sampling": asdict(sampling_settings(recipe)),
+        "encoders": list(ENCODERS),
+    }

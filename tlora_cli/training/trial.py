@@ -1,0 +1,44 @@
+"""The pictures by which checkpoints are compared: few, and always the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlora_cli.builtin import is_base
+from tlora_cli.evaluation.suites import BASE, suite_for
+from tlora_cli.recipe import Recipe
+from tlora_cli.toyworld.suites import fixed_contexts
+
+ENCODERS = ("clip", "dino")
+"""Which look at the pictures; names of `evaluation.encoders.KINDS`."""
+PLAIN = 4
+"""Pictures of the base prompt, for likeness."""
+EVERY = 3
+"""Of the suite that suits the class every so-manieth contextual prompt is drawn: nine, and of all
+kinds (places, clothes, colors, light, styles), as the suite is in that order."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is drawn of each checkpoint.
+
+    Attributes:
+        plain: pictures of the base prompt; their seeds are 0, 1, ...
+        prompts: other prompts, with V* for the concept; a picture each, of seed 0, 1, ...
+    """
+
+    plain: int
+    prompts: tuple[str, ...]
+
+    @property
+    def pictures(self) -> list[tuple[str, int]]:
+        """Prompt and seed of each picture, those of the base prompt first."""
+        placed = [(prompt, seed) for seed, prompt in enumerate(self.prompts)]
+        return [(BASE, seed) for seed in range(self.plain)] + placed
+
+
+def trial_of(recipe: Recipe) -> Trial:
+    """Return the pictures that suit the base and the class of a recipe."""
+    if is_base(recipe.base.model):
+        return Trial(PLAIN, fixed_contexts())
+    return Trial(PLAIN, suite_for(recipe.concept.class_name).contextual[::EVERY])
