@@ -44,6 +44,14 @@ class Line:
     kind: str = ""
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A step that a plot points to, with a word for it."""
+
+    step: int
+    name: str
+
+
 def line_plot(
     lines: Sequence[Line],
     steps: int,
@@ -51,6 +59,7 @@ def line_plot(
     *,
     log: bool = False,
     ends: tuple[float, float] | None = None,
+    marks: Sequence[Mark] = (),
 ) -> str:
     """Return lines over the steps of a run.
 
@@ -60,6 +69,7 @@ def line_plot(
         y_name: what is shown.
         log: on a logarithmic axis; values that are not above 0 are left out.
         ends: of the axis upwards; without them the lines fill it.
+        marks: steps to point to, each on a line of its own in height.
     """
     low, high = ends or _ends(lines, log)
     across = Axis(0, max(steps, 1), LEFT, WIDTH - RIGHT, whole=True)
@@ -81,6 +91,14 @@ def line_plot(
             )
         title = f"<title>{text(line.name)}</title>" if line.name else ""
         parts.append(f'<g style="--c:{line.color}"><g class="dots">{dots}</g>{title}{drawn}</g>')
+    for number, mark in enumerate(marks):
+        x, right = across(mark.step), across(mark.step) > WIDTH / 2
+        anchor, shift = ("end", -6) if right else ("start", 6)
+        parts.append(
+            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+            f'<text x="{x + shift:.1f}" y="{HEIGHT - BOTTOM - 10 - 22 * number}" '
+            f'text-anchor="{anchor}">{text(mark.name)}</text>'
+        )
     return _svg(parts, f"{y_name} over the steps") + legend(
         {line.name: line.color for line in lines if line.name}
     )

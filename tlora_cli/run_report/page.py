@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tlora_cli.html_page import document, img, table, text
 from tlora_cli.run_report import curves
 from tlora_cli.run_report.reading import Preview, Run
+from tlora_cli.run_report.scores import scores_section
 from tlora_cli.training.run_folder import step_of
 
 TINY = 128
@@ -31,6 +32,7 @@ _STYLE = """
 .line { fill: none; stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round; }
 .line.thin { stroke-width: 1.3; opacity: .75; } .one { fill: var(--c); }
 .dots { fill: var(--c); opacity: .28; }
+.mark { stroke: currentColor; stroke-dasharray: 4 4; opacity: .6; }
 .bar { fill: currentColor; opacity: .22; } .bar.solid { fill: #0072b2; opacity: .8; }
 pre { margin: .4rem 0; padding: .7rem .9rem; background: var(--soft); border-radius: 6px;
   font: 13px/1.5 ui-monospace, monospace; overflow-x: auto; }
@@ -53,6 +55,7 @@ def page(run: Run) -> str:
         _notes(run),
         _learned(run),
         _filmstrip(run),
+        scores_section(run),
         curves.copying_section(run),
         curves.loss_section(run),
         curves.rank_section(run),

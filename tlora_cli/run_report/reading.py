@@ -18,6 +18,7 @@ from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import load_recipe, read_text
 from tlora_cli.run_report.metrics import Metrics, read_metrics
 from tlora_cli.run_report.pictures import Seen, see
+from tlora_cli.training.choice import Record, read_record
 from tlora_cli.training.pictures import kept_pictures, small_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
@@ -57,6 +58,7 @@ class Run:
         metrics: of its steps.
         pictures: training pictures, and of each its mask.
         previews: by step.
+        scores: of the checkpoints, or None.
         adapter: the newest adapter file, or None.
         notes: what is missing or was left out, in sentences.
     """
@@ -69,6 +71,7 @@ class Run:
     metrics: Metrics
     pictures: list[tuple[Seen, Seen | None]]
     previews: list[Preview]
+    scores: Record | None
     adapter: Path | None
     notes: list[str]
 
@@ -101,6 +104,7 @@ def read_run(folder: Path) -> Run:
         metrics,
         _pictures(run, recipe, notes),
         _previews(run.previews, notes),
+        _scores(run.scores, notes),
         adapter,
         notes,
     )
@@ -152,6 +156,14 @@ def _pictures(run: RunFolder, recipe: Recipe, notes: list[str]) -> list[tuple[Se
         (Seen.of(one.picture), Seen.of(one.mask.convert("RGB")) if one.mask else None)
         for one in small
     ]
+
+
+def _scores(path: Path, notes: list[str]) -> Record | None:
+    try:
+        return read_record(path)
+    except UserError as error:
+        notes.append(f"{error.what[0].upper()}{error.what[1:]}.")
+        return None
 
 
 def _previews(folder: Path, notes: list[str]) -> list[Preview]:
