@@ -22,6 +22,7 @@ from training_runs import ROOT, recipe_values, run, same_tensors, tlora, write_r
 
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
+from tlora_cli.comparison.tasks import Task
 from tlora_cli.evaluation import encoders
 from tlora_cli.evaluation.suites import SUITES
 from tlora_cli.formats import read_origin
@@ -313,6 +314,17 @@ def test_a_finished_run_can_change_its_mind(
     chosen.rename(tmp_path / "gone")
     with pytest.raises(UserError, match="best checkpoint can't be loaded"):
         run(tiny_sdxl, tmp_path, resume=True, **SETTINGS)
+
+
+def test_cells_of_a_comparison_from_before_still_fit(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """Only with `auto` does a result depend on which checkpoints there were."""
+    given = Recipe.model_validate(recipe_values(tiny_sdxl, tmp_path)).model_dump(mode="json")
+    before = {**given, "train": {k: v for k, v in given["train"].items() if k != "select"}}
+    auto = {**given, "train": {**given["train"], "select": "auto"}}
+    stamps = [Task("a", tmp_path, one, {}, 1).stamp for one in (before, given, auto)]
+    assert stamps[0] == stamps[1] != stamps[2]
+    assert "checkpoint" not in stamps[1]["recipe"]["train"]
+    assert stamps[2]["recipe"]["train"]["checkpoint"] == given["train"]["checkpoint"]
 
 
 def test_encoders_that_cannot_be_had_are_told_before_the_training(

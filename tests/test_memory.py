@@ -150,6 +150,13 @@ def test_weights_and_states_are_what_is_there(tmp_path: Path) -> None:
     assert parts["optimizer"] == moments
 
 
+def test_scoring_checkpoints_needs_what_previews_need() -> None:
+    """The encoders are on the CPU."""
+    drawn = recipe("toy-sdxl", train={"preview": PREVIEW})
+    assert plan_memory(recipe("toy-sdxl", train={"select": "auto"})) == plan_memory(drawn)
+    assert plan_memory(recipe("toy-sdxl")) != plan_memory(drawn)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -72,7 +72,9 @@ def train_run(work: Path, concept: str, method: str) -> None:
             "output": {"dir": str(run.path), "tensorboard": False},
         }
     )
-    train(recipe, resume=run.recipe.exists(), console=Console(quiet=True))
+    outcome = train(recipe, resume=run.recipe.exists(), console=Console(quiet=True))
+    if outcome.adapter is None:
+        raise SystemExit(f"stopped in {run.path}; the same command goes on")
 
 
 def judged(room: Studio, work: Path, concept: str, method: str, step: int) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from tlora_cli.evaluation.encoders import Encoder, load_encoder
 from tlora_cli.evaluation.masking import paint_over
 from tlora_cli.prompts import sampling_prompt
 from tlora_cli.recipe import Recipe
-from tlora_cli.sampling import Job, draw
+from tlora_cli.sampling import Job, SamplingSettings, draw
 from tlora_cli.training.choice import (
     Cosines,
     Record,
@@ -32,7 +32,7 @@ from tlora_cli.training.pictures import SmallPicture
 from tlora_cli.training.progress import Display
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.setup import Prepared, concept_of, sampling_settings
-from tlora_cli.training.trial import ENCODERS, Trial, trial_of
+from tlora_cli.training.trial import ENCODERS, MOST_STEPS, Trial, trial_of
 
 TOGETHER = 32
 """Pictures of a built-in base that are drawn at a time; of others one, as previews are."""
@@ -159,7 +159,7 @@ class Choosing:
                 ready.adapter,
                 ready.texts(),
                 jobs,
-                sampling_settings(self._recipe),
+                _settings(self._recipe),
                 self._batch,
             ):
                 pictures.append(picture)
@@ -202,6 +202,11 @@ def _suite(recipe: Recipe, trial: Trial) -> dict[str, object]:
     return {
         "pictures": [[prompt, seed] for prompt, seed in trial.pictures],
         "class": recipe.concept.class_name,
-        "sampling": asdict(sampling_settings(recipe)),
+        "sampling": asdict(_settings(recipe)),
         "encoders": list(ENCODERS),
     }
+
+
+def _settings(recipe: Recipe) -> SamplingSettings:
+    own = sampling_settings(recipe)
+    return replace(own, steps=min(own.steps, MOST_STEPS))
