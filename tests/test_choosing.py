@@ -297,6 +297,8 @@ def test_a_finished_run_can_change_its_mind(
               for choice in ("last", "auto")}  # fmt: skip
     last, auto = (Recipe.model_validate(values[choice]) for choice in ("last", "auto"))
     assert folder.finished(auto) and not folder.finished(last)
+    shorter = {**SETTINGS, "train__steps": 5}  # no checkpoint of that step was scored
+    assert folder.finished(Recipe.model_validate(recipe_values(tiny_sdxl, tmp_path, **shorter)))
     outcome = run(tiny_sdxl, tmp_path, resume=True, **{**SETTINGS, "train__select": "last"})
     assert outcome.adapter
     newest = folder.checkpoints / "checkpoint-000008" / "adapter.safetensors"

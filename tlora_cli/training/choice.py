@@ -92,6 +92,10 @@ class Record:
         assert self.copier is not None, "known before any step is scored"
         return self.copier
 
+    def reaches(self, steps: int) -> bool:
+        """Whether a checkpoint after that many steps is scored."""
+        return any(step >= steps for step in self.steps)
+
     def scores(self) -> list[Score]:
         """Return the scores, by step."""
         return [

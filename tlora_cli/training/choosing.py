@@ -86,13 +86,13 @@ class Choosing:
         """Whether the checkpoint of a step is to be scored and is not yet."""
         if self._record is None or step == 0 or self._interruption.asked:
             return False
-        every = self._recipe.train.checkpoint.every
-        due = step == self._recipe.train.steps or step % every == 0
+        train = self._recipe.train
+        due = step >= train.steps or step % train.checkpoint.every == 0
         return due and step not in self._record.steps
 
-    def complete(self, step: int) -> bool:
-        """Whether nothing is missing to choose, at the last step."""
-        return self._record is None or step in self._record.steps
+    def complete(self) -> bool:
+        """Whether nothing is missing to choose, after the last step."""
+        return self._record is None or self._record.reaches(self._recipe.train.steps)
 
     def best(self, step: int) -> int:
         """Return the step of the best checkpoint so far; `step`, the present one, if none is."""

@@ -185,7 +185,7 @@ class _Run:
                     self._save()
         finally:
             metrics.close()
-        return self.state.step >= steps and self.choosing.complete(steps)
+        return self.state.step >= steps and self.choosing.complete()
 
     def _step(self) -> None:
         """One optimizer step: forward and backward passes, clip, update."""

@@ -121,7 +121,9 @@ class RunFolder:
             return False
         if recipe.train.select == "last":
             return held is None or held >= steps
-        return record is not None and steps in record.steps and best(record.scores()).step == held
+        if record is None or not record.reaches(steps):
+            return False
+        return best(record.scores()).step == held
 
     def check(self, recipe: Recipe, resume: bool) -> None:
         """Check that the folder may be used for the recipe; nothing is written.
