@@ -19,6 +19,7 @@ from typing import Any
 
 from tlora_cli.errors import UserError
 from tlora_cli.files import write_text
+from tlora_cli.json_text import parse_json
 
 VERSION = 1
 LEAST_SPAN = 0.02
@@ -182,7 +183,7 @@ def read_record(path: Path) -> Record | None:
         UserError: if it is damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']!r}")
         base, copier = _cosines(content["base"]), _cosines(content["copier"])
