@@ -38,7 +38,7 @@ def grid_values(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
                 "checkpoint": {"every": 2, "keep": 2},
             },
             "sampling": {"steps": 2},
-            "output": {"tensorboard": False},
+            "output": {"trackers": []},
         },
         "output": str(folder / "out"),
         "grid": {

@@ -62,7 +62,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
         "training.ranks",
         "training.run_folder",
     ),
-    ("training.state", "training.step"),
+    ("training.state", "training.step", "tracking"),
     ("training.setup", "training.execution"),
     ("training.choosing", "training.previews"),
     ("run_report",),
@@ -92,7 +92,9 @@ PLACES = {
         "comparison.grid",
     ),
     "ray": ("comparison.on_ray",),
+    "trackio": ("tracking.on_trackio",),
     "typer": ("cli",),
+    "wandb": ("tracking.on_wandb",),
 }
 WITHOUT_TORCH = (
     "errors",

@@ -400,7 +400,7 @@ def test_the_built_in_world_through_the_command_line(tmp_path: Path) -> None:
             "base": "toy-sdxl",
             "train": {"steps": 2, "device": "cpu"},
             "sampling": {"steps": 2},
-            "output": {"tensorboard": False},
+            "output": {"trackers": []},
         },
         "output": str(tmp_path / "out"),
         "grid": {"method": ["lora"], "rank": [4], "concept": ["pip"]},

@@ -264,7 +264,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "concept": {"images": "toy:pip/1", "class": "star"},
         "train": {"steps": 3},
         "sampling": {"steps": 2},
-        "output": {"dir": str(folder), "tensorboard": False},
+        "output": {"dir": str(folder), "trackers": []},
     }
     train(Recipe.model_validate(recipe))
     return folder / "adapter.safetensors"

@@ -38,7 +38,7 @@ def recipe(base: str, folder: Path = Path("none"), family: str = "sdxl", **secti
             "family": family,
             "base": base,
             "concept": {"images": "toy:momo/1", "class": "cat"},
-            "output": {"dir": str(folder / "run"), "tensorboard": False},
+            "output": {"dir": str(folder / "run"), "trackers": []},
             **sections,
         }
     )

@@ -158,7 +158,7 @@ def test_prior_preservation(tiny_sdxl: Path, tmp_path: Path) -> None:
 def test_tensorboard_events(tiny_sdxl: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tiny_sdxl, tmp_path, output__tensorboard=True)
+    run(tiny_sdxl, tmp_path, output__trackers=["tensorboard"])
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     losses = [event.value for event in events.Scalars("train/loss")]

@@ -106,7 +106,36 @@ class OutputConfig(Section):
     dtype: Literal["float32", "float16", "bfloat16"] = Field(
         "float32", description="Number format of the adapter file."
     )
-    tensorboard: bool = Field(True, description="Write TensorBoard events beside metrics.jsonl.")
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        ["tensorboard"],
+        description="Who is told of each step and preview, beside metrics.jsonl. tensorboard: "
+        "event files in the run folder. wandb, trackio: packages of these names.",
+    )
+    project: str = Field(
+        "tlora", min_length=1, description="Project in which wandb and trackio show the run."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_switch(cls, data: Any) -> Any:
+        """Read `tensorboard: true`, as runs wrote it before there was `trackers`."""
+        if not isinstance(data, dict) or not isinstance(data.get("tensorboard"), bool):
+            return data
+        rest = {key: value for key, value in data.items() if key != "tensorboard"}
+        trackers = rest.get("trackers", [])
+        if not isinstance(trackers, list):
+            return rest
+        if data["tensorboard"]:
+            named = "tensorboard" in trackers
+            return {**rest, "trackers": trackers if named else ["tensorboard", *trackers]}
+        if "tensorboard" in trackers:
+            raise ValueError("`tensorboard: false` contradicts `trackers`; drop it")
+        return {**rest, "trackers": trackers}
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a tracker that is named twice."""
+        if len(set(self.trackers)) < len(self.trackers):
+            yield Problem("a tracker is named twice", ("trackers",))
 
 
 class Recipe(Section):

@@ -56,7 +56,7 @@ def run(
                 "optimizer": {"name": "adamw", "lr": rate},
                 "checkpoint": {"every": min(STEPS), "keep": max(STEPS) // min(STEPS)},
             },
-            "output": {"dir": str(folder), "tensorboard": False},
+            "output": {"dir": str(folder), "trackers": []},
         }
     )
     train(recipe, console=Console(quiet=True))

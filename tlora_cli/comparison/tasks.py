@@ -23,8 +23,8 @@ from tlora_cli.errors import UserError
 from tlora_cli.files import locked, write_text
 from tlora_cli.training.run_folder import RunFolder, differences, short
 
-FREE_RECIPE_KEYS = (("output", "dir"), ("output", "tensorboard"), ("train", "checkpoint"),
-                    ("train", "preview"))  # fmt: skip
+FREE_RECIPE_KEYS = (("output", "dir"), ("output", "trackers"), ("output", "project"),
+                    ("train", "checkpoint"), ("train", "preview"))  # fmt: skip
 """Recipe keys that a result doesn't depend on."""
 SCORING = ("metrics", "mask")
 """Settings of the evaluation that may change: the pictures stay, and are scored again."""

@@ -16,9 +16,9 @@ from tlora_cli.evaluation.asking import Ask
 from tlora_cli.files import remove_leftovers, write_text
 from tlora_cli.generation import Easel
 from tlora_cli.json_text import parse_json
-from tlora_cli.picture_file import FORMATS, picture_text, read_picture
+from tlora_cli.picture_file import FORMATS, read_picture
 from tlora_cli.prompts import sampling_prompt
-from tlora_cli.sampling import Job, write_picture
+from tlora_cli.sampling import Job, picture_settings, write_picture
 
 
 @dataclass(frozen=True)
@@ -206,9 +206,5 @@ def _said(prompts: Path) -> dict[str, str]:
 
 def _own_prompt(file: Path) -> str | None:
     """Return the prompt that tlora wrote into a picture, or None."""
-    known = picture_text(file, "tlora")
-    try:
-        found = parse_json(known)["prompt"] if known else None
-    except (ValueError, KeyError, TypeError):
-        return None  # another program's idea of that key
+    found = picture_settings(file).get("prompt")
     return found if isinstance(found, str) else None

@@ -13,11 +13,11 @@ from tlora_cli.data import load_training_images
 from tlora_cli.errors import UserError
 from tlora_cli.files import is_locked
 from tlora_cli.json_text import parse_json
-from tlora_cli.picture_file import picture_text
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import load_recipe, read_text
 from tlora_cli.run_report.metrics import Metrics, read_metrics
 from tlora_cli.run_report.pictures import Seen, see
+from tlora_cli.sampling import picture_settings
 from tlora_cli.training.choice import Record, read_record
 from tlora_cli.training.pictures import kept_pictures, small_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
@@ -192,10 +192,9 @@ def _previews(folder: Path, notes: list[str]) -> list[Preview]:
 
 def _preview(step: int, file: Path) -> Preview:
     """Read a preview; its metadata knows prompt and seed, else its name is all there is."""
-    said = picture_text(file, "tlora")
+    said = picture_settings(file)
     try:
-        values = parse_json(said) if said else {}
-        prompt, seed = str(values["prompt"]), str(values["seed"])
-    except (ValueError, KeyError, TypeError):
+        prompt, seed = str(said["prompt"]), str(said["seed"])
+    except KeyError:
         prompt, seed = file.stem.partition("_")[2] or file.stem, ""
     return Preview(step, prompt, seed, see(file))

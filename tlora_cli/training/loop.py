@@ -19,6 +19,8 @@ from tlora_cli.files import locked, remove_leftovers, require_space
 from tlora_cli.objectives import TimestepSampler
 from tlora_cli.recipe import Recipe
 from tlora_cli.run_report.live import RunReports
+from tlora_cli.tracking.background import Trackers
+from tlora_cli.tracking.base import check_installed, sitting_of
 from tlora_cli.training.choosing import Choosing
 from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.interruption import Interruption
@@ -97,6 +99,7 @@ class _Run:
         train = recipe.train
         on_cpu = choose_device(train.device, train.precision).type == "cpu"
         check_optimizer(train.optimizer, on_cpu)
+        check_installed(recipe.output.trackers)
         AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process
         self.accelerator = Accelerator(
             gradient_accumulation_steps=train.accumulation,
@@ -148,6 +151,16 @@ class _Run:
         self.run.record(self.recipe, trained, device_name(self.ready.device))
         keep_pictures(self.ready.pictures, self.run.training_pictures)
         self.reports.begin()
+        names = self.recipe.output.trackers
+        sitting = sitting_of(names, self.run, self.recipe, self.state.step)
+        self.trackers = Trackers(names, sitting, self._say)
+        try:
+            return self._train_and_keep(steps)
+        finally:
+            self.trackers.end()  # when all is safe on disk: it may wait
+
+    def _train_and_keep(self, steps: int) -> Outcome:
+        """Run the loop to its end, and write the adapter."""
         if not self._train_to(steps):
             return Outcome(None, self.state.step)
         chosen = self.choosing.best(self.state.step)
@@ -171,8 +184,7 @@ class _Run:
 
     def _train_to(self, steps: int) -> bool:
         """Run the loop; return whether it came to the end, with all that belongs to it."""
-        tensorboard = self.run.tensorboard if self.recipe.output.tensorboard else None
-        metrics = Metrics(self.run.metrics, tensorboard, self.state.step)
+        metrics = Metrics(self.run.metrics, self.state.step)
         asked = self.interruption
         try:
             with Display(self.console, steps, self.state.step) as display, asked.watching():
@@ -278,8 +290,8 @@ class _Run:
     def _look(self, display: Display) -> None:
         """Draw previews and score the checkpoint, as far as they are due."""
         step = self.state.step
-        if self.previews.due(step):
-            self.previews.draw(step, display)
+        if self.previews.due(step) and (folder := self.previews.draw(step, display)):
+            self.trackers.pictures(step, folder)
         if self.choosing.due(step):
             self.choosing.score(step, display)
             self._remove_old()
@@ -289,6 +301,7 @@ class _Run:
             if not math.isfinite(record.loss):
                 raise self._not_finite(f"the loss of step {record.step} is {record.loss}")
             metrics.write(record)
+            self.trackers.log(record)
             display.update(record)
 
     def _save(self) -> None:

@@ -41,8 +41,8 @@ class Previews:
     def _folder(self, step: int) -> Path:
         return self._run.previews / f"step-{step:06d}"
 
-    def draw(self, step: int, display: Display) -> None:
-        """Draw those of a step, the present one."""
+    def draw(self, step: int, display: Display) -> Path | None:
+        """Draw those of a step, the present one; return their folder, None if interrupted."""
         preview, ready = self._recipe.train.preview, self._ready
         assert preview is not None and ready.texts is not None
         jobs = [
@@ -71,8 +71,9 @@ class Previews:
                     if self._interruption.asked:
                         raise _Left
         except _Left:
-            return
+            return None
         display.say(f"previews of step {step}: {self._folder(step)}")
+        return self._folder(step)
 
 
 class _Left(Exception):

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -103,18 +102,13 @@ class Pending:
 
 
 class Metrics:
-    """metrics.jsonl and TensorBoard events; both forget what lies after a resumed step."""
+    """metrics.jsonl; it forgets what lies after a resumed step."""
 
-    def __init__(self, path: Path, tensorboard: Path | None, step: int) -> None:
+    def __init__(self, path: Path, step: int) -> None:
         _truncate(path, step)
         self._path = path
-        self._writer: Any = None
         with explained(path):
             self._file = path.open("a", encoding="utf-8")
-            if tensorboard is not None:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
 
     def write(self, record: StepRecord) -> None:
         """Write one step."""
@@ -122,16 +116,11 @@ class Metrics:
         with explained(self._path):
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
-            for name in ("loss", "active_rank", "lr", "d"):
-                if self._writer is not None and name in values:
-                    self._writer.add_scalar(f"train/{name}", values[name], record.step)
 
     def close(self) -> None:
         """Flush and close."""
         with explained(self._path):
             self._file.close()
-            if self._writer is not None:
-                self._writer.close()
 
 
 def _truncate(path: Path, step: int) -> None:
