@@ -71,6 +71,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("toyworld.studio",),
     ("toyworld.gate", "toyworld.report"),
     ("evaluation",),
+    ("publishing",),
     ("comparison",),
     ("cli",),
     ("__main__",),

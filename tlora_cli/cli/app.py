@@ -18,6 +18,7 @@ from tlora_cli.cli import (
     compare,
     convert,
     evaluate,
+    publish,
     recipe,
     report,
     sample,
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)
+app.command()(publish.publish)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(analyze.analyze)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
@@ -117,8 +118,16 @@ def _own_fields(
         "timestep_scale": timestep_scale,
         **more,
         "versions": {name: installed_version(name) for name in ("tlora", "torch", "diffusers")},
-        **{f.name: getattr(weights.info, f.name) for f in dataclasses.fields(weights.info)},
     }
+    return _texts(values) | _described(weights.info)
+
+
+def _described(info: AdapterInfo) -> dict[str, str]:
+    """Return the header's fields of where an adapter comes from."""
+    return _texts({f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
     return {f"tlora.{k}": _as_text(v) for k, v in values.items() if v not in (None, {})}
 
 
@@ -252,3 +261,22 @@ def _read_info(header: Mapping[str, str]) -> AdapterInfo:
         if not isinstance(given[f.name], dict if str(f.type).startswith("dict") else int):
             raise ValueError(f"{f.name} is {text}")
     return AdapterInfo(**given)
+
+
+def copy_with_info(source: Path, target: Path, info: AdapterInfo) -> None:
+    """Write one of our files again with another description; the tensors stay bit for bit.
+
+    Args:
+        source: our file.
+        target: the new one.
+        info: in place of what the file says of its origin.
+    """
+    with safe_open(source, "pt") as file:
+        header = dict(file.metadata())
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    described = _described(info)
+    fields = {f"tlora.{f.name}" for f in dataclasses.fields(AdapterInfo)}
+    ours = {k: v for k, v in header.items() if k.startswith("tlora.") and k not in fields}
+    loader = {key: header[key] for key in ("format", "lora_adapter_metadata") if key in header}
+    header = {**loader, **ours, **described}
+    write_atomically(target, lambda temporary: save_file(tensors, temporary, metadata=header))

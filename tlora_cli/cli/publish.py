@@ -1,0 +1,75 @@
+"""The command `tlora publish`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.errors import UserError, known_names
+
+TARGET_NAMES = ("kohya", "comfyui")
+"""Of `exports.TARGETS`, which needs torch."""
+
+
+def publish(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="Folder of a run, or adapter file.")
+    ],
+    output: Annotated[Path, typer.Option(help="The new folder.")],
+    base: Annotated[
+        str | None, typer.Option(help="Hub id of the base, where the adapter names a local file.")
+    ] = None,
+    license_: Annotated[
+        str | None, typer.Option("--license", help="License of the base, where it is not known.")
+    ] = None,
+    also: Annotated[
+        list[str] | None, typer.Option(help="kohya or comfyui: files for these, too. Repeat.")
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Pictures of `tlora sample`; default: the last previews.")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Or draw now; V* is the concept. Repeat for more.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures per --prompt.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda, to draw on.")] = "auto",
+    training_pictures: Annotated[
+        bool, typer.Option("--training-pictures", help="Show what it was trained on, too.")
+    ] = False,
+    upload: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Upload to this Hub repository.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public; default: private.")
+    ] = False,
+) -> None:
+    """Write a folder for the Hugging Face Hub: adapter, model card, pictures.
+
+    Nothing is uploaded without --upload. Paths of this computer and training pictures stay out.
+    """
+    for name in also or ():
+        if name not in TARGET_NAMES:
+            raise UserError(f"--also {name} is not known", do=known_names(name, TARGET_NAMES))
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device} is not known", do="use one of auto, cpu, cuda")
+    if pictures is not None and prompt:
+        raise UserError("pictures are taken or drawn, not both", do="drop --pictures or --prompt")
+    if public and upload is None:
+        raise UserError("--public is about an upload", do="add --upload OWNER/NAME, or drop it")
+    if output.exists():
+        raise UserError("the output exists already", str(output), "choose another name")
+
+    hush_libraries()
+    from tlora_cli.publishing.run import Publication, publish
+
+    wanted = Publication(
+        source, output, base, license_, also or (), pictures, prompt or (), count, seed, device,
+        training_pictures, upload, public,
+    )  # fmt: skip
+    address = publish(wanted, typer.echo)
+    typer.echo(f"wrote {output}; its page is {output / 'README.md'}")
+    typer.echo(f"uploaded to {address}" if address else "nothing was uploaded: add --upload")
