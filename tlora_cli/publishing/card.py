@@ -20,6 +20,7 @@ _TAGS = {
     "sdxl": ["stable-diffusion-xl", "stable-diffusion-xl-diffusers"],
     "flux": ["flux", "flux-diffusers"],
 }
+_MARKS = "&<>\\`*_[]|#!"
 _TIMES = (0, 250, 500, 750, 999)
 """Timesteps whose rank the card tells."""
 
@@ -119,7 +120,7 @@ def _head(card: Card) -> str:
 
 def _base(base: str) -> str:
     if builtin.is_base(base):
-        return f"`{base}`, the small base that is built into tlora"
+        return f"`{base}` (a small base that is built into tlora)"
     return f"[{base}](https://huggingface.co/{base})"
 
 
@@ -249,10 +250,7 @@ def _license(card: Card) -> str:
 
 def plain(text: str) -> str:
     """Return text that Markdown and HTML show as it is, in one line and within a table."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    for mark in "\\`*_[]|#!":
-        text = text.replace(mark, f"&#{ord(mark)};")
-    return text
+    return " ".join(text.split()).translate({ord(mark): f"&#{ord(mark)};" for mark in _MARKS})
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -133,7 +133,7 @@ def _found(source: Source, wanted: Publication, folder: Path, say: Say) -> tuple
             device=wanted.device,
         )
         generate(request, lambda line: None)
-        return find_pictures(folder)[0], "Drawn for this page, not chosen:"
+        return find_pictures(folder)[0], "Drawn for this page, not chosen."
     chosen = wanted.pictures or source.previews
     found, notes = find_pictures(chosen) if chosen else ([], [])
     if wanted.pictures and not found:
@@ -147,8 +147,8 @@ def _found(source: Source, wanted: Publication, folder: Path, say: Say) -> tuple
     if not found:
         say("there are no pictures to show: pass --prompt to draw some, or --pictures FOLDER")
     if wanted.pictures:
-        return found, "Drawn by tlora:"
-    return found, f"Previews after step {source.info.train_steps}, not chosen:"
+        return found, "Drawn by tlora."
+    return found, f"Previews after step {source.info.train_steps}, not chosen."
 
 
 def _others(source: Source, folder: Path, wanted: Publication) -> dict[str, str]:

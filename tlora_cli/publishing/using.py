@@ -35,8 +35,10 @@ def use_section(
     parts.append(_tlora(base, prompt, "V*" if concept else "dog", repository))
     if not weights.parts:
         masked = weights.schedule is not None and not weights.schedule.always_full
-        parts += [_diffusers(base, prompt, masked, repository), _comfyui(files, masked)]
-    return "\n\n".join(parts)
+        parts.append(_diffusers(base, prompt, masked, repository))
+        if files or not builtin.is_base(base):  # of which other tools know nothing
+            parts.append(_comfyui(files, masked))
+    return "\n\n".join(filter(None, parts))
 
 
 def _tlora(base: str, prompt: str, mark: str, repository: str | None) -> str:
