@@ -446,7 +446,9 @@ def test_a_hub_that_does_not_answer(
     server.token, server.refused = "hf_right", True
     status, _, err = cli(flux, "--output", out, "--upload", "anna/dog")
     assert status == 2 and "does not allow it (403)" in err
-    assert f"hf upload anna/dog {out}" in err and (out / ADAPTER).exists(), "the folder is kept"
+    assert f"hf upload --private anna/dog {out}" in err and (out / ADAPTER).exists(), (
+        "the folder is kept"
+    )
     monkeypatch.setattr(hub, "HfApi", partial(HfApi, endpoint="http://127.0.0.1:9", token="hf_x"))
     status, _, err = cli(flux, "--output", tmp_path / "b", "--upload", "anna/dog")
     assert status == 2 and "can't be reached" in err and not (tmp_path / "b").exists()

@@ -266,6 +266,19 @@ def test_a_stuck_tracker_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
     assert stuck.steps == [*range(1, 1001), -1], "in order, nothing lost"
 
 
+def test_a_second_ctrl_c_waits_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stuck, said = Stuck(), list[str]()
+    monkeypatch.setattr(background, "make_tracker", lambda name: stuck)
+    began = time.monotonic()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Trackers(["wandb"], Sitting(RunFolder(tmp_path), "", "", {}, 0), said.append),
+    ):
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < background.PATIENCE / 4
+    stuck.free.set()
+
+
 @pytest.mark.parametrize(
     ("state", "modes", "told"),
     [

@@ -44,7 +44,8 @@ def upload(folder: Path, repository: str, public: bool) -> str:
             was not asked for. The folder stays.
     """
     api = HfApi()
-    later = f"the folder is kept; later: hf upload {repository} {shlex.quote(str(folder))}"
+    by_hand = f"hf upload {'' if public else '--private '}{repository} {shlex.quote(str(folder))}"
+    later = f"the folder is kept; later: {by_hand}"
     try:
         address = str(api.create_repo(repository, private=not public, exist_ok=True))
         visible = not api.model_info(repository).private
@@ -52,7 +53,8 @@ def upload(folder: Path, repository: str, public: bool) -> str:
             raise UserError(
                 f"{repository} is public, so everyone would see the upload",
                 where=str(folder),
-                do="add --public with another --output, or upload to another repository; " + later,
+                do="choose another repository; or, if everyone may see it: "
+                + by_hand.replace("--private ", ""),
             )
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add the adapter")
     except UserError:

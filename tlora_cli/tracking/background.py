@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from tlora_cli.sampling import picture_settings
 from tlora_cli.tracking.base import Drawn, Sitting, Tracker, make_tracker
@@ -23,7 +24,7 @@ Say = Callable[[str], None]
 
 
 class Trackers:
-    """The trackers of one sitting.
+    """The trackers of one sitting; as a context they end with it, at once on Ctrl-C.
 
     Args:
         names: of `TRACKERS`.
@@ -35,6 +36,17 @@ class Trackers:
         self._say = say
         self._recent: deque[StepRecord] = deque(maxlen=WINDOW + 1)
         self._threads = [_Thread(name, make_tracker(name), sitting, say) for name in names]
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def log(self, record: StepRecord) -> None:
         """Hand a finished step on; returns at once."""
@@ -48,10 +60,12 @@ class Trackers:
         for thread in self._threads:
             thread.ask(partial(_pictures, step, folder))
 
-    def end(self) -> None:
-        """Let them finish, but no longer than `PATIENCE` seconds in all."""
+    def end(self, wait: bool = True) -> None:
+        """Let them finish; wait for that, but no longer than `PATIENCE` seconds in all."""
         for thread in self._threads:
             thread.finish()
+        if not wait:
+            return
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))

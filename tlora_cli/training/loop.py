@@ -154,10 +154,8 @@ class _Run:
         names = self.recipe.output.trackers
         sitting = sitting_of(names, self.run, self.recipe, self.state.step)
         self.trackers = Trackers(names, sitting, self._say)
-        try:
+        with self.trackers:  # ended when all is safe on disk: that may take a while
             return self._train_and_keep(steps)
-        finally:
-            self.trackers.end()  # when all is safe on disk: it may wait
 
     def _train_and_keep(self, steps: int) -> Outcome:
         """Run the loop to its end, and write the adapter."""
