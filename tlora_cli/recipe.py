@@ -37,29 +37,37 @@ class TrainConfig(Section):
     """How the adapter is trained."""
 
     steps: int = Field(800, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(1, ge=1, description="Pictures per forward pass.")
+    batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
     accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
     resolution: int = Field(
         1024, ge=8, multiple_of=8, description="Side of the training square in pixels."
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the start and of every step.")
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the adapter's start and of every step's noise."
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
     max_grad_norm: float | None = Field(
-        None, gt=0, description="Gradient clipping; off by default."
+        None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
     )
     timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
     objective: Literal["auto", "epsilon", "v_prediction", "flow"] = Field(
-        "auto", description="auto reads it from the base model's scheduler."
+        "auto",
+        description="What the base model predicts; auto reads it from its scheduler. A wrong one "
+        "gives noise.",
     )
     guidance: float = Field(
         1.0, ge=0, description="Guidance value given to a guidance-distilled model (FLUX.1-dev)."
     )
     precision: Precision = Field("bf16", description="Number format of the frozen base model.")
     quantization: Literal["nf4", "int8"] | None = Field(
-        None, description="Quantized base (bitsandbytes): for memory, not for speed."
+        None,
+        description="Frozen base in 4 (nf4) or 8 bits (int8) by bitsandbytes, on a GPU: for "
+        "memory, not for speed.",
     )
-    attention: Literal["sdpa", "xformers"] = Field("sdpa", description="Attention kernel.")
+    attention: Literal["sdpa", "xformers"] = Field(
+        "sdpa", description="Attention kernel: PyTorch's own, or that of xformers."
+    )
     execution: Literal["auto", "eager", "compile", "cuda_graph"] = Field(
         "auto",
         description="How a step is run; all give the same losses. eager: operation by operation. "
@@ -82,21 +90,29 @@ class TrainConfig(Section):
         "with a few pictures, for likeness and for agreement with prompts, and the best balance is "
         "kept.",
     )
-    preview: PreviewConfig | None = Field(None, description="Pictures while training.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to compute.")
+    preview: PreviewConfig | None = Field(
+        None, description="Pictures while training; null: none are drawn."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to compute; auto: on a CUDA GPU if there is one."
+    )
 
 
 class SamplingConfig(Section):
     """How pictures are drawn: by previews, and by `tlora sample` unless told otherwise."""
 
     steps: int = Field(25, ge=1, description="Denoising steps.")
-    guidance: float = Field(5.0, ge=0, description="Guidance scale.")
+    guidance: float = Field(5.0, ge=0, description="Guidance scale: how much the prompt counts.")
     scheduler: Literal[
         "default", "euler", "euler_ancestral", "ddim", "dpmpp_2m", "unipc", "heun"
     ] = Field("default", description="default: Euler, as published, on both families.")
     negative_prompt: str = Field("", description="What the picture must not show (SDXL).")
-    width: int | None = Field(None, ge=8, multiple_of=8, description="Default: train.resolution.")
-    height: int | None = Field(None, ge=8, multiple_of=8, description="Default: train.resolution.")
+    width: int | None = Field(
+        None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
+    )
+    height: int | None = Field(
+        None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
+    )
 
 
 class OutputConfig(Section):
@@ -141,7 +157,7 @@ class OutputConfig(Section):
 class Recipe(Section):
     """A whole run."""
 
-    family: FamilyName = Field(description="Model family of the base.")
+    family: FamilyName = Field(description="Model family of the base; it sets the defaults.")
     base: BaseModelConfig = Field(description="The pretrained model; a plain string is its name.")
     concept: ConceptConfig
     adapter: AdapterConfig = Field(default_factory=AdapterConfig)
