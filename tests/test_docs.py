@@ -1,63 +1,54 @@
-"""The documents: every command in them is one that the program takes, and README's path is walked.
+"""The documents: every command, recipe, link and message in them is one that there is.
 
-Commands run as they are written, in a folder where the files they name lie, with a tiny model in
-place of the real one and a few options added so that they take seconds.
+Nothing is run here but the Python of README; test_docs_followed.py runs the commands.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import re
-import shlex
-import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import typer
-import yaml
 from conftest import ROOT
-from PIL import Image
-from training_runs import draw_picture
+from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
 
-from tlora_cli.cli.app import app, main
-from tlora_cli.recipe import Recipe
+from tlora_cli.cli.app import app
+from tlora_cli.comparison.grid_io import load_grid
+from tlora_cli.comparison.planning import make_plan
+from tlora_cli.recipe_defaults import merged
+from tlora_cli.recipe_io import load_recipe, parse_recipe
+from tlora_cli.recipe_yaml import parse_yaml
+from tlora_cli.training.run_folder import FREE_TO_CHANGE
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-HUB = {
-    "stabilityai/stable-diffusion-xl-base-1.0": "tiny_sdxl",
-    "black-forest-labs/FLUX.1-dev": "tiny_flux",
-}
-QUICK = {
-    "train": ["train.steps=2", "train.resolution=64", "adapter.rank=4"],
-    "sample": ["--width", "64", "--height", "64", "--steps", "2"],
-}
-"""Added to a command so that it takes seconds; `train`'s as `--set`."""
+COOKBOOK, TROUBLE = ROOT / "docs" / "cookbook.md", ROOT / "docs" / "troubleshooting.md"
+TLORA = [line for line in ALL_LINES if line.tlora is not None]
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+def name_of(line: Line) -> str:
+    return f"{line.page.stem}: {line.text[:70]}"
 
 
-def commands(page: Path) -> Iterator[list[str]]:
-    """Yield the arguments of each `tlora` command of a page."""
-    for block in blocks(page, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if "tlora" in words and words[0] in ("tlora", "docker") and "build" not in words:
-                yield words[len(words) - words[::-1].index("tlora") :]
+# --- commands -------------------------------------------------------------------------------------
 
 
-ALL = [pytest.param(words, id=" ".join(words)[:60]) for page in PAGES for words in commands(page)]
+def test_the_commands_are_found() -> None:
+    assert len(TLORA) > 50 and len({line.page for line in TLORA}) >= 7
+    assert {line.words[0] for line in ALL_LINES} >= {"tlora", "docker", "pip", "hf", "python"}
 
 
-@pytest.mark.parametrize("words", ALL)
-def test_every_command_is_one_the_program_takes(words: list[str]) -> None:
+@pytest.mark.parametrize("line", TLORA, ids=name_of)
+def test_every_command_is_one_the_program_takes(line: Line) -> None:
     command: Any = typer.main.get_command(app)
+    words = line.tlora or []
     while hasattr(command, "commands"):
-        assert words[0] in command.commands, f"tlora has no {words[0]}"
+        assert words and words[0] in command.commands, f"tlora has no {words[:1]}"
         command, words = command.commands[words[0]], words[1:]
     try:
         command.make_context("tlora", list(words))
@@ -66,65 +57,202 @@ def test_every_command_is_one_the_program_takes(words: list[str]) -> None:
         assert "does not exist" in error.format_message(), error.format_message()
 
 
-def test_every_file_a_page_points_to_is_there() -> None:
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-            if "://" not in target and not target.startswith("images/lab"):
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
+def options(words: list[str], name: str) -> list[str]:
+    return [words[n + 1] for n, word in enumerate(words[:-1]) if word == name]
 
 
-def named_recipes() -> dict[str, str]:
-    """README's recipes: file name in the first line -> text."""
-    found = {}
-    for text in blocks(ROOT / "README.md", "yaml"):
-        if match := re.match(r"# (\S+\.yaml)\n", text):
-            found[match[1]] = text
-    return found
+RECIPES = {
+    name: text for page in PAGES for name, text in named_files(page).items() if "family:" in text
+}
+SETTING = [
+    line for line in TLORA if (line.tlora or [""])[0] in ("train", "recipe") and line.tlora[1:]
+]
+
+
+@pytest.mark.parametrize("line", SETTING, ids=name_of)
+def test_every_recipe_of_a_command_is_right(line: Line) -> None:
+    words = line.tlora or []
+    files = options(words, "--config") or [w for w in words if w.endswith(".yaml")]
+    if not files and "--resume" not in words:
+        assert words == ["recipe", "schema"]
+        return
+    # What a shell would put in is points of a schedule.
+    values = [re.sub(r"\$\(python \S+\)", "[[0, 8]]", v) for v in options(words, "--set")]
+    for file in files or ["dog.yaml"]:
+        text = RECIPES[file] if file in RECIPES else (ROOT / file).read_text("utf-8")
+        parse_recipe(text, file, values)
+
+
+def _hf(line: Line) -> None:
+    from huggingface_hub.cli.hf import app as hub
+
+    command: Any = hub
+    words = line.words[1:]
+    while isinstance(command, click.Group):
+        _, command, words = command.resolve_command(click.Context(command), words)
+    command.make_context("hf", list(words))
+
+
+def _pip(line: Line) -> None:
+    words = line.words
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pins = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    assert words[1] == "install"
+    assert all((ROOT / file).exists() for file in options(words, "-c"))
+    for word in words[2:]:
+        if extra := re.fullmatch(r"(?:\.|tlora)\[(\w+)\]", word):
+            assert extra[1] in project["optional-dependencies"], word
+        if "==" in word:
+            assert word in pins, f"{word} is not the tested version"
+
+
+def _docker(line: Line) -> None:
+    words = line.words
+    assert words[1] in ("build", "run")
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    for mount in options(words, "-v"):
+        assert re.search(rf"(WORKDIR|VOLUME) {mount.rpartition(':')[2]}$", text, re.MULTILINE)
+    if words[1] == "run":
+        assert words.index("tlora") > words.index("--gpus")
+
+
+def _python(line: Line) -> None:
+    words = line.words
+    if words[1] == "-c":
+        compile(words[2], "-c", "exec")
+    elif words[1] != "-m":
+        known = {name for page in PAGES for name in named_files(page)}
+        assert words[1] in known or (ROOT / words[1]).is_file(), words[1]
+
+
+def _script(line: Line) -> None:
+    assert (ROOT / line.words[0]).is_file(), line.words[0]
+
+
+OTHERS: dict[str, Callable[[Line], None]] = {
+    "docker": _docker,
+    "hf": _hf,
+    "pip": _pip,
+    "python": _python,
+    "./scripts/demo": _script,
+    "./scripts/test": _script,
+}
+PLAIN = ("git", "cd", "python3", ".")
+"""Of the shell, in the lines that install."""
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in ALL_LINES if line.words[0] != "tlora"], ids=name_of
+)
+def test_every_other_command_is_checked(line: Line) -> None:
+    program = line.words[0]
+    if program in PLAIN:
+        assert line.page == README
+    else:
+        OTHERS[program](line)
+
+
+# --- recipes and grids ----------------------------------------------------------------------------
 
 
 def test_the_recipes_of_the_readme_are_recipes() -> None:
-    assert named_recipes().keys() >= {"dog.yaml", "dog-flux.yaml"}
-    for text in named_recipes().values():
-        Recipe.model_validate(yaml.safe_load(text))
+    assert named_files(README).keys() >= {"dog.yaml", "dog-flux.yaml"}
+    for name in ("dog.yaml", "dog-flux.yaml"):
+        parse_recipe(named_files(README)[name], name)
 
 
-def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = QUICK.get(words[0], [])
-    if words[0] == "train":
-        quick = [part for setting in quick for part in ("--set", setting)]
-        quick = [] if "--resume" in words else quick
-    if words[0] == "sample":
-        options = dict(zip(quick[::2], quick[1::2], strict=True))
-        words = [
-            options.pop(words[n - 1], word) if n and words[n - 1] in options else word
-            for n, word in enumerate(words)
-        ]
-        quick = [part for pair in options.items() for part in pair]
-    monkeypatch.setattr(sys, "argv", ["tlora", *words, *quick])
-    status = main()
-    assert status == 0, " ".join(words)
+YAML = [pytest.param(page, text, id=page.stem) for page in PAGES for text in blocks(page, "yaml")]
 
 
-def test_the_readme_can_be_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+@pytest.mark.parametrize(("page", "text"), YAML)
+def test_every_piece_of_a_recipe_fits_in(
+    page: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    draw_picture(tmp_path / "dog.jpg")
-    (tmp_path / "prompts.txt").write_text("a V* in a boat\n")
-    for name, text in named_recipes().items():
-        text = text.replace("train: {memory: 24gb}", "train: {}")  # a quantized base needs a GPU
-        for hub, tiny in HUB.items():
-            text = text.replace(hub, str(request.getfixturevalue(tiny)))
-        (tmp_path / name).write_text(text)
-    done: list[list[str]] = []
-    for words in commands(ROOT / "README.md"):
-        if words[0] in ("train", "sample", "recipe") and words not in done:
-            run(words, monkeypatch)
-            done.append(words)
-    followed = [words[0] for words in done]
-    assert followed.count("train") >= 3 and followed.count("sample") >= 4
-    pictures = list((tmp_path / "pictures").glob("*.png"))
-    assert pictures and all(Image.open(picture).size[0] >= 64 for picture in pictures)
+    """A recipe or grid stands for itself; a piece goes into README's recipe, or the page's grid."""
+    data = parse_yaml(text).data
+    file = tmp_path / "piece.yaml"
+    if "grid" in data:
+        grids = [parse_yaml(block).data for block in blocks(page, "yaml") if "recipe:" in block]
+        file.write_text(json.dumps({**grids[0], **data}))  # JSON is YAML
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "rex.jpg").touch()
+        monkeypatch.chdir(tmp_path)
+        assert make_plan(load_grid(file)).cells
+        return
+    family = data.get("family", "sdxl")
+    whole = parse_yaml(RECIPES["dog.yaml" if family == "sdxl" else "dog-flux.yaml"]).data
+    file.write_text(json.dumps(merged(whole, data)))
+    load_recipe(file)
+
+
+def test_the_cookbook_says_what_may_change_in_a_run() -> None:
+    text = " ".join(COOKBOOK.read_text("utf-8").split())
+    said = re.search(r"don't depend on may change: (.+?)\.\s", text)
+    assert said and tuple(re.findall(r"`([\w.]+)`", said[1])) == FREE_TO_CHANGE
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headlines, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_place_a_page_points_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        if "://" in target or name.startswith("images/lab"):
+            continue
+        there = page.parent / name if name else page
+        assert there.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name}: {target}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", README.read_text("utf-8")))
+    assert {page.name for page in PAGES if page != README} <= linked
+
+
+# --- messages -------------------------------------------------------------------------------------
+
+
+def messages() -> list[str]:
+    """Return every text of the program but docstrings, with `...` for what is filled in."""
+    found = []
+    for path in sorted((ROOT / "tlora_cli").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        plain = {id(s.value) for s in ast.walk(tree) if isinstance(s, ast.Expr)}
+        inside = {id(v) for j in ast.walk(tree) if isinstance(j, ast.JoinedStr) for v in j.values}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.JoinedStr):
+                found.append(
+                    "".join(
+                        str(v.value) if isinstance(v, ast.Constant) else "..." for v in node.values
+                    )
+                )
+            elif isinstance(node, ast.Constant) and id(node) not in plain | inside:
+                found += [node.value] if isinstance(node.value, str) else []
+    return found
+
+
+HEADLINES = re.findall(r"^### `(.+)`$", TROUBLE.read_text("utf-8"), re.MULTILINE)
+
+
+def test_messages_are_found() -> None:
+    assert len(HEADLINES) >= 30 and len(messages()) > 1000
+    assert "the GPU ran out of memory" in messages()
+
+
+@pytest.mark.parametrize("headline", HEADLINES)
+def test_every_headline_is_a_message_of_the_program(headline: str) -> None:
+    assert len(re.sub(r"\W", "", headline)) >= 8
+    assert any(text.startswith(headline) for text in messages())
+
+
+# --- Python ---------------------------------------------------------------------------------------
 
 
 def test_the_python_of_the_readme_runs(
@@ -137,9 +265,8 @@ def test_the_python_of_the_readme_runs(
 
     unet = UNet2DConditionModel.from_pretrained(tiny_sdxl, subfolder="unet")
     tlora_cli.attach(unet, "tlora", 4).save(tmp_path / "runs" / "dog" / "adapter.safetensors")
-    whole = "\n".join(blocks(ROOT / "README.md", "python"))
-    for hub in HUB:
-        whole = whole.replace(hub, str(tiny_sdxl))
+    whole = "\n".join(blocks(README, "python"))
+    whole = whole.replace("stabilityai/stable-diffusion-xl-base-1.0", str(tiny_sdxl))
     whole = (
         whole.replace('"cuda"', '"cpu"').replace("bfloat16", "float32").replace("rank=64", "rank=4")
     )

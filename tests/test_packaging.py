@@ -6,14 +6,11 @@ import ast
 import importlib
 import os
 import re
-import shlex
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -179,13 +176,6 @@ def test_docker_base_is_a_fixed_version() -> None:
 # --- README ---------------------------------------------------------------------------------
 
 
-def test_recipes_of_the_readme_are_valid() -> None:
-    recipe = importlib.import_module("tlora_cli.recipe").Recipe
-    blocks = _blocks("yaml")
-    families = [recipe.model_validate(yaml.safe_load(block)).family for block in blocks]
-    assert families == ["sdxl", "flux"]
-
-
 def test_python_of_the_readme_uses_the_public_api() -> None:
     tlora = importlib.import_module("tlora_cli")
     blocks = _blocks("python")
@@ -200,29 +190,3 @@ def test_python_of_the_readme_uses_the_public_api() -> None:
     }
     assert names == {"attach", "load_adapter"}
     assert names <= set(tlora.__all__)
-
-
-def test_commands_of_the_readme_exist() -> None:
-    typer = importlib.import_module("typer")
-    app: Any = importlib.import_module("tlora_cli.cli.app").app
-    lines = "\n".join(_blocks("bash")).replace("\\\n", " ").splitlines()
-    commands = [
-        shlex.split(line[line.index("tlora ") :], comments=True)[1:]
-        for line in lines
-        if line.startswith(("tlora ", "docker run"))
-        for line in [re.sub(r"^docker run.* tlora ", "tlora ", line)]
-    ]
-    assert len(commands) >= 12
-    for words in commands:
-        command = typer.main.get_command(app)
-        while hasattr(command, "commands"):
-            assert words[0] in command.commands, f"tlora has no command {words[0]}"
-            command, words = command.commands[words[0]], words[1:]
-        # Parses the options, and runs nothing.
-        command.make_context(command.name, list(words), resilient_parsing=False)
-
-
-def test_links_of_the_readme_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert len(links) >= 3
-    assert not [link for link in links if not (ROOT / link).exists()]
