@@ -163,6 +163,26 @@ def test_interrupt(tmp_path: Path) -> None:
     assert (process.returncode, stderr) == (130, "interrupted\n")
 
 
+def test_a_warning_is_one_plain_line() -> None:
+    """Without the place in the code and the line of it that Python prints."""
+    code = (
+        "import warnings\n"
+        "from tlora_cli.cli.quiet import hush_libraries\n"
+        "hush_libraries()\n"
+        "warnings.warn('dog.jpg is small', stacklevel=2)\n"
+    )
+    for debug, wanted in (("0", "warning: dog.jpg is small\n"), ("1", "UserWarning")):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "TLORA_DEBUG": debug},
+            check=True,
+        )
+        assert done.stderr == wanted if debug == "0" else wanted in done.stderr
+
+
 def failing(error: BaseException) -> object:
     def run(**_: object) -> None:
         raise error

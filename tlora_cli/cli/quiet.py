@@ -1,4 +1,4 @@
-"""Keep libraries from talking over the program; TLORA_DEBUG=1 lets them."""
+"""Keep libraries from talking over the program, and warnings plain; TLORA_DEBUG=1 lets all be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import warnings
 
 
 def hush_libraries() -> None:
-    """Turn off notices of the model libraries. Call before they are imported."""
+    """Turn off notices of the model libraries. Call before they are imported.
+
+    A warning is one line to read, without the place in the code that Python adds.
+    """
     if os.environ.get("TLORA_DEBUG") == "1":
         return
     for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
@@ -17,3 +20,14 @@ def hush_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
+    warnings.formatwarning = _plain
+
+
+def _plain(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    return f"warning: {message}\n"
