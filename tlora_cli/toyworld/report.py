@@ -145,12 +145,13 @@ def _as_dict(rate: Rate) -> dict[str, Any]:
 
 
 def _table(scored: Sequence[Scored]) -> list[str]:
+    """Return a line for each score, so that two adapters fit a terminal of 80 columns."""
     names = list(scored[0].rates)
-    width = max(len(one.name) for one in scored)
-    lines = [" " * width + "".join(f"  {name:>22}" for name in names)]
-    for one in scored:
-        cells = "".join(f"  {one.rates[name]!s:>22}" for name in names)
-        lines.append(f"{one.name:{width}}{cells}")
+    width = max(len(name) for name in names)
+    lines = [" " * width + "".join(f"  {one.name:>22}" for one in scored)]
+    for name in names:
+        cells = "".join(f"  {one.rates[name]!s:>22}" for one in scored)
+        lines.append(f"{name:{width}}{cells}")
     return lines
 
 
