@@ -95,7 +95,7 @@ def _section(path: KeyPath, varying: set[str]) -> str:
     about = " ".join(model.__doc__.split())
     rows = ["| key | type | default | what it means |", "|---|---|---|---|"]
     rows += [_row(key, varying) for key in key_rows(path)]
-    examples = [f"```yaml\n{text}```\n" for text in EXAMPLES[dotted(path) or "whole"]]
+    examples = [f"```yaml\n{text}```\n" for text in EXAMPLES.get(dotted(path) or "whole", [])]
     return "\n".join([title, "", about, "", *rows, "", *examples])
 
 
@@ -141,6 +141,8 @@ def _word(kind: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in inside)
     if origin is tuple:
         return "pair of numbers"
+    if origin is list and get_origin(inside[0]) is Literal:
+        return f"list of {_word(inside[0])}"
     if origin is list:
         return "list of texts" if inside == (str,) else "list of pairs"
     return "section"
@@ -177,7 +179,7 @@ def _shown(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return f"[{', '.join(map(_shown, value))}]"
     if isinstance(value, float) and 0 < abs(value) < 0.01:
         return re.sub(r"e-0", "e-", f"{value:g}" if "e" in f"{value:g}" else f"{value:.0e}")

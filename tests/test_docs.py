@@ -149,6 +149,7 @@ def test_every_other_command_is_checked(line: Line) -> None:
     if program in PLAIN:
         assert line.page == README
     else:
+        assert program in OTHERS, f"say in test_docs.py how `{program}` is checked"
         OTHERS[program](line)
 
 

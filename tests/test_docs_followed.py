@@ -93,14 +93,19 @@ def trained(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tlora(words: list[str], patch: pytest.MonkeyPatch) -> None:
+def tlora(words: list[str], patch: pytest.MonkeyPatch, number: int = 0) -> None:
     """Run a command as a user does, but for what `quick` changes, in this process."""
-    patch.setattr(sys, "argv", ["tlora", *quick(words)])
+    patch.setattr(sys, "argv", ["tlora", *quick(words, number)])
     assert main() == 0, " ".join(words)
 
 
-def quick(words: list[str]) -> list[str]:
-    """Return the command so that it takes seconds on this computer."""
+def quick(words: list[str], number: int) -> list[str]:
+    """Return the command so that it takes seconds on this computer.
+
+    Args:
+        words: the command.
+        number: of the command on its page: what pages call by one name doesn't collide.
+    """
     command = next(
         (name for name in OPTIONS if words[: len(name.split())] == name.split()), words[0]
     )
@@ -121,7 +126,7 @@ def quick(words: list[str]) -> list[str]:
         rank = ["--min-rank", "4"] if published else []
         words = [*words, "--base", base, *rank]
         place = words.index("--output") + 1
-        words[place] = f"converted/{words[place]}"
+        words[place] = f"converted-{number}/{words[place]}"
     for option, value in OPTIONS.get(command, {}).items():
         if option in words:
             words[words.index(option) + 1] = value
@@ -158,7 +163,7 @@ def test_a_page_can_be_followed(
         words = words[words.index("tlora") + 1 :]
         assert words[0] in RUN, f"say in test_docs_followed.py how `tlora {words[0]}` is run"
         if words not in done:
-            tlora(list(words), monkeypatch)
+            tlora(list(words), monkeypatch, len(done))
             done.append(words)
     assert done
     if page == README:
