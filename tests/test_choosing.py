@@ -346,7 +346,7 @@ def test_the_command_line_tells_scores_and_the_page_shows_them(tmp_path: Path) -
     recipe.write_text(
         "family: sdxl\nbase: toy-sdxl\nconcept: {images: toy:momo/1, class: cat}\n"
         "train: {steps: 4, select: auto, checkpoint: {every: 2}}\n"
-        f"sampling: {{steps: 2}}\noutput: {{dir: {tmp_path / 'run'}, tensorboard: false}}\n"
+        f"sampling: {{steps: 2}}\noutput: {{dir: {tmp_path / 'run'}, trackers: []}}\n"
     )
     done = tlora("train", "--config", recipe)
     assert done.returncode == 0, done.stderr

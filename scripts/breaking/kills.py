@@ -104,7 +104,7 @@ def write_recipe(name: str, bases: Mapping[str, Path], folder: Path) -> Path:
         "adapter": adapter,
         "train": {**common, "checkpoint": {"every": 2, "keep": 2}, **train},
         "sampling": {"steps": 1},
-        "output": {"dir": str(folder / "run"), "tensorboard": False},
+        "output": {"dir": str(folder / "run"), "trackers": []},
     }
     file.write_text(json.dumps(recipe))
     return file

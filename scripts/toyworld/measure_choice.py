@@ -69,7 +69,7 @@ def train_run(work: Path, concept: str, method: str) -> None:
                 "checkpoint": {"every": EVERY, "keep": STEPS // EVERY},
                 "device": "cpu",
             },
-            "output": {"dir": str(run.path), "tensorboard": False},
+            "output": {"dir": str(run.path), "trackers": []},
         }
     )
     outcome = train(recipe, resume=run.recipe.exists(), console=Console(quiet=True))

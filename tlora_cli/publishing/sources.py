@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tlora_cli.errors import UserError
 from tlora_cli.files import is_locked
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, tlora_file
 from tlora_cli.formats.opening import locate, open_file
+from tlora_cli.json_text import parse_json
 from tlora_cli.recipe_io import load_recipe
 from tlora_cli.training.pictures import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
@@ -93,10 +93,10 @@ def read_source(path: Path) -> Source:
 
 def _finished(run: RunFolder) -> Path:
     """Return the adapter of a run, which must be finished."""
-    steps = load_recipe(run.recipe).train.steps
-    if run.finished(steps) and not is_locked(run.path):
+    recipe = load_recipe(run.recipe)
+    if run.finished(recipe) and not is_locked(run.path):
         return run.adapter
-    saved = checkpoints(run.checkpoints)
+    saved, steps = checkpoints(run.checkpoints), recipe.train.steps
     done = f"its last checkpoint is step {step_of(saved[-1])} of {steps}" if saved else "no step"
     do = f"go on with: tlora train --resume --output {run.path}"
     if is_locked(run.path):
@@ -110,7 +110,7 @@ def _about(run: RunFolder | None) -> Mapping[str, Any]:
     if run is None:
         return {}
     try:
-        about = json.loads(run.about.read_text(encoding="utf-8"))
+        about = parse_json(run.about.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # a run of before it was written; the card says less
     return about if isinstance(about, dict) else {}
