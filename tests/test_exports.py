@@ -9,93 +9,32 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from adapter_files import (
+    LEAST,
+    LOW_RANK,
+    RANK,
+    UNET,
+    close,
+    convert,
+    denoiser,
+    masked_update,
+    random_adapter,
+    write_bases,
+)
+from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
 from tlora_cli import RankSchedule, UserError
 from tlora_cli.adapters import METHODS
-from tlora_cli.cli.app import app
 from tlora_cli.exports.slices import slices_of
-from tlora_cli.families import FAMILIES
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, tlora_file
-
-UNET: dict[str, Any] = {
-    "block_out_channels": (32, 64),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": (4, 4),
-    "transformer_layers_per_block": (1, 2),
-    "cross_attention_dim": 24,
-    "norm_num_groups": 8,
-}
-FLUX: dict[str, Any] = {
-    "num_layers": 1,
-    "num_single_layers": 2,
-    "attention_head_dim": 16,
-    "num_attention_heads": 2,
-    "joint_attention_dim": 24,
-    "pooled_projection_dim": 16,
-    "axes_dims_rope": (4, 6, 6),
-}
-RANK, LEAST = 6, 2
-LOW_RANK = sorted(name for name, method in METHODS.items() if method.size == "rank")
 
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Write the configurations of two small bases as diffusers folders have them."""
-    folder = tmp_path_factory.mktemp("bases")
-    UNet2DConditionModel(**UNET).save_config(folder / "sdxl" / "unet")
-    FluxTransformer2DModel(**FLUX).save_config(folder / "flux" / "transformer")
-    return {family: folder / family for family in ("sdxl", "flux")}
-
-
-def denoiser(family: str) -> nn.Module:
-    return UNet2DConditionModel(**UNET) if family == "sdxl" else FluxTransformer2DModel(**FLUX)
-
-
-def random_adapter(
-    path: Path, family: str, method: str = "tlora", schedule: RankSchedule | None = None
-) -> AdapterWeights:
-    """Write an adapter with random factors of a method's kind."""
-    copies = 2 if method in ("tlora", "ortho_lora") else 1
-    schedule = schedule or RankSchedule(RANK, LEAST)
-    if not METHODS[method].masked:
-        schedule = RankSchedule(RANK, RANK, kind="constant")
-    chance = torch.Generator().manual_seed(0)
-    layers = {}
-    for name, layer in FAMILIES[family].target_layers(denoiser(family)).items():
-        down = torch.randn(copies * RANK, layer.in_features, generator=chance)
-        up = torch.randn(layer.out_features, copies * RANK, generator=chance)
-        layers[name] = (down, up)
-    info = AdapterInfo(method=method, placeholder="sks", class_name="dog", train_steps=800, seed=3)
-    weights = AdapterWeights(layers, copies, schedule, family, info)
-    tlora_file.write(path, weights, timestep_scale=FAMILIES[family].timestep_scale)
-    return weights
-
-
-def convert(*arguments: str | Path) -> str:
-    """Run the command and return what it prints; a UserError comes through."""
-    result = CliRunner().invoke(app, ["convert", *map(str, arguments)], catch_exceptions=False)
-    if isinstance(result.exception, UserError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def masked_update(weights: AdapterWeights, layer: str, t: float) -> Tensor:
-    """B M_t A in float64, by the formula."""
-    assert weights.schedule is not None
-    down, up = (factor.double() for factor in weights.layers[layer])
-    mask = weights.schedule.mask(torch.tensor([t]))[0].double().repeat(weights.copies)
-    return up @ (mask[:, None] * down)
-
-
-def close(found: Tensor, expected: Tensor) -> bool:
-    return bool((found - expected).abs().max() <= 1e-6 * expected.abs().max().clamp(min=1))
+    return write_bases(tmp_path_factory.mktemp("bases"))
 
 
 @pytest.mark.parametrize("family", ["sdxl", "flux"])
@@ -219,8 +158,8 @@ class Comfy:
         before = self.keyframes(inputs["prev_hook_kf"]) if "prev_hook_kf" in inputs else []
         return sorted([*before, (inputs["start_percent"], inputs["strength_mult"])])
 
-    def active(self, t: float) -> list[dict[str, Tensor]]:
-        """Return the LoRAs that act at t."""
+    def active(self, t: float) -> list[str]:
+        """Return the files that act at t."""
         level, found = noise_level(self.family, t), []
         for file, frames in self.hooks(self.only("PairConditioningSetProperties")["opt_hooks"]):
             strength = 1.0
@@ -229,7 +168,7 @@ class Comfy:
                     strength = value
             assert strength in (0.0, 1.0)
             if strength:
-                found.append(self.files[file])
+                found.append(file)
         return found
 
 
@@ -262,13 +201,22 @@ def test_comfyui_sums_the_slices_to_the_masked_update(
     weights = random_adapter(source, family, method, schedule)
     convert(source, "--to", "comfyui", "--base", bases[family], "--output", folder)
     comfy = Comfy(folder, family)
-    layer = list(weights.layers)[3]
-    times = [*torch.linspace(1000 if family == "flux" else 999, 1, 50).tolist(), 300, 800, 799, 250]
+    held = {
+        (file, layer): update_of(lora, family, layer)
+        for file, lora in comfy.files.items()
+        for layer in weights.layers
+    }
+    highest = 1000 if family == "flux" else 999
+    times = [*torch.linspace(highest, 1, 50).tolist(), 300, 800, 799, 250]
+    seen = set()
     for t in times:
-        expected = masked_update(weights, layer, t)
-        parts = [update_of(lora, family, layer) for lora in comfy.active(t)]
-        found = torch.stack(parts).sum(0) if parts else torch.zeros_like(expected)
-        assert close(found, expected), t
+        files = comfy.active(t)
+        seen.add(len(files))
+        for layer in weights.layers:
+            found = torch.stack([held[file, layer] for file in files]).sum(0)
+            assert close(found, masked_update(weights, layer, t)), (t, layer)
+    assert len(seen) > 1 or schedule.kind == "constant", "the slices switched on one by one"
+    layer = list(weights.layers)[3]
     plain = update_of(comfy.files["dog-plain.safetensors"], family, layer)
     assert close(plain, weights.layers[layer][1].double() @ weights.layers[layer][0].double())
 

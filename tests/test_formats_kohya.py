@@ -183,7 +183,6 @@ def test_text_encoder_layers_are_left_out_with_a_warning(tmp_path: Path) -> None
         ("oft_blocks", "an OFT adapter"),
         ("on_input", "an IA3 adapter (LyCORIS)"),
         ("diff_b", "an adapter with full weight differences (LyCORIS)"),
-        ("q_layer.weight", "a LyCORIS T-LoRA adapter without its start (base_*)"),
     ],
 )
 def test_other_adapters_in_kohya_names_are_named(suffix: str, kind: str, tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Turn an adapter of any readable format into another; no base model's weights are needed."""
+"""Turn an adapter of any readable format into another.
+
+No base model's weights are needed, but for a LyCORIS T-LoRA that leaves its start out.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,16 @@ from torch import nn
 
 from tlora_cli.errors import UserError
 from tlora_cli.exports import TARGETS
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.bases import Base, load_pipeline
 from tlora_cli.families.configs import meta_denoiser
-from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin
+from tlora_cli.formats import (
+    AdapterInfo,
+    AdapterWeights,
+    needs_weights,
+    read_adapter,
+    read_origin,
+)
 from tlora_cli.formats.common import method_name
 from tlora_cli.loading import check_fit, choose_schedule
 from tlora_cli.schedules import RankSchedule
@@ -52,33 +63,50 @@ def convert_file(
         raise UserError("the file does not tell its model family", where, "pass --family")
     if family not in (None, name):
         raise UserError(f"the adapter is for {name}, not {family}", where, "leave --family out")
-    model = meta_denoiser(name, base)
+    model = _denoiser(name, base, needs_weights(source))
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = read_adapter(source, linears)
     if weights.parts and to != "tlora":
         raise UserError(
             f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
             where,
-            "use it with tlora",
+            "use it with tlora, or put it into the base's weights: tlora merge",
         )
     for layer, pair in weights.layers.items():
         check_fit(linears, layer, pair, where)
-    schedule = choose_schedule(weights, min_rank, where, alpha)
+    if weights.parts and (min_rank, alpha) != (None, None):
+        raise UserError(
+            f"{weights.info.method} has no ranks", where, "leave --min-rank and --alpha out"
+        )
+    schedule = None if weights.parts else choose_schedule(weights, min_rank, where, alpha)
     new = dataclasses.replace(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )
     sizes = {layer: module.out_features for layer, module in linears.items()}
     notes = TARGETS[to].write(output, new, sizes)
+    count = f"{len(new.layers or new.parts)} layers"
+    if schedule is None:
+        return f"{name} {new.info.method}, {count}", notes
     rank = f"rank {schedule.rank}"
     if not schedule.always_full:
         rank += f", least rank {schedule.min_rank}"
-    return f"{name} {new.info.method}, {rank}, {len(new.layers)} layers", notes
+    return f"{name} {new.info.method}, {rank}, {count}", notes
+
+
+def _denoiser(family: str, base: str | None, whole: bool) -> nn.Module:
+    """Return the denoiser's layers; with their weights, as they are stored, if `whole`."""
+    if not whole or base is None:
+        return meta_denoiser(family, base)
+    kind = FAMILIES[family]
+    pipeline = load_pipeline(kind, Base(base), parts=("denoiser",))
+    model: nn.Module = getattr(pipeline, kind.denoiser)
+    return model
 
 
 def _info(
-    weights: AdapterWeights, schedule: RankSchedule, given: Mapping[str, str | None]
+    weights: AdapterWeights, schedule: RankSchedule | None, given: Mapping[str, str | None]
 ) -> AdapterInfo:
     changes = {key: value for key, value in given.items() if value is not None}
-    if schedule is not weights.schedule or weights.info.method is None:
+    if schedule is not None and (schedule is not weights.schedule or weights.info.method is None):
         changes["method"] = method_name(weights.copies, not schedule.always_full)
     return dataclasses.replace(weights.info, **changes)  # type: ignore[arg-type]

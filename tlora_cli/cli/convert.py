@@ -10,22 +10,29 @@ import typer
 from tlora_cli.errors import UserError, known_names
 
 FAMILY_NAMES = ("sdxl", "flux")
-TARGET_NAMES = ("tlora", "kohya", "comfyui")
+TARGET_NAMES = ("tlora", "diffusers", "kohya", "comfyui", "lycoris", "published")
 """Of `exports.TARGETS`, which needs torch."""
+FOLDERS = ("comfyui", "published")
 
 
 def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Published T-LoRA checkpoint, or diffusers or kohya LoRA; file or folder."
+            help="Adapter of any kind: ours, diffusers, kohya, LyCORIS T-LoRA, published T-LoRA; "
+            "file or folder."
         ),
     ],
     output: Annotated[
-        Path, typer.Option(help="The new file (.safetensors); for comfyui, a folder.")
+        Path,
+        typer.Option(help="The new file (.safetensors); for comfyui and published, a folder."),
     ],
     to: Annotated[
-        str, typer.Option(help="tlora (which diffusers loads, too), kohya or comfyui.")
+        str,
+        typer.Option(
+            help="tlora (which diffusers loads, too), diffusers, kohya, comfyui, lycoris or "
+            "published."
+        ),
     ] = "tlora",
     min_rank: Annotated[
         int | None, typer.Option(min=1, help="Least rank, for files that don't say.")
@@ -49,8 +56,9 @@ def convert(
     """Write any adapter that tlora reads in another format.
 
     tlora: one file that says its own rank schedule; diffusers loads it without. kohya: a plain LoRA
-    for ComfyUI, A1111 and others. comfyui: the ranks as LoRAs with a workflow that keeps the
-    schedule.
+    for ComfyUI, A1111 and others. diffusers: a plain LoRA in diffusers' and PEFT's names. comfyui:
+    the ranks as LoRAs with a workflow that keeps the schedule. lycoris: a T-LoRA for LyCORIS 4.
+    published: a checkpoint of the published T-LoRA code. To put it into a model, use tlora merge.
     """
     if family is not None and family not in FAMILY_NAMES:
         raise UserError(
@@ -58,12 +66,10 @@ def convert(
         )
     if to not in TARGET_NAMES:
         raise UserError(f"--to {to} is not known", do=known_names(to, TARGET_NAMES))
-    if to != "comfyui" and output.suffix != ".safetensors":
+    if to not in FOLDERS and output.suffix != ".safetensors":
         raise UserError("--output must end in .safetensors", str(output), "choose another name")
-    if to == "comfyui" and output.suffix:
-        raise UserError(
-            "--output must be a folder for comfyui", str(output), "leave the suffix out"
-        )
+    if to in FOLDERS and output.suffix:
+        raise UserError(f"--output must be a folder for {to}", str(output), "leave the suffix out")
     if output.exists():
         kind = "folder" if output.is_dir() else "file"
         raise UserError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tlora_cli.exports import comfyui, kohya, ours
+from tlora_cli.exports import comfyui, kohya, lycoris, ours, peft_lora, published
 from tlora_cli.formats import AdapterWeights
 
 __all__ = ["TARGETS", "Target"]
@@ -30,7 +30,10 @@ class Target(NamedTuple):
 
 TARGETS: dict[str, Target] = {
     "tlora": Target(ours.write),
+    "diffusers": Target(peft_lora.write),
     "kohya": Target(kohya.write),
     "comfyui": Target(comfyui.write, folder=True),
+    "lycoris": Target(lycoris.write),
+    "published": Target(published.write, folder=True),
 }
-"""Name -> target. Our own file is also what diffusers loads."""
+"""Name -> target. diffusers loads our own file, too."""

@@ -12,13 +12,12 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from tlora_cli.exports.headers import model_spec
 from tlora_cli.exports.kohya import kohya_tensors
-from tlora_cli.exports.slices import Slice, slices_of
+from tlora_cli.exports.slices import cut, slices_of
 from tlora_cli.exports.workflow import Part, workflow
 from tlora_cli.files import folder_atomically, write_text
 from tlora_cli.formats import AdapterWeights
@@ -72,20 +71,6 @@ def write(folder: Path, weights: AdapterWeights, sizes: Mapping[str, int]) -> li
     if family == "flux":
         notes.append(f"the workflow's times hold for ComfyUI's default shift, {FLUX_SHIFT}")
     return notes
-
-
-def cut(pair: Pair, copies: int, one: Slice) -> Pair:
-    """Return the factors of a slice: its components of each copy.
-
-    Args:
-        pair: down (copies * R, in), up (out, copies * R).
-        copies: 2 for the ortho form.
-        one: which components.
-    """
-    down, up = pair
-    rank = len(down) // copies
-    chosen = torch.cat([torch.arange(one.first, one.end) + copy * rank for copy in range(copies)])
-    return down[chosen], up[:, chosen]
 
 
 def start_percent(family: str, below: float) -> float:

@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 
 from tlora_cli.errors import UserError
+from tlora_cli.formats.weights import Pair
 from tlora_cli.schedules import RankSchedule
 
 MARGIN = 1e-3
@@ -22,6 +23,20 @@ class Slice:
     first: int
     end: int
     below: float | None
+
+
+def cut(pair: Pair, copies: int, one: Slice) -> Pair:
+    """Return the factors of a slice: its components of each copy.
+
+    Args:
+        pair: down (copies * R, in), up (out, copies * R).
+        copies: 2 for the ortho form.
+        one: which components.
+    """
+    down, up = pair
+    rank = len(down) // copies
+    chosen = torch.cat([torch.arange(one.first, one.end) + copy * rank for copy in range(copies)])
+    return down[chosen], up[:, chosen]
 
 
 def slices_of(schedule: RankSchedule) -> list[Slice]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tlora_cli.errors import UserError
-from tlora_cli.formats import kohya, peft_lora, published, tlora_file
+from tlora_cli.formats import kohya, lycoris, peft_lora, published, tlora_file
 from tlora_cli.formats.common import DAMAGED
 from tlora_cli.formats.foreign import unknown
 from tlora_cli.formats.opening import OpenFile, locate, open_file
@@ -19,6 +19,7 @@ __all__ = [
     "AdapterInfo",
     "AdapterWeights",
     "Reader",
+    "needs_weights",
     "read_adapter",
     "read_origin",
 ]
@@ -43,6 +44,7 @@ FORMATS: dict[str, Reader] = {
     "tlora": tlora_file,
     "published": published,
     "peft": peft_lora,
+    "lycoris": lycoris,
     "kohya": kohya,
 }
 """Name -> reader; the first that matches reads the file."""
@@ -53,7 +55,8 @@ def read_adapter(path: Path, layer_names: Collection[str]) -> AdapterWeights:
 
     Args:
         path: the file, or the folder it lies in. Pickled code is never run.
-        layer_names: full names of the denoiser's linear layers.
+        layer_names: full names of the denoiser's linear layers; a mapping to the layers themselves
+            if their weights are there.
 
     Raises:
         UserError: if the file is missing, empty, damaged, of no known format, holds code, or has a
@@ -76,6 +79,16 @@ def read_origin(path: Path) -> tuple[str | None, AdapterInfo]:
     """
     opened = open_file(locate(path))
     return _reader(opened).origin(opened.keys, opened.header, opened.path)
+
+
+def needs_weights(path: Path) -> bool:
+    """Whether an adapter can be read with its base model's weights only.
+
+    Raises:
+        UserError: as `read_origin`.
+    """
+    opened = open_file(locate(path))
+    return _reader(opened) is lycoris and lycoris.lacks_start(opened.keys)
 
 
 def _reader(opened: OpenFile) -> Reader:

@@ -15,7 +15,6 @@ UNREADABLE = {
     r"lora_mid\.": "a LoCon adapter with a Tucker core (LyCORIS)",
     r"oft_blocks|oft_diag|oft_R": "an OFT adapter",
     r"on_input$": "an IA3 adapter (LyCORIS)",
-    r"\.(q_layer|p_layer|lambda_layer)": "a LyCORIS T-LoRA adapter without its start (base_*)",
     r"\.(diff|diff_b|w_norm|b_norm)$": "an adapter with full weight differences (LyCORIS)",
     r"lora_[AB](\.\w+)?\.bias$": "a LoRA with biases",
 }

@@ -29,20 +29,21 @@ from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, 
 PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 """kohya's, OneTrainer's for FLUX, and LyCORIS's."""
 
-_TEXT = "lora_te"
+TEXT = "lora_te"
+"""What names of text encoder layers begin with."""
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 
 
 def matches(keys: set[str], header: Mapping[str, str]) -> bool:
     """Whether the tensors have kohya's names."""
-    return any(key.startswith((*PREFIXES, _TEXT)) for key in keys)
+    return any(key.startswith((*PREFIXES, TEXT)) for key in keys)
 
 
 def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(_bare(key) for key in keys), AdapterInfo(method="lora")
+    return only_family(bare(key) for key in keys), AdapterInfo(method="lora")
 
 
 def read(file: AdapterFile) -> AdapterWeights:
@@ -52,10 +53,10 @@ def read(file: AdapterFile) -> AdapterWeights:
         UserError: for other kinds of adapter, and for layers that the denoiser lacks.
     """
     refuse_unreadable(file.tensors, file.path)
-    text = sum(key.startswith(_TEXT) for key in file.tensors)
+    text = sum(key.startswith(TEXT) for key in file.tensors)
     parts = _parts(file)
     names = known_names(file.layer_names)
-    _check_family(parts, file)
+    check_family(parts, file)
     layers: dict[str, Pair] = {}
     for name, found in sorted(parts.items()):
         pair = scaled_pair(name, found, _scale(found), file.path)
@@ -70,7 +71,8 @@ def read(file: AdapterFile) -> AdapterWeights:
     return plain_lora(layers, only_family(layers), file.path)
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """Return a name without its prefix."""
     return name.removeprefix(next((p for p in PREFIXES if name.startswith(p)), ""))
 
 
@@ -79,17 +81,18 @@ def _parts(file: AdapterFile) -> dict[str, dict[str, Tensor]]:
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in file.tensors.items():
         name, _, part = key.partition(".")
-        if name.startswith(_TEXT):
+        if name.startswith(TEXT):
             continue
         if not name.startswith(PREFIXES) or part not in _PARTS:
             raise UserError(
                 f"the LoRA holds a tensor that is not known: {key}", str(file.path), DAMAGED
             )
-        parts[_bare(name)][_PARTS[part]] = tensor
+        parts[bare(name)][_PARTS[part]] = tensor
     return parts
 
 
-def _check_family(names: Mapping[str, object], file: AdapterFile) -> None:
+def check_family(names: Mapping[str, object], file: AdapterFile) -> None:
+    """Raise a UserError if the names are those of another family than the model."""
     own, wanted = families_of(names), families_of(file.layer_names)
     if own and wanted and not own & wanted:
         raise UserError(
@@ -115,7 +118,25 @@ def _split_rows(name: str, pair: Pair, layers: tuple[str, ...], path: Path) -> d
     down, up = pair
     if len(layers) == 1:
         return {layers[0]: pair}
+    split = {}
+    for layer, rows in zip(layers, rows_of_layers(name, up, layers, path), strict=True):
+        used = rows.any(dim=0)
+        if used.any():
+            split[layer] = (down[used], rows[:, used])
+    return split
+
+
+def rows_of_layers(
+    name: str, up: Tensor, layers: tuple[str, ...], path: Path
+) -> tuple[Tensor, ...]:
+    """Return the rows of up that belong to each of the layers that a fused layer drives.
+
+    Raises:
+        UserError: if they do not split.
+    """
     shares = [PARTS_OF_ROWS.get(layer.rsplit(".", 1)[-1], 1) for layer in layers]
+    if len(layers) == 1:
+        return (up,)
     unit, rest = divmod(up.shape[0], sum(shares))
     if rest:
         raise UserError(
@@ -123,11 +144,4 @@ def _split_rows(name: str, pair: Pair, layers: tuple[str, ...], path: Path) -> d
             where=str(path),
             do=DAMAGED,
         )
-    split = {}
-    for layer, rows in zip(
-        layers, torch.split(up, [unit * share for share in shares]), strict=True
-    ):
-        used = rows.any(dim=0)
-        if used.any():
-            split[layer] = (down[used], rows[:, used])
-    return split
+    return torch.split(up, [unit * share for share in shares])

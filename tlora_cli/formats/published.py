@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from tlora_cli.adapters import Ortho
 from tlora_cli.errors import UserError
 from tlora_cli.formats.common import DAMAGED, families_of, method_name, scaled_pair
+from tlora_cli.formats.products import ortho_pair
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.recipe_io import read_text
 from tlora_cli.recipe_yaml import YAMLMistake, parse_yaml
@@ -31,7 +30,7 @@ _KEY = re.compile(
     r"\.(?P<part>down|up|q_layer|p_layer|lambda_layer|base_q|base_p|base_lambda)(?:\.weight)?"
 )
 
-_LAYERS = {
+LAYERS = {
     "to_q": "to_q",
     "to_k": "to_k",
     "to_v": "to_v",
@@ -44,8 +43,6 @@ _LAYERS = {
 
 _USED_IN_SINGLE_BLOCKS = ("to_q", "to_k", "to_v")
 """FLUX's processors hold all seven everywhere; a single block calls only these."""
-
-_ORTHO_PARTS = ("base_q", "base_lambda", "base_p", "q_layer", "lambda_layer", "p_layer")
 
 _TRAINERS = {"sdxl_tlora": True, "sdxl_lora": False}
 """Published SDXL trainer -> whether it masks."""
@@ -83,7 +80,7 @@ def read(file: AdapterFile) -> AdapterWeights:
     family = _family(file.tensors)
     ortho = _is_ortho(file.tensors)
     layers = {
-        name: (_ortho_pair if ortho else _plain_pair)(name, found, file.path)
+        name: (ortho_pair if ortho else _plain_pair)(name, found, file.path)
         for name, found in _parts(file).items()
     }
     if not layers:
@@ -119,28 +116,12 @@ def _parts(file: AdapterFile) -> dict[str, dict[str, Tensor]]:
         attn, projection = match["attn"], match["projection"]
         if attn.startswith("single_") and projection not in _USED_IN_SINGLE_BLOCKS:
             continue
-        parts[f"{attn}.{_LAYERS[projection]}"][match["part"]] = file.tensors[key]
+        parts[f"{attn}.{LAYERS[projection]}"][match["part"]] = file.tensors[key]
     return parts
 
 
 def _plain_pair(name: str, parts: dict[str, Tensor], path: Path) -> Pair:
     return scaled_pair(name, parts, 1.0, path)
-
-
-def _ortho_pair(name: str, parts: dict[str, Tensor], path: Path) -> Pair:
-    """Return the delta form of one layer."""
-    missing = [part for part in _ORTHO_PARTS if part not in parts]
-    if missing:
-        raise UserError(f"layer {name} lacks its {missing[0]}", str(path), DAMAGED)
-    a0, s0, b0, a, s, b = (parts[part].float() for part in _ORTHO_PARTS)
-    s0, s = s0.flatten(), s.flatten()
-    rank = len(s)
-    fit = a.dim() == b.dim() == 2 and a.shape[0] == b.shape[1] == rank > 0
-    if not fit or (a0.shape, s0.shape, b0.shape) != (a.shape, s.shape, b.shape):
-        raise UserError(f"the factors of layer {name} do not fit each other", str(path), DAMAGED)
-    with torch.no_grad():
-        down, up = Ortho((a0, s0, b0), (a, s, b)).factors()
-    return down, up
 
 
 def _find_hparams(path: Path) -> tuple[Path, dict[str, Any]] | None:

@@ -53,17 +53,37 @@ def write(
         dtype: number format of the factors.
     """
     prefix = PREFIXES[weights.family or ""]
-    tensors = {}
-    for name, pair in weights.layers.items():
-        down, up = _widened(pair, weights)
-        tensors[f"{prefix}.{name}.lora_A.weight"] = _stored(down, dtype)
-        tensors[f"{prefix}.{name}.lora_B.weight"] = _stored(up, dtype)
+    tensors = peft_tensors(weights, dtype)
     for name, parts in weights.parts.items():
         for part, tensor in parts.items():
             owner = name if name in TEXT_ENCODERS else f"{prefix}.{name}"
             tensors[f"{owner}{_PART}{part}"] = _stored(tensor, dtype)
     header = _header(weights, timestep_scale)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def peft_tensors(weights: AdapterWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Return the pairs under diffusers' and PEFT's names, all of one width."""
+    prefix = PREFIXES[weights.family or ""]
+    tensors = {}
+    for name, pair in weights.layers.items():
+        down, up = _widened(pair, weights)
+        tensors[f"{prefix}.{name}.lora_A.weight"] = _stored(down, dtype)
+        tensors[f"{prefix}.{name}.lora_B.weight"] = _stored(up, dtype)
+    return tensors
+
+
+def peft_header(weights: AdapterWeights) -> dict[str, str]:
+    """Return the header that tells diffusers rank and scale."""
+    width = weights.rank * weights.copies
+    prefix = PREFIXES[weights.family or ""]
+    # alpha = r: scale 1 in every loader; fields that are no LoraConfig fields would be refused.
+    peft = {
+        f"{prefix}.r": width,
+        f"{prefix}.lora_alpha": width,
+        f"{prefix}.target_modules": sorted(weights.layers),
+    }
+    return {"format": "pt", "lora_adapter_metadata": json.dumps(peft)}
 
 
 def _widened(pair: Pair, weights: AdapterWeights) -> Pair:
@@ -87,14 +107,6 @@ def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
     if weights.parts:
         return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
     assert schedule is not None, "an adapter without a schedule can't be written"
-    width = weights.rank * weights.copies
-    prefix = PREFIXES[weights.family or ""]
-    # alpha = r: scale 1 in every loader; fields that are no LoraConfig fields would be refused.
-    peft = {
-        f"{prefix}.r": width,
-        f"{prefix}.lora_alpha": width,
-        f"{prefix}.target_modules": sorted(weights.layers),
-    }
     ranks = {
         "copies": weights.copies,
         "rank": schedule.rank,
@@ -105,8 +117,7 @@ def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
         "points": schedule.points,
         "schedule_seed": schedule.seed,
     }
-    own = _own_fields(weights, timestep_scale, ranks)
-    return {"format": "pt", "lora_adapter_metadata": json.dumps(peft), **own}
+    return {**peft_header(weights), **_own_fields(weights, timestep_scale, ranks)}
 
 
 def _own_fields(

@@ -23,13 +23,21 @@ class AdapterFile:
         path: where the file lies, for what stands beside it and for messages.
         header: text fields of a safetensors header; empty for other files.
         tensors: all of them, floating point and finite.
-        layer_names: the denoiser's linear layers; some formats can't be read without them.
+        layer_names: the denoiser's linear layers; some formats can't be read without them. Where
+            the model is loaded, a mapping to the layers themselves.
     """
 
     path: Path
     header: Mapping[str, str]
     tensors: Mapping[str, Tensor]
     layer_names: Collection[str]
+
+    def weight_of(self, name: str) -> Tensor | None:
+        """Return a layer's weights (out, in); None if the model's weights are not loaded."""
+        if not isinstance(self.layer_names, Mapping):
+            return None
+        weight: Tensor = self.layer_names[name].weight
+        return None if weight.is_meta else weight
 
 
 @dataclass(frozen=True)

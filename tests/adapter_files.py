@@ -1,0 +1,131 @@
+"""Random adapters of every low-rank method on small bases, and what they do to a layer."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from torch import Tensor, nn
+from typer.testing import CliRunner
+
+from tlora_cli import RankSchedule, UserError
+from tlora_cli.adapters import METHODS
+from tlora_cli.cli.app import app
+from tlora_cli.families import FAMILIES
+from tlora_cli.formats import AdapterInfo, AdapterWeights, tlora_file
+
+UNET: dict[str, Any] = {
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": (4, 4),
+    "transformer_layers_per_block": (1, 2),
+    "cross_attention_dim": 24,
+    "norm_num_groups": 8,
+}
+FLUX: dict[str, Any] = {
+    "num_layers": 1,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 24,
+    "pooled_projection_dim": 16,
+    "axes_dims_rope": (4, 6, 6),
+}
+RANK, LEAST = 6, 2
+LOW_RANK = sorted(name for name, method in METHODS.items() if method.size == "rank")
+TWO_COPIES = ("ortho_lora", "pissa", "tlora")
+
+
+def write_bases(folder: Path) -> dict[str, Path]:
+    """Write the configurations of two small bases as diffusers folders have them."""
+    UNet2DConditionModel(**UNET).save_config(folder / "sdxl" / "unet")
+    FluxTransformer2DModel(**FLUX).save_config(folder / "flux" / "transformer")
+    return {family: folder / family for family in ("sdxl", "flux")}
+
+
+def denoiser(family: str) -> nn.Module:
+    return UNet2DConditionModel(**UNET) if family == "sdxl" else FluxTransformer2DModel(**FLUX)
+
+
+def random_adapter(
+    path: Path,
+    family: str,
+    method: str = "tlora",
+    schedule: RankSchedule | None = None,
+    *,
+    rank: int = RANK,
+    small: float = 1.0,
+) -> AdapterWeights:
+    """Write an adapter with random factors of a method's kind.
+
+    Args:
+        path: of the file.
+        family: whose attention layers it adapts.
+        method: of low rank.
+        schedule: of a masked method.
+        rank: without a schedule.
+        small: size of what training changed, against the start.
+    """
+    copies = 2 if method in TWO_COPIES else 1
+    schedule = schedule or RankSchedule(rank, max(1, rank // 3))
+    rank = schedule.rank
+    if not METHODS[method].masked:
+        schedule = RankSchedule(rank, rank, kind="constant")
+    chance = torch.Generator().manual_seed(rank)
+    layers = {}
+    for name, layer in FAMILIES[family].target_layers(denoiser(family)).items():
+        down = torch.randn(copies * rank, layer.in_features, generator=chance)
+        up = torch.randn(layer.out_features, copies * rank, generator=chance)
+        if copies == 2:  # down: S A, and its distance from the start; up: distance, and the start
+            down[rank:] *= small
+            up[:, :rank] *= small
+        layers[name] = (down, up)
+    info = AdapterInfo(method=method, placeholder="sks", class_name="dog", train_steps=800, seed=3)
+    weights = AdapterWeights(layers, copies, schedule, family, info)
+    tlora_file.write(path, weights, timestep_scale=FAMILIES[family].timestep_scale)
+    return weights
+
+
+def convert(*arguments: str | Path) -> str:
+    """Run the command and return what it prints; a UserError comes through."""
+    return command("convert", *arguments)
+
+
+def command(*arguments: str | Path) -> str:
+    """Run a command and return what it prints; a UserError comes through."""
+    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def active(schedule: RankSchedule, t: float) -> int:
+    """r(t), by the formulas, written again."""
+    span = schedule.rank - schedule.min_rank
+    if schedule.kind == "constant":
+        return schedule.rank
+    if schedule.kind == "linear":
+        return math.floor(span * ((1000 - t) / 1000) ** schedule.alpha) + schedule.min_rank
+    if schedule.kind == "cosine":
+        return math.floor(span * (1 + math.cos(math.pi * t / 1000)) / 2) + schedule.min_rank
+    assert schedule.kind == "step"
+    return [rank for start, rank in schedule.points or () if start <= t][-1]
+
+
+def masked_update(weights: AdapterWeights, layer: str, t: float) -> Tensor:
+    """B M_t A in float64, by the formula."""
+    assert weights.schedule is not None
+    down, up = (factor.double() for factor in weights.layers[layer])
+    rank = weights.schedule.rank
+    mask = (torch.arange(rank) < active(weights.schedule, t)).double().repeat(weights.copies)
+    return up @ (mask[:, None] * down)
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    """Whether they agree to a millionth of the largest number; of nothing, exactly."""
+    return bool((found - expected).abs().max() <= 1e-6 * expected.abs().max())
