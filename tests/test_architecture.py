@@ -67,7 +67,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("training.choosing", "training.previews"),
     ("run_report",),
     ("memory",),
-    ("conversion", "generation", "training.loop"),
+    ("conversion", "generation", "merging", "training.loop"),
     ("toyworld.studio",),
     ("toyworld.gate", "toyworld.report"),
     ("evaluation",),

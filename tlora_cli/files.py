@@ -126,8 +126,13 @@ def _refused(path: Path, number: int | None, reason: str) -> UserError:
     )
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
-    """Raise a UserError unless `folder`'s disk has `needed` bytes free."""
+def require_space(
+    folder: Path,
+    needed: int,
+    what: str,
+    do: str = "free disk space or choose another output.dir, then continue with --resume",
+) -> None:
+    """Raise a UserError, whose remedy is `do`, unless `folder`'s disk has `needed` bytes free."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -135,7 +140,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
             f"not enough disk space for {what}: {needed / 1e6:.0f} MB needed, "
             f"{free / 1e6:.0f} MB free",
             where=str(folder),
-            do="free disk space or choose another output.dir, then continue with --resume",
+            do=do,
         )
 
 

@@ -15,11 +15,11 @@ from tlora_cli.adapter import Adapter
 from tlora_cli.devices import DTYPES, choose_device, memory_explained
 from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.bases import Base, family_of_base
+from tlora_cli.families.bases import family_of_base
 from tlora_cli.files import explained, write_atomically
 from tlora_cli.formats import AdapterInfo, read_origin
 from tlora_cli.loading import load_adapter, load_words
-from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
+from tlora_cli.pipelines import base_of_adapter, choose_attention, load_denoiser, load_text
 from tlora_cli.prompts import sampling_prompt
 from tlora_cli.recipe import SamplingConfig
 from tlora_cli.recipe_defaults import FAMILY_DEFAULTS
@@ -87,7 +87,7 @@ class Easel:
 
     def __init__(self, request: Request, say: Callable[[str], None]) -> None:
         family_name, self.info = read_origin(request.adapter)
-        self.base = _base(request, self.info)
+        self.base = base_of_adapter(request.adapter, self.info, request.base, request.base_config)
         self.family = FAMILIES[family_name or family_of_base(self.base)]
         self.settings = _settings(request, self.family, self.info)
         self.concept = request.concept or _concept(self.info)
@@ -199,18 +199,6 @@ def _same_attention(denoiser: Any, kind: str | None, say: Callable[[str], None])
         choose_attention(denoiser, kind or "sdpa")
     except UserError as error:
         say(f"{error.what}; using sdpa")
-
-
-def _base(request: Request, info: AdapterInfo) -> Base:
-    if request.base:
-        return Base(request.base, config=request.base_config)
-    if info.base_model is None:
-        raise UserError(
-            "the adapter file does not say which base model it belongs to",
-            where=str(request.adapter),
-            do="pass --base with a Hub id, a diffusers folder or a .safetensors file",
-        )
-    return Base(info.base_model, info.base_revision, info.base_variant, info.base_config)
 
 
 def _concept(info: AdapterInfo) -> str | None:

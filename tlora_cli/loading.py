@@ -119,12 +119,37 @@ def _without_ranks(
     where: str,
 ) -> Adapter:
     """Put the adapter of a method on that changes the weights themselves."""
+    if min_rank is not None:
+        raise UserError(
+            f"{weights.info.method} has no ranks, so no min_rank", where, "leave --min-rank out"
+        )
+    changes = changes_without_ranks(model, denoiser, weights, where)
+    for change in changes.values():
+        change.requires_grad_(trainable)
+    encoders = embeddings_of(model)
+    return Adapter(
+        denoiser, family, changes, None, weights.info, trainable, weights.blocks, encoders
+    )
+
+
+def changes_without_ranks(
+    model: Any, denoiser: nn.Module, weights: AdapterWeights, where: str
+) -> dict[str, Change]:
+    """Return what a method that changes the weights themselves does to each module.
+
+    Args:
+        model: the denoiser, or a pipeline with it; learned words need one.
+        denoiser: with its weights, of which the changes are functions.
+        weights: with `parts`.
+        where: the file, for messages.
+
+    Raises:
+        UserError: if the method is unknown, or does not fit the model.
+    """
     method = weights.info.method or ""
     again = "get the file again, or save it again from its checkpoint"
     if method not in METHODS or METHODS[method].size == "rank":
         raise UserError(f"the file's method is {method or 'not said'}", where, again)
-    if min_rank is not None:
-        raise UserError(f"{method} has no ranks, so no min_rank", where, "leave --min-rank out")
     learned = weights.parts.keys() & ENCODERS.keys()
     if learned and model is denoiser:
         raise UserError(
@@ -142,14 +167,9 @@ def _without_ranks(
     changes = new_changes(method, modules, StartSettings(blocks=weights.blocks or 1), seed=0)
     for name, change in changes.items():
         _fill(name, change, weights.parts[name], where)
-    encoders = embeddings_of(model)  # none where text is encoded by another pipeline
-    if encoders:
+    if embeddings_of(model):  # none where text is encoded by another pipeline
         changes |= _words(model, weights, where)
-    for change in changes.values():
-        change.requires_grad_(trainable)
-    return Adapter(
-        denoiser, family, changes, None, weights.info, trainable, weights.blocks, encoders
-    )
+    return changes
 
 
 def choose_schedule(

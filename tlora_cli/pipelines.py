@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,24 @@ import torch
 from tlora_cli.errors import UserError
 from tlora_cli.families import Family
 from tlora_cli.families.bases import Base, load_pipeline
+from tlora_cli.formats import AdapterInfo
+
+
+def base_of_adapter(adapter: Path, info: AdapterInfo, base: str | None, config: str | None) -> Base:
+    """Return the base that is given, else the one that the adapter says.
+
+    Raises:
+        UserError: if neither says one.
+    """
+    if base:
+        return Base(base, config=config)
+    if info.base_model is None:
+        raise UserError(
+            "the adapter file does not say which base model it belongs to",
+            where=str(adapter),
+            do="pass --base with a Hub id, a diffusers folder or a .safetensors file",
+        )
+    return Base(info.base_model, info.base_revision, info.base_variant, info.base_config)
 
 
 def load_text(family: Family, base: Base, device: torch.device, dtype: torch.dtype) -> Any:

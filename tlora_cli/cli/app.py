@@ -18,6 +18,7 @@ from tlora_cli.cli import (
     compare,
     convert,
     evaluate,
+    merge,
     publish,
     recipe,
     report,
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)
+app.command()(merge.merge)
 app.command()(publish.publish)
 app.command()(evaluate.evaluate)
 app.command()(compare.compare)

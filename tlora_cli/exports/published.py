@@ -82,7 +82,7 @@ def _check(weights: AdapterWeights, sizes: Mapping[str, int]) -> None:
     assert schedule is not None
     if weights.family != "sdxl":
         raise UserError(
-            "published T-LoRA checkpoints for FLUX are pickles, which tlora reads but doesn't write",
+            "published T-LoRA checkpoints for FLUX are pickles, which tlora only reads",
             do="use --to tlora, which says the rank schedule, too",
         )
     if not schedule.always_full and (schedule.kind, schedule.num_train_timesteps) != (

@@ -2,8 +2,8 @@
 
 Keys are `<prefix>_<path with underscores>.q_layer.weight`, `.p_layer.weight`, `.lambda_layer`,
 `.alpha`, and optionally `.base_q`, `.base_p`, `.base_lambda`. LyCORIS itself leaves `base_*` out,
-and computes the principal start of whatever base the file is loaded on. The rank schedule belongs to
-the trainer's settings and is not in the file.
+and computes the principal start of whatever base the file is loaded on. The rank schedule is one of
+the trainer's settings, not of the file's.
 """
 
 from __future__ import annotations
