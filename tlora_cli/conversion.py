@@ -44,7 +44,8 @@ def convert_file(
         source: the adapter, or its folder.
         output: the new file.
         family: if the layers don't tell it.
-        base: a diffusers folder for layers and shapes; else the standard model's are taken.
+        base: a diffusers folder for layers and shapes; else the adapter's own if it is a folder,
+            else the standard model's are taken.
         min_rank: of the schedule, in place of what the file says.
         alpha: exponent of the schedule, likewise.
         given: fields of `AdapterInfo` in place of what the file says; None leaves them.
@@ -57,13 +58,13 @@ def convert_file(
         UserError: if the file can't be read, doesn't fit, or says no schedule and none is given.
     """
     where = str(source)
-    stated, _ = read_origin(source)
+    stated, about = read_origin(source)
     name = stated or family
     if name is None:
         raise UserError("the file does not tell its model family", where, "pass --family")
     if family not in (None, name):
         raise UserError(f"the adapter is for {name}, not {family}", where, "leave --family out")
-    model = _denoiser(name, base, needs_weights(source))
+    model = _denoiser(name, base, about, needs_weights(source))
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = read_adapter(source, linears)
     if weights.parts and to != "tlora":
@@ -93,14 +94,20 @@ def convert_file(
     return f"{name} {new.info.method}, {rank}, {count}", notes
 
 
-def _denoiser(family: str, base: str | None, whole: bool) -> nn.Module:
-    """Return the denoiser's layers; with their weights, as they are stored, if `whole`."""
-    if not whole or base is None:
-        return meta_denoiser(family, base)
-    kind = FAMILIES[family]
-    pipeline = load_pipeline(kind, Base(base), parts=("denoiser",))
-    model: nn.Module = getattr(pipeline, kind.denoiser)
-    return model
+def _denoiser(family: str, base: str | None, info: AdapterInfo, whole: bool) -> nn.Module:
+    """Return the layers of the base's denoiser; with their weights, as they are stored, if `whole`.
+
+    The base is the given one, else the adapter's own; only a local folder's configuration is read.
+    """
+    if whole and base is not None:
+        kind = FAMILIES[family]
+        pipeline = load_pipeline(kind, Base(base), parts=("denoiser",))
+        model: nn.Module = getattr(pipeline, kind.denoiser)
+        return model
+    known = base or info.base_model
+    path = None if known is None else Base(known).path
+    local = path is not None and path.is_dir()
+    return meta_denoiser(family, str(path) if local else info.base_config)
 
 
 def _info(

@@ -285,5 +285,5 @@ def known_dtype(name: str) -> None:
     raise UserError(
         reason if name == "bf16" else f"--dtype {name} is not known",
         where="--dtype",
-        do="use --dtype fp32, or fp16, which tells what is lost; load that in bf16 if you must",
+        do="use --dtype fp32, or fp16, which tells what is lost; a program may load that in bf16",
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.errors import UserError, known_names
 
 FAMILY_NAMES = ("sdxl", "flux")
@@ -76,6 +77,7 @@ def convert(
             f"the output {kind} exists already", str(output), "choose another name, or remove it"
         )
 
+    hush_libraries()
     from tlora_cli.conversion import convert_file
 
     given = {"placeholder": placeholder, "class_name": class_name, "base_model": base}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.errors import UserError
 
 
@@ -49,6 +50,7 @@ def merge(
         raise UserError(
             f"the output {kind} exists already", str(output), "choose another name, or remove it"
         )
+    hush_libraries()
     from tlora_cli.merging import known_dtype, merge_file
 
     known_dtype(dtype)
