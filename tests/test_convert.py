@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from adapter_files import convert, random_adapter, write_bases
 from reference_runs import REFERENCE, Run, difference
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 from tlora_cli import RankSchedule, UserError, load_adapter
-from tlora_cli.cli.app import app
-from tlora_cli.formats import read_adapter
+from tlora_cli.formats import read_adapter, tlora_file
 
 
 def base_folder(tmp_path: Path, run: Run) -> Path:
@@ -22,15 +22,6 @@ def base_folder(tmp_path: Path, run: Run) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(run.case[f"{run.family.denoiser}_config"]))
     return folder.parent
-
-
-def convert(*arguments: str | Path) -> str:
-    """Run the command and return what it prints; a UserError comes through."""
-    result = CliRunner().invoke(app, ["convert", *map(str, arguments)], catch_exceptions=False)
-    if isinstance(result.exception, UserError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.mark.parametrize("name", ["sdxl_ortho_lora_last", "flux_lora"])
@@ -118,3 +109,15 @@ def test_an_adapter_of_another_shape_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"--output must end in \.safetensors"):
         convert(tmp_path / "a.safetensors", "--output", tmp_path / "b.pt")
+
+
+def test_the_adapters_own_base_gives_the_shapes(tmp_path: Path) -> None:
+    """An adapter of another base than the standard one is converted without --base."""
+    folder = write_bases(tmp_path / "bases")["sdxl"]
+    source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    weights = random_adapter(source, "sdxl")
+    with pytest.raises(UserError, match="the adapter has a layer the model lacks"):
+        convert(source, "--to", "kohya", "--output", output)
+    info = dataclasses.replace(weights.info, base_model=str(folder))
+    tlora_file.write(source, dataclasses.replace(weights, info=info), timestep_scale=1.0)
+    assert f"{len(weights.layers)} layers" in convert(source, "--to", "kohya", "--output", output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -18,6 +19,7 @@ from diffusers import (
 )
 from reference_runs import difference
 from safetensors.torch import load_file
+from single_file import write_sdxl
 from torch import Tensor, nn
 
 from tlora_cli import RankSchedule, UserError, attach
@@ -211,6 +213,38 @@ def test_mistakes_cost_nothing(
     with pytest.raises(UserError, match="not enough disk space for the merged model"):
         command("merge", lora, "--output", new)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_single_file_base_becomes_a_folder(folders: dict[str, Path], tmp_path: Path) -> None:
+    file, single = tmp_path / "a.safetensors", tmp_path / "base.safetensors"
+    _, expected = trained("sdxl", "ortho_lora", folders["sdxl"], file)
+    write_sdxl(folders["sdxl"], single)
+    base = ("--base", single, "--base-config", folders["sdxl"])
+    command("merge", file, *base, "--output", tmp_path / "merged", "--dtype", "fp16")
+    merged = StableDiffusionXLPipeline.from_pretrained(tmp_path / "merged")
+    assert difference(answer("sdxl", merged.unet, 0.0), expected) < 5e-3
+    original = StableDiffusionXLPipeline.from_pretrained(folders["sdxl"])
+    for part, change in (("vae", torch.Tensor.float), ("text_encoder_2", torch.Tensor.half)):
+        found, wanted = (getattr(p, part).state_dict() for p in (merged, original))
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[key], change(wanted[key]).float()) for key in wanted)
+
+
+@pytest.mark.parametrize("output", ["merged", "merged.safetensors"])
+def test_a_disk_that_fills_up_leaves_nothing(
+    output: str, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.safetensors"
+    trained("sdxl", "lora", folders["sdxl"], file)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tlora_cli.merging.save_file", full)
+    monkeypatch.setattr("tlora_cli.merging.shutil.copytree", full)
+    with pytest.raises(UserError, match=f"cannot write {output}: No space left on device"):
+        command("merge", file, "--output", tmp_path / output)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_numbers_beyond_fp16_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:

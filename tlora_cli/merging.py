@@ -257,17 +257,24 @@ def _parts(folder: Path) -> Iterator[Path]:
 def _require_space(
     family: Family, base: Base, output: Path, whole: bool, dtype: torch.dtype
 ) -> None:
-    local = str(base.path) if base.path is not None and base.path.is_dir() else None
-    needed = dtype.itemsize * _count(meta_denoiser(family.name, local))
-    if whole and local is not None:
-        files = [f for part in _parts(Path(local)) if part.name != family.denoiser for f in
-                 (part.rglob("*") if part.is_dir() else (part,))]  # fmt: skip
-        needed += sum(file.stat().st_size for file in files if file.is_file())
+    """Raise a UserError if the disk is too small, before anything is loaded."""
+    folder = base.path if base.path is not None and base.path.is_dir() else None
+    shapes = str(folder) if folder else base.config
+    needed = dtype.itemsize * _count(meta_denoiser(family.name, shapes))
+    if whole and folder is not None:
+        others = (part for part in _parts(folder) if part.name != family.denoiser)
+        needed += sum(_size(part) for part in others)
     elif whole:
-        needed += dtype.itemsize * text_parameters(family.name) + 4 * _count(meta_vae(family.name))
+        needed += dtype.itemsize * text_parameters(family.name, shapes)
+        needed += torch.float32.itemsize * _count(meta_vae(family.name, shapes))
     require_space(
         output.parent, needed, "the merged model", "free disk space, or choose another --output"
     )
+
+
+def _size(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _count(model: nn.Module) -> int:
