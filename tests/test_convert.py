@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from reference_runs import REFERENCE, Run, difference
 from safetensors.torch import save_file
 
 from tlora_cli import RankSchedule, UserError, load_adapter
+from tlora_cli.cli.app import main
 from tlora_cli.formats import read_adapter, tlora_file
 
 
@@ -116,8 +119,28 @@ def test_the_adapters_own_base_gives_the_shapes(tmp_path: Path) -> None:
     folder = write_bases(tmp_path / "bases")["sdxl"]
     source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     weights = random_adapter(source, "sdxl")
-    with pytest.raises(UserError, match="the adapter has a layer the model lacks"):
+    with pytest.raises(UserError, match="is 640x640 in the model but 64x64 in the adapter"):
         convert(source, "--to", "kohya", "--output", output)
     info = dataclasses.replace(weights.info, base_model=str(folder))
     tlora_file.write(source, dataclasses.replace(weights, info=info), timestep_scale=1.0)
     assert f"{len(weights.layers)} layers" in convert(source, "--to", "kohya", "--output", output)
+
+
+def test_a_warning_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    tensors = {}
+    for stem in ("lora_unet_mid_block_attentions_0_proj_in", "lora_te1_layers_0_fc1"):
+        tensors[f"{stem}.lora_down.weight"] = torch.ones(2, 1280)
+        tensors[f"{stem}.lora_up.weight"] = torch.ones(1280, 2)
+    save_file(tensors, source)
+    monkeypatch.setattr(sys, "argv", ["tlora", "convert", str(source), "--output", str(output)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        assert main() == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == (
+        "warning: a.safetensors also adapts text encoders (2 tensors); they are not applied, so "
+        "pictures differ from those of other tools"
+    )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -73,6 +74,8 @@ def _options(
 
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
+    if os.environ.get("TLORA_DEBUG") != "1":
+        warnings.showwarning = _print_warning
     try:
         return _run()
     except UserError as error:
@@ -112,6 +115,18 @@ def _was_interrupted(end: BaseException) -> bool:
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
     return cause is not None
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as a line for the user, without the place in the code."""
+    print(f"warning: {message}", file=file or sys.stderr)
 
 
 def _fail(message: str, status: int) -> int:
