@@ -6,7 +6,7 @@ Trains T-LoRA and LoRA on each concept for 800 steps with a checkpoint every 100
 training. Then the judge, which the choice knows nothing of, looks at every checkpoint's pictures of
 other prompts and seeds, and the step kept is compared with fixed steps and with the step that the
 judge finds best. What is done is kept in `<work>/choice`, so a stopped measurement goes on where it
-was. About four minutes a run on one core. docs/choosing.md shows the result.
+was. About four minutes a run on one free core, 80 in all. docs/choosing.md tells the result.
 """
 
 from __future__ import annotations

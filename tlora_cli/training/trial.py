@@ -12,8 +12,8 @@ from tlora_cli.toyworld.suites import fixed_contexts
 ENCODERS = ("clip", "dino")
 """Which look at the pictures; names of `evaluation.encoders.KINDS`."""
 MOST_STEPS = 12
-"""Denoising steps, where the recipe's `sampling` has more: scoring costs half, and what is compared
-(who is on the picture, where and with what) is settled early."""
+"""Denoising steps, where the recipe's `sampling` has more: scoring so costs half. All checkpoints
+and the base draw with as many, so they are compared fairly."""
 PLAIN = 4
 """Pictures of the base prompt, for likeness."""
 EVERY = 3
