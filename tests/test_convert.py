@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,9 @@ import torch
 from adapter_files import convert, random_adapter, write_bases
 from reference_runs import REFERENCE, Run, difference
 from safetensors.torch import save_file
+from training_runs import tlora
 
 from tlora_cli import RankSchedule, UserError, load_adapter
-from tlora_cli.cli.app import main
 from tlora_cli.formats import read_adapter, tlora_file
 
 
@@ -126,20 +124,16 @@ def test_the_adapters_own_base_gives_the_shapes(tmp_path: Path) -> None:
     assert f"{len(weights.layers)} layers" in convert(source, "--to", "kohya", "--output", output)
 
 
-def test_a_warning_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_warning_is_one_line(tmp_path: Path) -> None:
     source, output = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     tensors = {}
     for stem in ("lora_unet_mid_block_attentions_0_proj_in", "lora_te1_layers_0_fc1"):
         tensors[f"{stem}.lora_down.weight"] = torch.ones(2, 1280)
         tensors[f"{stem}.lora_up.weight"] = torch.ones(1280, 2)
     save_file(tensors, source)
-    monkeypatch.setattr(sys, "argv", ["tlora", "convert", str(source), "--output", str(output)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        assert main() == 0
-    [line] = capsys.readouterr().err.splitlines()
+    done = tlora("convert", source, "--output", output)
+    assert done.returncode == 0
+    [line] = done.stderr.splitlines()
     assert line == (
         "warning: a.safetensors also adapts text encoders (2 tensors); they are not applied, so "
         "pictures differ from those of other tools"

@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-import warnings
 from importlib import metadata
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -27,6 +26,7 @@ from tlora_cli.cli import (
     toyworld,
     train,
 )
+from tlora_cli.cli.quiet import plain_warnings
 from tlora_cli.errors import UserError
 
 app = typer.Typer(
@@ -74,8 +74,7 @@ def _options(
 
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
-    if os.environ.get("TLORA_DEBUG") != "1":
-        warnings.showwarning = _print_warning
+    plain_warnings()
     try:
         return _run()
     except UserError as error:
@@ -115,18 +114,6 @@ def _was_interrupted(end: BaseException) -> bool:
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
     return cause is not None
-
-
-def _print_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Print a warning as a line for the user, without the place in the code."""
-    print(f"warning: {message}", file=file or sys.stderr)
 
 
 def _fail(message: str, status: int) -> int:

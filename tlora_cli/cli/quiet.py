@@ -8,10 +8,7 @@ import warnings
 
 
 def hush_libraries() -> None:
-    """Turn off notices of the model libraries. Call before they are imported.
-
-    A warning is one line to read, without the place in the code that Python adds.
-    """
+    """Turn off notices of the model libraries. Call before they are imported."""
     if os.environ.get("TLORA_DEBUG") == "1":
         return
     for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
@@ -20,7 +17,13 @@ def hush_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
-    warnings.formatwarning = _plain
+    plain_warnings()
+
+
+def plain_warnings() -> None:
+    """Print a warning as one line to read, without the place in the code that Python adds."""
+    if os.environ.get("TLORA_DEBUG") != "1":
+        warnings.formatwarning = _plain
 
 
 def _plain(
