@@ -80,8 +80,9 @@ def load_training_images(
         UserError: if a file is missing or can't be read, or a mask does not fit its picture.
     """
     paths = find_images(images, _IMAGES_KEY)
-    mask_paths = [None] * len(paths) if masks is None else _match_masks(paths, masks)
-    return [_load(path, mask, resolution) for path, mask in zip(paths, mask_paths, strict=True)]
+    mask_paths = [None] * len(paths) if masks is None else match_masks(paths, masks)
+    pairs = zip(paths, mask_paths, strict=True)
+    return [load_training_image(path, mask, resolution) for path, mask in pairs]
 
 
 def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
@@ -151,7 +152,12 @@ def _unreachable(path: Path, error: OSError, key: str) -> UserError:
     )
 
 
-def _match_masks(paths: list[Path], masks: str | Sequence[str]) -> list[Path]:
+def match_masks(paths: list[Path], masks: str | Sequence[str]) -> list[Path]:
+    """Return the mask of each picture.
+
+    Raises:
+        UserError: if one is missing, or which is whose can't be told.
+    """
     found = find_images(masks, _MASKS_KEY)
     if isinstance(masks, str) and _is_folder(Path(masks).expanduser(), _MASKS_KEY):
         matched = [_mask_of(path, found, masks) for path in paths]
@@ -191,7 +197,8 @@ def _mask_of(path: Path, masks: list[Path], folder: str) -> Path:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _load(path: Path, mask_path: Path | None, resolution: int) -> TrainingImage:
+def load_training_image(path: Path, mask_path: Path | None, resolution: int) -> TrainingImage:
+    """Read one picture and its mask; see `load_training_images`."""
     picture = read_picture(path, _IMAGES_KEY, "RGB")
     size, crop = picture.size, min(picture.size)
     if crop < resolution:

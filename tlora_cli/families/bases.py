@@ -102,7 +102,7 @@ def load_pipeline(
     """
     names = {"text": family.text_parts, "vae": ("vae",), "denoiser": (family.denoiser,)}
     absent = {name: None for part in PARTS if part not in parts for name in names[part]}
-    quantized = _quantization(quantization, dtype) if "denoiser" in parts else None
+    quantized = quantization_config(quantization, dtype) if "denoiser" in parts else None
     if base.is_file and quantized is not None:
         # diffusers 0.42 takes a single file for one that is quantized already.
         raise UserError(
@@ -111,7 +111,7 @@ def load_pipeline(
             do="use a diffusers folder or a Hub id as the base, or drop quantization",
         )
     if not base.is_file:
-        _check_family(family, _read_index(base), base)
+        check_family(family, read_index(base), base)
     try:
         with no_load_bars(base.path is not None):
             if base.is_file:
@@ -130,7 +130,7 @@ def load_pipeline(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise
-        raise _explain(error, base) from error
+        raise explained(error, base) from error
 
 
 def family_of_base(base: Base) -> str:
@@ -145,7 +145,7 @@ def family_of_base(base: Base) -> str:
             where=base.model,
             do="convert the adapter first: tlora convert --family sdxl",
         )
-    index = _read_index(base)
+    index = read_index(base)
     for family in FAMILIES.values():
         if _is_of(family, index):
             return family.name
@@ -156,7 +156,12 @@ def family_of_base(base: Base) -> str:
     )
 
 
-def _read_index(base: Base) -> dict[str, Any]:
+def read_index(base: Base) -> dict[str, Any]:
+    """Return the index of a folder or Hub repository: the names of its parts and their classes.
+
+    Raises:
+        UserError: if there is none, or the Hub doesn't give it.
+    """
     path = base.path
     if path is None:
         file = _download_index(base)
@@ -195,11 +200,11 @@ def _download_index(base: Base) -> Path:
     try:
         return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
     except Exception as error:
-        raise _explain(error, base) from error
+        raise explained(error, base) from error
 
 
-def _explain(error: Exception, base: Base) -> UserError:
-    """Say what to do about a failed load."""
+def explained(error: Exception, base: Base) -> UserError:
+    """Return what to tell of a failed load or look-up, and what to do about it."""
     if isinstance(error, UserError):
         return error
     chain: list[BaseException] = [error]
@@ -231,7 +236,8 @@ def _explain(error: Exception, base: Base) -> UserError:
     return UserError(what, where="base.model", do=do)
 
 
-def _check_family(family: Family, index: dict[str, Any], base: Base) -> None:
+def check_family(family: Family, index: dict[str, Any], base: Base) -> None:
+    """Raise a UserError if the index is of another family."""
     if not _is_of(family, index):
         raise UserError(
             f"the base {base.model} is a {index.get('_class_name')}, not a {family.name} model",
@@ -246,7 +252,12 @@ def _is_of(family: Family, index: dict[str, Any]) -> bool:
     return str(index.get("_class_name")).startswith(prefix)
 
 
-def _quantization(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return how bitsandbytes quantizes a denoiser, or None.
+
+    Raises:
+        UserError: if bitsandbytes is not installed.
+    """
     if kind is None:
         return None
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -19,6 +19,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from tlora_cli.errors import UserError
 from tlora_cli.families.base import Conditioning, Family
 from tlora_cli.objectives import Epsilon, Objective, VPrediction
 
@@ -70,7 +71,14 @@ class SDXL(Family):
         scheduler = DDPMScheduler.from_config(scheduler_config)
         if name == "auto":
             name = scheduler.config.prediction_type
-        return {"epsilon": Epsilon, "v_prediction": VPrediction}[name](scheduler.alphas_cumprod)
+        kinds = {"epsilon": Epsilon, "v_prediction": VPrediction}
+        if name not in kinds:
+            raise UserError(
+                f"the base's scheduler says that it predicts {name!r}, which tlora can't train",
+                where="train.objective",
+                do=f"set it to {' or '.join(kinds)} if the base predicts that in truth",
+            )
+        return kinds[name](scheduler.alphas_cumprod)
 
     def predict(
         self,

@@ -37,6 +37,29 @@ def load_single_file(
     Raises:
         UserError: if the file or the folder is missing.
     """
+    file, folder = find_single_file(model, config)
+    local: dict[str, Any] = {"config": str(folder), "local_files_only": True}
+    parts: dict[str, Any] = dict(absent)
+    if family.denoiser not in absent:
+        options = {**local, "subfolder": family.denoiser, "dtype": dtype}
+        loader: Any = family.denoiser_class
+        parts[family.denoiser] = loader.from_single_file(str(file), **options)
+    if not family.single_file_is_whole:
+        dtypes = {"default": dtype, "vae": torch.float32}
+        return family.pipeline_class.from_pretrained(str(folder), dtype=dtypes, **parts)
+    if "vae" not in absent:
+        parts["vae"] = AutoencoderKL.from_single_file(
+            str(file), subfolder="vae", dtype=torch.float32, **local
+        )
+    return family.pipeline_class.from_single_file(str(file), dtype=dtype, **local, **parts)
+
+
+def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
+    """Return the file, and the folder that goes with it.
+
+    Raises:
+        UserError: if one is missing.
+    """
     file = Path(model).expanduser()
     if not file.is_file():
         raise UserError(
@@ -56,17 +79,4 @@ def load_single_file(
             where="base.config",
             do="name the folder that save_pretrained or a Hub download made",
         )
-    local: dict[str, Any] = {"config": str(folder), "local_files_only": True}
-    parts: dict[str, Any] = dict(absent)
-    if family.denoiser not in absent:
-        options = {**local, "subfolder": family.denoiser, "dtype": dtype}
-        loader: Any = family.denoiser_class
-        parts[family.denoiser] = loader.from_single_file(str(file), **options)
-    if not family.single_file_is_whole:
-        dtypes = {"default": dtype, "vae": torch.float32}
-        return family.pipeline_class.from_pretrained(str(folder), dtype=dtypes, **parts)
-    if "vae" not in absent:
-        parts["vae"] = AutoencoderKL.from_single_file(
-            str(file), subfolder="vae", dtype=torch.float32, **local
-        )
-    return family.pipeline_class.from_single_file(str(file), dtype=dtype, **local, **parts)
+    return file, folder

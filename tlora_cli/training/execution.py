@@ -64,6 +64,22 @@ def missing_compiler(device: torch.device) -> str | None:
     return None
 
 
+def check_execution(execution: str, device: torch.device) -> None:
+    """Raise a UserError if the machine lacks what a way of running takes."""
+    if execution == "compile" and (lacking := missing_compiler(device)):
+        raise UserError(
+            f"compiling needs {lacking}, which was not found",
+            where="train.execution",
+            do="install it, or use execution: eager",
+        )
+    if execution == "cuda_graph" and device.type != "cuda":
+        raise UserError(
+            "a CUDA graph needs a CUDA GPU",
+            where="train.execution",
+            do="use execution: auto, or run on a GPU",
+        )
+
+
 def make_passes(
     execution: str,
     passes: Passes,
@@ -85,22 +101,11 @@ def make_passes(
     Raises:
         UserError: if the machine lacks what it takes.
     """
+    check_execution(execution, device)
     if execution == "compile":
-        if lacking := missing_compiler(device):
-            raise UserError(
-                f"compiling needs {lacking}, which was not found",
-                where="train.execution",
-                do="install it, or use execution: eager",
-            )
         # One kind of block at a time: a few seconds instead of minutes for the whole denoiser.
         denoiser.compile_repeated_blocks()
     elif execution == "cuda_graph":
-        if device.type != "cuda":
-            raise UserError(
-                "a CUDA graph needs a CUDA GPU",
-                where="train.execution",
-                do="use execution: auto, or run on a GPU",
-            )
         return Recorded(passes, parameters, cuda_graph)
     elif adapter is not None and (folding := adapter.folding(training=True)):
 

@@ -36,6 +36,7 @@ from tlora_cli.training.state import (
     load_latest,
     load_weights,
     remove_old,
+    room_for_checkpoints,
     save_checkpoint,
 )
 from tlora_cli.training.step import Batch, draw_batch, mean_loss, sample_losses
@@ -172,13 +173,11 @@ class _Run:
 
     def _require_space(self) -> None:
         """Ask for the room of all checkpoints at once, before hours are spent."""
-        config = self.recipe.train.checkpoint
-        left = math.ceil((self.recipe.train.steps - self.state.step) / config.every)
         present = len(checkpoints(self.run.checkpoints))
-        # One more than is kept: the new one is written before the oldest goes. One for the result.
-        kept = config.keep + (self.recipe.train.select == "auto")
-        written = min(left, max(0, kept + 1 - present)) + 1
-        require_space(self.run.path, written * self.checkpoint_bytes, "the run's checkpoints")
+        needed = room_for_checkpoints(
+            self.recipe.train, self.state.step, present, self.checkpoint_bytes
+        )
+        require_space(self.run.path, needed, "the run's checkpoints")
 
     def _train_to(self, steps: int) -> bool:
         """Run the loop; return whether it came to the end, with all that belongs to it."""

@@ -7,6 +7,7 @@ scaler and the step. Random numbers are functions of (seed, step), so they need 
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tlora_cli.adapters import Parametrization
 from tlora_cli.errors import UserError
 from tlora_cli.files import folder_atomically, remove_folder, remove_leftovers, require_space
 from tlora_cli.formats.pickles import check_archive
+from tlora_cli.recipe import TrainConfig
 from tlora_cli.training.run_folder import checkpoints, step_of
 
 STATE_FILE = "training_state.pt"
@@ -87,6 +89,21 @@ def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
         for name, layer in adapter.layers.items()
     )
     return int(4 * (whole + file + optimizer_copies * trained)) + 1_000_000
+
+
+def room_for_checkpoints(train: TrainConfig, step: int, present: int, size: int) -> int:
+    """Return the bytes that a run's checkpoints and its result still take.
+
+    Args:
+        train: of the recipe.
+        step: finished steps.
+        present: checkpoints that are there.
+        size: bytes of one, `bytes_needed`.
+    """
+    left = math.ceil((train.steps - step) / train.checkpoint.every)
+    # One more than is kept: the new one is written before the oldest goes. One for the result.
+    kept = train.checkpoint.keep + (train.select == "auto")
+    return size * (min(left, max(0, kept + 1 - present)) + 1)
 
 
 def save_checkpoint(folder: Path, state: TrainingState, dtype: torch.dtype, needed: int) -> Path:
