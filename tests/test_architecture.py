@@ -67,7 +67,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("training.choosing", "training.previews"),
     ("run_report",),
     ("memory",),
-    ("conversion", "generation", "merging", "training.loop"),
+    ("conversion", "generation", "merging", "preflight", "training.loop"),
     ("toyworld.studio",),
     ("toyworld.gate", "toyworld.report"),
     ("evaluation",),
@@ -76,7 +76,7 @@ RUNGS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-BARE = ("comparison", "toyworld", "training")
+BARE = ("comparison", "preflight", "toyworld", "training")
 """Packages whose `__init__` is empty but for its docstring."""
 
 # Library -> the modules (or packages) that may import it.

@@ -126,6 +126,16 @@ def _refused(path: Path, number: int | None, reason: str) -> UserError:
     )
 
 
+def existing_parent(path: Path) -> Path:
+    """Return the path, or what of it is there."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def free_space(folder: Path) -> int:
+    """Return the free bytes of the disk where `folder` is, or would be."""
+    return shutil.disk_usage(existing_parent(folder)).free
+
+
 def require_space(
     folder: Path,
     needed: int,
@@ -133,8 +143,7 @@ def require_space(
     do: str = "free disk space or choose another output.dir, then continue with --resume",
 ) -> None:
     """Raise a UserError, whose remedy is `do`, unless `folder`'s disk has `needed` bytes free."""
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
+    free = free_space(folder)
     if free < needed:
         raise UserError(
             f"not enough disk space for {what}: {needed / 1e6:.0f} MB needed, "

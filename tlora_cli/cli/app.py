@@ -17,6 +17,7 @@ from tlora_cli.cli import (
     analyze,
     compare,
     convert,
+    doctor,
     evaluate,
     merge,
     publish,
@@ -46,6 +47,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(analyze.analyze)
 app.command()(report.report)
+app.command()(doctor.doctor)
 app.add_typer(recipe.app)
 app.add_typer(toyworld.app)
 

@@ -1,0 +1,32 @@
+"""The command `tlora doctor`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.preflight.findings import as_data, count, lines, summary
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Look at this machine: driver, torch, libraries, Hub, disk; each with its remedy.
+
+    The exit status is 0 unless something makes training impossible.
+    """
+    hush_libraries()
+    from tlora_cli.preflight.doctor import examine_machine
+
+    found = examine_machine()
+    if as_json:
+        typer.echo(json.dumps(as_data(found), indent=2, ensure_ascii=False))
+    else:
+        for line in lines(found):
+            typer.echo(line)
+        typer.echo(summary(found))
+    if count(found, "problem"):
+        raise typer.Exit(2)
