@@ -87,6 +87,8 @@ def fake_hub(
 def reach(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path | None = None) -> None:
     """Let this process use the Hub of an address, with an empty cache."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     if cache is not None:

@@ -59,6 +59,29 @@ def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = (
         source: what messages call it.
         overrides: as in `load_recipe`.
     """
+    recipe, mistakes = examine_text(text, source, overrides)
+    if recipe is None or mistakes:
+        raise recipe_error(mistakes, source)
+    return recipe
+
+
+def examine_recipe(
+    path: Path, overrides: Sequence[str] = ()
+) -> tuple[Recipe | None, list[Mistake]]:
+    """Return a recipe file's recipe and all that is wrong in it, for those who look further.
+
+    What is wrong has its default in the recipe, which is None if that can't be made.
+
+    Raises:
+        UserError: if the file can't be read, or is no mapping.
+    """
+    return examine_text(read_text(path), str(path), overrides)
+
+
+def examine_text(
+    text: str, source: str, overrides: Sequence[str]
+) -> tuple[Recipe | None, list[Mistake]]:
+    """Return the recipe in `text` and all that is wrong in it; see `examine_recipe`."""
     data, lines, mistakes = read_mapping(text, source)
     origins = {path: _Origin(line) for path, line in lines.items()}
     for override in overrides:
@@ -67,9 +90,7 @@ def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = (
     mistakes += [
         Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
     ]
-    if recipe is None or mistakes:
-        raise recipe_error(mistakes, source)
-    return recipe
+    return recipe, mistakes
 
 
 def read_mapping(

@@ -26,6 +26,7 @@ from tlora_cli.cli import (
     sample,
     toyworld,
     train,
+    validate,
 )
 from tlora_cli.cli.quiet import plain_warnings
 from tlora_cli.errors import UserError
@@ -47,6 +48,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(analyze.analyze)
 app.command()(report.report)
+app.command()(validate.validate)
 app.command()(doctor.doctor)
 app.add_typer(recipe.app)
 app.add_typer(toyworld.app)

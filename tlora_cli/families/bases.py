@@ -182,9 +182,11 @@ def read_index(base: Base) -> dict[str, Any]:
             do="give the folder that save_pretrained or a Hub download made",
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{_INDEX} of the base can't be read: {error}", where=str(file)) from error
+        raise UserError(
+            f"{_INDEX} of the base can't be read: {error}", str(file), "download it again"
+        ) from error
     if not isinstance(index, dict):
-        raise UserError(f"{_INDEX} of the base is damaged", where=str(file))
+        raise UserError(f"{_INDEX} of the base is damaged", str(file), "download it again")
     return index
 
 

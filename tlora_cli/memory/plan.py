@@ -87,14 +87,14 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     """
     train, family = recipe.train, FAMILIES[recipe.family]
     dtype, place = DTYPES[train.precision], _folder(recipe)
-    bare: Any = meta_denoiser(family.name, place).to(dtype).requires_grad_(False)
+    bare = planned_denoiser(recipe)
     denoiser = _weights(bare, train.quantization, dtype)
     vae = meta_vae(family.name, place)
     vae_weights = _size(vae)
     text = text_parameters(family.name, place) * dtype.itemsize
     pixels = torch.empty(3, train.resolution, train.resolution, device="meta")
     encoding = _peak(lambda: family.encode_image(vae, pixels))
-    adapter = _attach(recipe, bare)
+    adapter = attach_planned(recipe, bare)
     held = sum(tensor.nbytes for tensor in adapter.state_dict().values())
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     moments = int(4 * trained * STATE_COPIES[train.optimizer.name])
@@ -160,7 +160,18 @@ def _dequantized(denoiser: nn.Module, dtype: torch.dtype) -> int:
     return max(linear) * dtype.itemsize
 
 
-def _attach(recipe: Recipe, denoiser: Any) -> Adapter:
+def planned_denoiser(recipe: Recipe) -> Any:
+    """Return the denoiser of a recipe's base without weights, in the number format it runs in."""
+    bare = meta_denoiser(recipe.family, _folder(recipe))
+    return bare.to(DTYPES[recipe.train.precision]).requires_grad_(False)
+
+
+def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
+    """Put a recipe's adapter on a denoiser without weights.
+
+    Raises:
+        UserError: if it doesn't fit the denoiser.
+    """
     own = recipe.adapter
     adapter = attach(
         denoiser,

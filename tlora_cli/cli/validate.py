@@ -1,0 +1,57 @@
+"""The command `tlora validate`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.recipe import Overrides
+from tlora_cli.errors import UserError
+from tlora_cli.preflight.findings import count, lines, summary
+
+
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe.")],
+    overrides: Overrides = None,
+    card: Annotated[
+        str | None,
+        typer.Option(help="Plan for a card of this size, e.g. 24gb, not for the one that is here."),
+    ] = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep",
+            help="Try it, too: train two steps, preview, save and resume, in a folder that is "
+            "removed. Loads the base model, from the Hub if need be.",
+        ),
+    ] = False,
+) -> None:
+    """Look at all that could go wrong in a run, before it starts.
+
+    Recipe, pictures, masks, base model, packages, device, output folder, disk, and memory part by
+    part. `tlora recipe check` looks at the recipe alone, at once.
+    """
+    hush_libraries()
+    from tlora_cli.preflight.cards import card_size
+    from tlora_cli.preflight.trial import try_recipe
+    from tlora_cli.preflight.validate import validate_recipe
+
+    if deep and card:
+        raise UserError("--deep tries this machine's card", do="drop --card or --deep")
+    recipe, found = validate_recipe(file, overrides or (), card_size(card) if card else None)
+    for line in lines(found):
+        typer.echo(line)
+    if deep and recipe is not None and not count(found, "problem"):
+        tried = list(try_recipe(recipe))
+        found += tried
+        for line in lines(tried):
+            typer.echo(line)
+    typer.echo(summary(found))
+    if count(found, "problem"):
+        raise typer.Exit(2)
+    given = "".join(f" --set {shlex.quote(one)}" for one in overrides or ())
+    typer.echo(f"next: tlora train --config {shlex.quote(str(file))}{given}")
