@@ -52,10 +52,13 @@ def peak_memory(device: torch.device) -> int:
     """Return the most bytes so far: PyTorch's on a GPU, the process's on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    # On Linux, getrusage counts what the parent had when it forked, too; some containers' /proc
+    # doesn't say.
     status = Path("/proc/self/status")
-    if status.exists():  # on Linux, getrusage counts what the parent had when it forked, too
-        [peak] = (line for line in status.read_text("ascii").splitlines() if line[:6] == "VmHWM:")
-        return int(peak.split()[1]) * 1024
+    lines = status.read_text("ascii").splitlines() if status.exists() else []
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
 

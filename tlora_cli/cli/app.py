@@ -19,6 +19,7 @@ from tlora_cli.cli import (
     convert,
     doctor,
     evaluate,
+    init,
     merge,
     publish,
     recipe,
@@ -39,6 +40,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Adding a command is one line: app.command()(module.function).
+app.command()(init.init)
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)

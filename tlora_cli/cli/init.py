@@ -1,0 +1,81 @@
+"""The command `tlora init`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tlora_cli.cli.convert import FAMILY_NAMES
+from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.errors import UserError, known_names
+from tlora_cli.preflight.findings import lines, ok
+
+
+def init(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGE...", help="Pictures, or a folder of pictures.")
+    ],
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="What they show, in a word, e.g. dog.")
+    ] = None,
+    family: Annotated[str | None, typer.Option(help="sdxl or flux.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model: Hub id, folder, file, or toy-sdxl.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; default: the picture's.")] = None,
+    card: Annotated[
+        str | None, typer.Option(help="Plan for a card of this size, e.g. 24gb, not for this one.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="The recipe; default: NAME.yaml.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+) -> None:
+    """Write a recipe for one or a few pictures that fits this machine, and say why it is so.
+
+    On a terminal it asks for what no option says. Nothing is overwritten.
+    """
+    if family is not None and family not in FAMILY_NAMES:
+        raise UserError(f"--family {family} is not known", do=known_names(family, FAMILY_NAMES))
+    if output is not None:
+        _refuse_existing(output)
+    asks = sys.stdin.isatty() and not yes
+    if not asks and not (class_name or "").strip():
+        raise UserError("nothing says what the pictures show", do="add --class dog, say")
+    while asks and not class_name:  # before what takes seconds to load
+        class_name = typer.prompt("What is it, in a word (dog, teapot)").strip()
+    hush_libraries()
+    from tlora_cli.files import write_text
+    from tlora_cli.preflight.cards import card_size, usable_card
+    from tlora_cli.preflight.fitting import Room, room_of
+    from tlora_cli.preflight.start import Wishes, choose_base, make_start, name_of
+
+    room = Room(card_size(card), "the card of --card") if card else room_of(usable_card())
+    has_card = room is not None and room.is_card
+    if asks and not base and not family:
+        usual = "sdxl" if has_card else "toy-sdxl"
+        said = typer.prompt("Base model (sdxl, flux, toy-sdxl, a Hub id, a folder)", default=usual)
+        base, family = (None, said) if said in FAMILY_NAMES else (said, None)
+    model, kind, why = choose_base(base or "", family or "", has_card)
+    if name is None:
+        name = name_of(images[0])
+        if asks:
+            name = typer.prompt("Name of the run", default=name)
+    target = output or Path(f"{name}.yaml")
+    _refuse_existing(target)
+    assert class_name
+    start = make_start(Wishes(images, class_name, model, kind, name), room)
+    write_text(target, start.text)
+    for line in lines([ok("base", f"{model}: {why}"), *start.reasons]):
+        typer.echo(line)
+    file = shlex.quote(str(target))
+    typer.echo(f"wrote {target}\nnext: tlora validate {file}\n      tlora train --config {file}")
+
+
+def _refuse_existing(file: Path) -> None:
+    if file.exists():
+        raise UserError(
+            "there is a file of that name already", str(file), "choose another --output or --name"
+        )
