@@ -18,6 +18,7 @@ from fake_hub import fake_hub, reach
 from huggingface_hub import constants, hf_hub_download
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from single_file import write_flux, write_sdxl
 from training_runs import draw_picture, recipe_values, run, write_recipe
 
 from tlora_cli.cli.app import main
@@ -263,6 +264,34 @@ def test_a_folder_that_is_not_whole(
 def test_a_flux_folder(tiny_flux: Path, tmp_path: Path) -> None:
     [fine] = look_at_base(recipe(tiny_flux, tmp_path))
     assert fine.level == "ok"
+
+
+def test_a_single_file(tiny_sdxl: Path, tiny_flux: Path, tmp_path: Path) -> None:
+    def look(tiny: Path, file: Path) -> list[Finding]:
+        base = {"model": str(file), "config": str(folder)}
+        return list(look_at_base(recipe(tiny, tmp_path, base=base)))
+
+    folder = tmp_path / "config"
+    shutil.copytree(tiny_sdxl, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    whole, part, flux = (tmp_path / f"{name}.safetensors" for name in ("whole", "unet", "flux"))
+    write_sdxl(tiny_sdxl, whole)
+    write_sdxl(tiny_sdxl, part, ("unet",))
+    write_flux(tiny_flux, flux)
+    assert [one.level for one in look(tiny_sdxl, whole)] == ["ok"]
+    assert "no tensor is called first_stage_model" in told(look(tiny_sdxl, part), "problem")
+    assert "no whole sdxl file" in told(look(tiny_sdxl, flux), "problem")
+    cut_off(whole)
+    assert "is damaged" in told(look(tiny_sdxl, whole), "problem")
+    shutil.rmtree(folder / "tokenizer_2")
+    assert "the folder tokenizer_2 is missing" in told(look(tiny_sdxl, whole), "problem")
+    assert "there is no file" in told(look(tiny_sdxl, tmp_path / "n.safetensors"), "problem")
+    # A FLUX file is the transformer alone; the rest comes from the folder, with its weights.
+    shutil.rmtree(folder)
+    shutil.copytree(tiny_flux, folder)
+    shutil.rmtree(folder / "transformer")
+    assert [one.level for one in look(tiny_flux, flux)] == ["ok"]
+    (folder / "text_encoder_2" / "model.safetensors").unlink()
+    assert "text_encoder_2 has no weights" in told(look(tiny_flux, flux), "problem")
 
 
 SHARDS = [f"unet/diffusion_pytorch_model-0000{n}-of-00002.safetensors" for n in (1, 2)]

@@ -53,7 +53,7 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
     base, family = base_of(recipe), FAMILIES[recipe.family]
     try:
         if base.is_file:
-            yield _single_file(family, base)
+            yield from _single_file(family, base)
             return
         index = read_index(base)
         check_family(family, index, base)
@@ -68,23 +68,39 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
 # --- a file or a folder -----------------------------------------------------------------------
 
 
-def _single_file(family: Family, base: Base) -> Finding:
-    file, _ = find_single_file(base.model, base.config)
+def _single_file(family: Family, base: Base) -> Iterator[Finding]:
+    file, folder = find_single_file(base.model, base.config)
+    parts = [p for p in needed_parts(family, _names(folder), None) if p.name != family.denoiser]
+    if family.single_file_is_whole:  # the folder gives what has no weights
+        parts = [p for p in parts if p.name.startswith(("tokenizer", "scheduler"))]
+    for part in parts:
+        if part.lacking:
+            yield problem(
+                "base", f"{folder}: {part.lacking}", "give the whole folder as base.config"
+            )
     if file.suffix != ".safetensors":
-        return warning("base", f"{file} is not looked into", "a .safetensors file is safer")
+        yield warning("base", f"{file} is not looked into", "a .safetensors file is safer")
+        return
     try:
         with safe_open(file, framework="pt") as opened:
             names = list(opened.keys())
     except (OSError, SafetensorError) as error:
-        return problem("base", f"{file} is damaged: {error}", "download it again")
+        yield problem("base", f"{file} is damaged: {error}", "download it again")
+        return
     absent = [part for part in _SINGLE_FILE_KEYS[family.name] if not any(part in n for n in names)]
     if absent:
-        return problem(
+        yield problem(
             "base",
-            f"{file} holds no {family.name} weights: none is called {absent[0]}*",
+            f"{file} is no whole {family.name} file: no tensor is called {absent[0]}*",
             "change family or base",
         )
-    return ok("base", f"{file}: {gigabytes(file.stat().st_size)}, {len(names)} tensors")
+    else:
+        yield ok("base", f"{file}: {gigabytes(file.stat().st_size)}, {len(names)} tensors")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of all files below a folder, from its top down."""
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
 
 @dataclass(frozen=True)
@@ -143,8 +159,7 @@ def _weights(part: str, names: list[str], variant: str | None) -> tuple[list[str
 
 
 def _folder(family: Family, base: Base, folder: Path, objective: str) -> Iterator[Finding]:
-    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-    parts = needed_parts(family, names, base.variant)
+    parts = needed_parts(family, _names(folder), base.variant)
     wrong = [part.lacking for part in parts if part.lacking]
     sizes = []
     for name in (name for part in parts for name in part.files):
