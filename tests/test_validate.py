@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -235,6 +238,14 @@ DAMAGE: list[tuple[str, Callable[[Path], object]]] = [
     ("conv_in.bias is [", lambda f: wider("conv_in.bias", f / UNET)),
     ("unet/config.json is missing", lambda f: (f / "unet/config.json").unlink()),
     ("unet/config.json is damaged", lambda f: cut_off(f / "unet/config.json")),
+    ("unet/config.json makes no model", lambda f: rewritten(f / "unet/config.json",
+                                                            block_out_channels="wide")),
+    ("vae/config.json makes no model", lambda f: rewritten(f / "vae/config.json",
+                                                           latent_channels=-1)),
+    ("scheduler_config.json can't be used", lambda f: rewritten(
+        f / "scheduler/scheduler_config.json", num_train_timesteps="many")),
+    ("tokenizer_config.json is damaged: it holds no settings",
+     lambda f: (f / "tokenizer/tokenizer_config.json").write_text("[]")),
     ("the folder vae is missing", lambda f: shutil.rmtree(f / "vae")),
     ("text_encoder_2 has no weights",
      lambda f: (f / "text_encoder_2/model.safetensors").unlink()),
@@ -484,6 +495,33 @@ def test_a_trial_that_fails_leaves_nothing(
     else:
         assert list(trial.try_recipe(given)) == [Finding("problem", "trial", "no\nhere", "mend")]
     assert contents(tmp_path) == before
+
+
+def test_a_trial_that_is_terminated_leaves_nothing(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither its folder nor its process."""
+    given = recipe(tiny_sdxl, tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(trial, "_PROGRAM", "import os, time; print(os.getpid()); time.sleep(60)")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    started: list[int] = []
+
+    def end_it() -> None:
+        while not started:
+            time.sleep(0.02)
+            started.extend(int(log.read_text() or 0) for log in tmp_path.glob(".tlora-*/log"))
+            if started == [0]:
+                started.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_it, daemon=True).start()
+    with pytest.raises(SystemExit) as ended:
+        list(trial.try_recipe(given))
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert contents(tmp_path) == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)
 
 
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.bases import Base, check_family, explained, read_index
-from tlora_cli.families.configs import meta_denoiser
+from tlora_cli.families.configs import meta_denoiser, meta_vae
 from tlora_cli.families.single_file import find_single_file
 from tlora_cli.files import free_space
 from tlora_cli.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
@@ -181,7 +181,9 @@ def _damage(file: Path) -> str:
     """Return what is wrong with a file, or nothing; of weights the header is read."""
     try:
         if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if file.name.endswith("config.json") and not isinstance(values, dict):
+                return "is damaged: it holds no settings"
         elif file.suffix == ".safetensors":
             with safe_open(file, framework="pt"):
                 pass
@@ -205,11 +207,14 @@ def _denoiser_shapes(family: Family, folder: Path, parts: list[_Part]) -> Iterat
     for file in files:
         with safe_open(file, framework="pt") as opened:
             there |= {name: opened.get_slice(name).get_shape() for name in list(opened.keys())}
-    try:
-        wanted = meta_denoiser(family.name, str(folder)).state_dict()
-    except (TypeError, ValueError, KeyError) as error:
-        yield f"{family.denoiser}/config.json makes no model: {error}"
-        return
+    wanted: dict[str, Any] = {}
+    for name, make in ((family.denoiser, meta_denoiser), ("vae", meta_vae)):
+        try:
+            model: Any = make(family.name, str(folder))
+        except Exception as error:  # whatever settings that don't go together make diffusers raise
+            yield f"{name}/config.json makes no model: {type(error).__name__}: {error}"
+            return
+        wanted = wanted or model.state_dict()
     absent = [name for name in wanted if name not in there]
     if absent:
         yield f"{family.denoiser} lacks {len(absent)} of {len(wanted)} tensors, such as {absent[0]}"
@@ -224,11 +229,12 @@ def _denoiser_shapes(family: Family, folder: Path, parts: list[_Part]) -> Iterat
 
 def _scheduler(family: Family, folder: Path, objective: str) -> Iterator[str]:
     text = (folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
-    config: Any = json.loads(text)
-    if not isinstance(config, dict):
-        yield "scheduler/scheduler_config.json is damaged"
-        return
-    family.objective(config, objective)
+    try:
+        family.objective(json.loads(text), objective)
+    except UserError:
+        raise
+    except Exception as error:  # as above
+        yield f"scheduler/scheduler_config.json can't be used: {type(error).__name__}: {error}"
 
 
 # --- the Hub ----------------------------------------------------------------------------------

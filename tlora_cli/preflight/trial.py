@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from safetensors.torch import load_file
 
 from tlora_cli.devices import choose_device
 from tlora_cli.errors import UserError
-from tlora_cli.files import existing_parent, write_text
+from tlora_cli.files import existing_parent, explained, write_text
 from tlora_cli.preflight.findings import Finding, gigabytes, ok, problem
 from tlora_cli.preflight.fitting import changed
 from tlora_cli.recipe import Recipe
@@ -130,11 +131,29 @@ def _duration(seconds: float) -> str:
 @contextmanager
 def _folder(output: Path) -> Iterator[Path]:
     """Yield a new folder on the disk of the run; it is gone afterwards, whatever happens."""
-    folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=existing_parent(output.parent)))
+    with _terminable(), explained(output):
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=existing_parent(output.parent)))
+        try:
+            yield folder.resolve()
+        finally:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside, SIGTERM ends the program as Ctrl-C does, so that it can tidy up."""
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        yield folder.resolve()
+        yield
     finally:
-        shutil.rmtree(folder)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run_trial(recipe: Recipe, folder: Path) -> Measured:
