@@ -81,6 +81,16 @@ def test_the_page_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert tlora(monkeypatch, *command) == 0, command
 
 
+def test_a_card_elsewhere_is_planned_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("toy:momo/1", "--class", "cat", "--base", "toy-sdxl", "--card", "24gb", "--yes")
+    assert tlora(monkeypatch, "init", *words) == 0
+    printed = capsys.readouterr().out
+    assert "of 25.8 GB (the card of --card): nothing need be saved" in printed
+    assert "next: tlora validate momo.yaml --card 24gb\n" in printed
+
+
 def test_nothing_is_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

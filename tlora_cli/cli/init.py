@@ -71,7 +71,9 @@ def init(
     for line in lines([ok("base", f"{model}: {why}"), *start.reasons]):
         typer.echo(line)
     file = shlex.quote(str(target))
-    typer.echo(f"wrote {target}\nnext: tlora validate {file}\n      tlora train --config {file}")
+    planned = f" --card {shlex.quote(card)}" if card else ""
+    typer.echo(f"wrote {target}\nnext: tlora validate {file}{planned}")
+    typer.echo(f"      tlora train --config {file}")
 
 
 def _refuse_existing(file: Path) -> None:
