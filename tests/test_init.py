@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from doc_pages import lines
 from PIL import Image
-from test_docs import commands
 from training_runs import draw_picture, run
 
 from tlora_cli.cli.app import main
@@ -73,7 +73,8 @@ def test_a_new_recipe_is_valid(
 def test_the_page_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/start.md, but for a card that is planned for, which takes long, and the trial."""
     draw_picture(Path("dog.jpg"))
-    words = list(commands(ROOT / "docs" / "start.md"))
+    page = lines(ROOT / "docs" / "start.md")
+    words = [line.tlora for line in page if line.tlora is not None]
     assert len(words) >= 6
     followed = [w for w in words if not {"--card", "--deep"} & set(w)]
     assert [w[0] for w in followed] == ["doctor", "init", "validate", "init"]

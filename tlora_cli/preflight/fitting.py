@@ -14,8 +14,8 @@ from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_defaults import merged
 
 PROGRAM = 800_000_000
-"""Bytes that a run takes on a CPU beside its tensors: 0.59 to 0.78 GB were measured (docs/start.md),
-of which Python and the libraries are 0.52."""
+"""Bytes that a run takes on a CPU beside its tensors: 0.59 to 0.78 GB were measured
+(docs/start.md), of which Python and the libraries are 0.52."""
 RESOLUTIONS = (1024, 768, 512)
 """Sides that both families know from their own training."""
 

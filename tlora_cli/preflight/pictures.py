@@ -11,15 +11,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tlora_cli.data import (
-    FORMATS,
-    TrainingImage,
-    find_images,
-    load_training_image,
-    match_masks,
-    read_picture,
-)
+from tlora_cli.data import TrainingImage, find_images, load_training_image, match_masks
 from tlora_cli.errors import UserError
+from tlora_cli.picture_file import FORMATS, read_picture
 from tlora_cli.preflight.findings import Finding, of_error, ok, warning
 from tlora_cli.recipe import Recipe
 

@@ -62,7 +62,8 @@ class Measured:
 def trial_recipe(recipe: Recipe, folder: Path) -> Recipe:
     """Return the recipe of a trial: the same run, cut to two steps and one preview.
 
-    Class pictures are cut to one. How a step is run is what the whole run would choose.
+    Class pictures are cut to one, no checkpoint is scored, and no tracker elsewhere is told. How a
+    step is run is what the whole run would choose.
     """
     train, concept = recipe.train, recipe.concept
     device = choose_device(train.device, train.precision, train.quantization)
@@ -74,11 +75,13 @@ def trial_recipe(recipe: Recipe, folder: Path) -> Recipe:
         steps=STEPS,
         execution=choose_execution(recipe, device),
         checkpoint={"every": 1, "keep": STEPS},
+        select="last",
         **preview,
     )
     assert short is not None
     data = short.model_dump(mode="json", by_alias=True)
-    data = merged(data, {"output": {"dir": str(folder)}})
+    here = [name for name in recipe.output.trackers if name == "tensorboard"]
+    data = merged(data, {"output": {"dir": str(folder), "trackers": here}})
     if concept.prior is not None:
         data["concept"]["prior"]["count"] = 1
     return Recipe.model_validate(data, by_alias=True, by_name=False)
@@ -165,12 +168,13 @@ def _run_trial(recipe: Recipe, folder: Path) -> Measured:
     run, file = RunFolder(folder / "run"), folder / "recipe.yaml"
     write_text(file, dump_recipe(recipe))
     began = time.time()
-    told = _command(folder, ["train", "--config", str(file)], recipe.output.tensorboard)
+    tensorboard = "tensorboard" in recipe.output.trackers
+    told = _command(folder, ["train", "--config", str(file)], tensorboard)
     measured = _measured(recipe, run, began, told)
     trained = load_file(run.adapter)
     run.adapter.unlink()
     shutil.rmtree(run.checkpoints / f"checkpoint-{STEPS:06d}")
-    _command(folder, ["train", "--resume", "--output", str(run.path)], recipe.output.tensorboard)
+    _command(folder, ["train", "--resume", "--output", str(run.path)], tensorboard)
     again = load_file(run.adapter)
     if any(not trained[name].equal(again[name]) for name in trained):
         raise UserError(
