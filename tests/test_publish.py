@@ -216,7 +216,7 @@ def test_flux_says_its_license(cli: Cli, flux: Path, tmp_path: Path) -> None:
     assert data["license_name"] == "flux-1-dev-non-commercial-license"
     assert data["license_link"] == f"https://huggingface.co/{FLUX}/blob/main/LICENSE.md"
     assert {"flux", "lora", "template:sd-lora"} <= set(data["tags"])
-    assert "widget" not in data
+    assert "widget" not in data and data["instance_prompt"] == "sks dog"
 
 
 def test_a_method_that_only_tlora_can_load(cli: Cli, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from tlora_cli import builtin
-from tlora_cli.formats import AdapterWeights
+from tlora_cli.formats import AdapterInfo, AdapterWeights
 from tlora_cli.prompts import training_prompt
 from tlora_cli.publishing.licenses import License
 from tlora_cli.publishing.pictures import Shown
@@ -82,9 +82,8 @@ def _header(card: Card) -> str:
         tags += ["diffusers", "lora", "template:sd-lora"]
     info = card.weights.info
     more: dict[str, Any] = {}
-    if recipe := info.recipe.get("concept"):
-        words = info.placeholder or "", info.class_name or ""
-        more["instance_prompt"] = training_prompt(recipe.get("prompt", ""), *words)
+    if words := _trained_on(info) or card.concept:
+        more["instance_prompt"] = words
     if card.shown:
         more["widget"] = [
             {"text": one.job.prompt, "output": {"url": one.file}} for one in card.shown
@@ -168,7 +167,7 @@ def _schedule(card: Card) -> str:
     rule = f"schedule `{schedule.kind}`"
     if schedule.kind == "linear":
         rule = (
-            "r(t) = floor((R - r_min) ((T - t) / T)^alpha) + r_min with "
+            "`r(t) = floor((R - r_min) ((T - t) / T)^alpha) + r_min` with "
             f"T = {schedule.num_train_timesteps}, alpha = {schedule.alpha:g}"
         )
     heads = ("timestep", *(str(t) for t in _TIMES))
@@ -180,17 +179,20 @@ def _schedule(card: Card) -> str:
     )
 
 
+def _trained_on(info: AdapterInfo) -> str:
+    """Return the prompt of the training; empty if it is not known."""
+    template = info.recipe.get("concept", {}).get("prompt", "")
+    return training_prompt(template, info.placeholder or "", info.class_name or "")
+
+
 def _training(card: Card) -> str:
     info, recipe = card.weights.info, card.weights.info.recipe
     train = recipe.get("train", {})
     optimizer = train.get("optimizer", {})
-    prompt = training_prompt(
-        recipe.get("concept", {}).get("prompt", ""), info.placeholder or "", info.class_name or ""
-    )
     values = {
         "method": info.method,
         "steps": info.train_steps,
-        "training prompt": prompt or None,
+        "training prompt": _trained_on(info) or None,
         "resolution": train.get("resolution"),
         "batch size": train.get("batch_size"),
         "accumulation": train.get("accumulation"),
