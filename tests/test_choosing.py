@@ -228,15 +228,15 @@ for name, checkpoint in {toy!r}.items():
 from tlora_cli.recipe_io import load_recipe
 from tlora_cli.training import choosing, loop
 drawn = 0
-original = choosing.{where}
+original = choosing.draw
 def killed(*arguments, **options):
     global drawn
     drawn += 1
     if drawn == {when}:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments, **options)
-choosing.{where} = killed
-loop.train(load_recipe(Path({recipe!r})), resume={resume})
+choosing.draw = killed
+loop.train(load_recipe(Path({recipe!r})))
 """
 
 
@@ -246,34 +246,30 @@ def test_killed_and_interrupted_while_scoring_it_ends_the_same(
     whole = run(tiny_sdxl, tmp_path / "whole", **SETTINGS)
     recipe = write_recipe(tiny_sdxl, tmp_path / "hurt", **SETTINGS)
 
-    def kill(where: str, when: int, resume: bool) -> None:
-        code = KILLED.format(
-            root=str(ROOT), toy=TOY, recipe=str(recipe), where=where, when=when, resume=resume
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == -signal.SIGKILL, done.stderr
-
-    kill("draw", 3, resume=False)  # the base, step 2, then in the midst of step 4
+    # Killed when step 4 is saved, but not scored: after the base and step 2 were drawn.
+    code = KILLED.format(root=str(ROOT), toy=TOY, recipe=str(recipe), when=3)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert list(record_of(tmp_path / "hurt").steps) == [2]
     assert "checkpoint-000004" in kept(tmp_path / "hurt")
-    kill("write_record", 3, resume=True)  # after 4 and 6, when the last pictures are drawn
-    assert list(record_of(tmp_path / "hurt").steps) == [2, 4, 6]
-    assert "checkpoint-000008" in kept(tmp_path / "hurt")
-    assert not (tmp_path / "hurt" / "run" / "adapter.safetensors").exists()
 
+    # Asked to stop in the midst of the last step's pictures, when the training is over.
     real: Callable[..., Any] = choosing.draw
+    calls = 0
 
     def interrupted(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
         for one in real(*arguments):
-            os.kill(os.getpid(), signal.SIGINT)
+            if calls == 3:
+                os.kill(os.getpid(), signal.SIGINT)
             yield one
 
     monkeypatch.setattr(choosing, "draw", interrupted)
     stopped = run(tiny_sdxl, tmp_path / "hurt", resume=True, **SETTINGS)
     assert (stopped.adapter, stopped.step) == (None, 8)
     assert list(record_of(tmp_path / "hurt").steps) == [2, 4, 6]
+    assert not (tmp_path / "hurt" / "run" / "adapter.safetensors").exists()
     monkeypatch.setattr(choosing, "draw", real)
     resumed = run(tiny_sdxl, tmp_path / "hurt", resume=True, **SETTINGS)
     assert whole.adapter and resumed.adapter
