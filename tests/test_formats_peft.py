@@ -146,7 +146,11 @@ def test_peft_itself_with_its_configuration_beside(tmp_path: Path) -> None:
             "the LoRA says alpha 8 in its metadata but 2 beside " + min(SDXL_LAYERS),
         ),
         ({"r": "x"}, None, "the LoRA's metadata is damaged (ValueError: "),
-        ({"r": 4, "rank_pattern": {"(": 4}}, None, "the LoRA's metadata is damaged (PatternError"),
+        (
+            {"r": 4, "rank_pattern": {"(": 4}},
+            None,
+            "the LoRA's metadata is damaged (ValueError: must be",
+        ),
     ],
 )
 def test_contradicting_scales_are_refused(
@@ -155,8 +159,7 @@ def test_contradicting_scales_are_refused(
     layers = write_peft(tmp_path / "a.safetensors", "sdxl", settings=settings, alpha=alpha)
     with pytest.raises(UserError) as refused:
         read_adapter(tmp_path / "a.safetensors", layers)
-    # Python 3.13 renamed re.error.
-    assert refused.value.what.replace("(error", "(PatternError").startswith(message)
+    assert refused.value.what.startswith(message)
 
 
 def test_dora_biases_and_convolutions_in_peft_names_are_refused(tmp_path: Path) -> None:

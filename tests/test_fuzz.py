@@ -16,8 +16,8 @@ TIMES = int(os.environ.get("TLORA_FUZZ", "1"))
 KINDS = {
     "recipes": (recipes.prepare, 200),
     "adapters": (adapters.prepare, 100),
-    "pictures": (pictures.prepare, 30),
-    "folders": (folders.prepare, 40),
+    "pictures": (pictures.prepare, 25),
+    "folders": (folders.prepare, 24),
 }
 
 

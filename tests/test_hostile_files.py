@@ -58,7 +58,6 @@ HEADERS = {
     "a point at no timestep": {"points": "[[NaN, 1]]", "schedule": "step"},
     "a table of a trillion timesteps": {"num_train_timesteps": str(10**12), "schedule": "random"},
     "a seed of a thousand bits": {"schedule_seed": str(2**1000), "schedule": "random"},
-    "no copies": {"copies": "0"},
 }
 
 
@@ -291,6 +290,17 @@ def test_targets_too_large_for_an_expression(targets: str) -> None:
         f"adapter: {{targets: '{targets}'}}\n"
     )
     with pytest.raises(UserError, match=r"adapter\.targets: must be a regular expression"):
+        parse_recipe(recipe)
+
+
+@pytest.mark.parametrize("model", ["[a]", "{a: 1}"])
+def test_a_base_that_is_a_list_or_a_section(model: str) -> None:
+    """It was looked up among the bases with settings of their own, which takes a text."""
+    recipe = (
+        f"family: sdxl\nbase: {{model: {model}}}\nconcept: {{images: a, class: dog}}\n"
+        "output: {dir: run}\n"
+    )
+    with pytest.raises(UserError, match=r"base\.model: must be text"):
         parse_recipe(recipe)
 
 

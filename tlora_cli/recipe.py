@@ -183,6 +183,7 @@ class Recipe(Section):
             data = merged({"train": fitting}, data)
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
+        model = model if isinstance(model, str) else None  # what else it is, is told below
         return merged(published_settings(family, str(method or "tlora"), model), data)
 
     def problems(self) -> Iterator[Problem]:

@@ -401,7 +401,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "system": lambda: {"a": _Hostile(__import__("os").system, "touch trap")},
     "eval": lambda: {"a": _Hostile(eval, "open('trap', 'w')")},
     "exec": lambda: {"a": _Hostile(exec, "open('trap', 'w')")},
-    "getattr": lambda: {"a": _Hostile(getattr, torch, "load")},
+    "getattr": lambda: {"a": _Hostile(getattr, "x", "upper")},
     "bytes": lambda: {"a": _Hostile(bytearray, 3_000_000_000)},
     "nested key": lambda: _nested(b"K\x01s"),
     "far memo": lambda: b"\x80\x02}r\0\0\0\x20.",

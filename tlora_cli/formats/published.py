@@ -132,7 +132,10 @@ def _find_hparams(path: Path) -> tuple[Path, dict[str, Any]] | None:
     if file is None:
         return None
     try:
-        values = parse_yaml(read_text(file, "hparams.yml")).data
+        parsed = parse_yaml(read_text(file, "hparams.yml"))
+        if parsed.mistakes:
+            raise YAMLMistake(parsed.mistakes[0].line, parsed.mistakes[0].text)
+        values = parsed.data
     except YAMLMistake as error:
         raise UserError(
             f"hparams.yml can't be read: {error.text}",

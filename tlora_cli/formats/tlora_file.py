@@ -189,8 +189,6 @@ def read(file: AdapterFile) -> AdapterWeights:
             seed=int(header["tlora.schedule_seed"]),
         )
         copies = int(header["tlora.copies"])
-        if copies not in (1, 2):
-            raise ValueError(f"copies is {copies}")
     layers = {
         key.removeprefix(prefix).removesuffix(".lora_A.weight"): (
             tensor,
