@@ -10,6 +10,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 # --- messages -------------------------------------------------------------------------------------
 
 
+@cache
 def messages() -> list[str]:
     """Return every text of the program but docstrings, with `...` for what is filled in."""
     found = []
