@@ -36,6 +36,7 @@ tbody tr + tr > * { border-top: 1px solid var(--line); }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--back); z-index: 1; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
   gap: 1rem 2rem; }
+.plots th, .plots td { padding: .35rem .5rem; } .plots table { font-size: .85rem; }
 .plot { width: 100%; height: auto; display: block; }
 .plot text { fill: currentColor; font-size: 13px; opacity: .85; } .plot .name { opacity: 1; }
 .plot .rule { stroke: currentColor; opacity: .14; }
