@@ -11,12 +11,13 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tlora_cli.files import write_atomically
 
@@ -149,7 +150,7 @@ class Run:
                 for group in optimizer.param_groups:
                     group["lr"] = factor * self._rate()
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
-            with torch.autocast(where, torch.bfloat16, enabled=plan.bf16):
+            with torch.autocast(where, torch.bfloat16, enabled=plan.bf16), _attention(where):
                 value = loss(generator)
             value.backward()
             nn.utils.clip_grad_norm_(self.parameters, 1.0)
@@ -224,6 +225,11 @@ class Run:
             optimizer.load_state_dict(saved)
         self.step = state["step"]
         print(f"{self.plan.name}: going on from step {self.step}", flush=True)
+
+
+def _attention(where: str) -> AbstractContextManager[None]:
+    """Write attention out on a CPU: the backward pass of its fused form takes twice as long."""
+    return nullcontext() if where == "cuda" else sdpa_kernel(SDPBackend.MATH)
 
 
 @torch.no_grad()

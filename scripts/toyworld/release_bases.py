@@ -38,7 +38,8 @@ In a recipe: `base: toy-sdxl`. Made by `scripts/toyworld/train_vae.py` and `trai
 A FluxPipeline in small: CLIP and T5 text encoders, a VAE of factor 4, and a transformer of two
 double and four single blocks, 128 wide. It learned rectified flow from 24,000 drawings of seen
 combinations (no held-out pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them
-left out; then classifier-free guidance was distilled into its guidance input.
+left out, with its early states aligned to toy-vit's patch tokens; then classifier-free guidance was
+distilled into its guidance input.
 
 In a recipe: `base: toy-flux`. Made by `scripts/toyworld/train_vae.py` and `train_flux.py`.
 """,
