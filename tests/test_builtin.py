@@ -21,11 +21,12 @@ from tlora_cli.toyworld.concepts import CONCEPTS
 
 Refuse = Callable[..., str]
 
-SHIPPED = ("toy-sdxl", "toy-clip", "toy-vit", "judge")
+SHIPPED = ("toy-sdxl", "toy-flux", "toy-clip", "toy-vit", "judge")
 MAX_BYTES = 40_000_000
 OF_A_BASE = ("TS* seen", "TS* held-out", "VAE keeps class", "ID* before adapting", "ID* by chance")
 STATED = {
     "toy-sdxl": OF_A_BASE,
+    "toy-flux": OF_A_BASE,
     "toy-clip": ("top-1",),
     "toy-vit": ("AUC",),
     "judge": ("class read right", "marking read right"),

@@ -26,6 +26,7 @@ METHODS = {
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
+    "toy_flux": ("tlora", 16, 1, 400),
 }
 
 
@@ -35,7 +36,7 @@ def named(name: str) -> Recipe:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 9
+    assert len(CONFIGS) == 10
     assert {path.stem for path in CONFIGS} == set(METHODS)
 
 

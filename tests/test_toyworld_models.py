@@ -196,18 +196,20 @@ def test_copies_are_told_from_right_drawings() -> None:
 # --- the bases ------------------------------------------------------------------------------------
 
 
-def test_toy_sdxl_draws_what_it_is_asked() -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_a_base_draws_what_it_is_asked(base: str) -> None:
     """A small gate, looser than the real one (`tlora toyworld gate`) so that 60 pictures do."""
-    measured = gate.measure("toy-sdxl", 60)
+    measured = gate.measure(base, 60)
     for kind in ("seen", "held-out"):
         assert measured.whole[kind].count == 60
         assert measured.whole[kind].value >= 0.8, str(measured)
         assert measured.parts[kind].keys() == FACTORS.keys()
 
 
-def test_nobody_knows_a_concept_before_it_is_learned() -> None:
+@pytest.mark.parametrize("base", BASES)
+def test_nobody_knows_a_concept_before_it_is_learned(base: str) -> None:
     concept = CONCEPTS["pip"]
-    room = Studio("toy-sdxl", torch.device("cpu"))
+    room = Studio(base, torch.device("cpu"))
     drawn = room.draw(base_prompt(concept, 32), concept=f"sks {concept.class_name}")
     assert studio.prompted(drawn).value >= 0.4, "the class is drawn, so the pictures count"
     found = studio.identity(drawn, concept)

@@ -18,7 +18,7 @@ PICTURES = FOLDER / "pictures"
 CHECKSUMS = "SHA256SUMS"
 """In each model's folder: lines of `sha256sum`, one for each other file."""
 
-BASES: dict[str, str] = {"toy-sdxl": "sdxl"}
+BASES: dict[str, str] = {"toy-sdxl": "sdxl", "toy-flux": "flux"}
 """Base models -> their family."""
 ENCODERS = ("toy-clip", "toy-vit")
 """Models that look at pictures: CLIP, and a ViT trained without labels."""

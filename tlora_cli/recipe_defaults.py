@@ -77,6 +77,15 @@ BASE_DEFAULTS: dict[str, dict[str, Any]] = {
         },
         "sampling": {"steps": 20, "guidance": 3.5},
     },
+    "toy-flux": {
+        "adapter": {"rank": 16},
+        "train": {
+            "resolution": 64,
+            "precision": "fp32",
+            "optimizer": {"name": "adamw", "lr": 3e-4},
+        },
+        "sampling": {"steps": 20, "guidance": 3.5},
+    },
 }
 """Settings of the built-in bases, over the published ones; docs/toyworld.md says how the learning
 rates were found."""
