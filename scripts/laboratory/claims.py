@@ -110,6 +110,7 @@ def _after(method: str, steps: int) -> Pick:
 
 
 RANKS = (4, 8, 16, 32)
+FLUX_RANKS = (4, 16)
 STEPS = (100, 200, 400, 800)
 LINEAR = Pick("tlora", 16, "linear")
 CONTROLS = {
@@ -243,5 +244,32 @@ CLAIMS = (
          "LoRA, rank 16": Pick("lora", 16)},
         [Contrast(name, "TS*", LINEAR, arm, 1) for name, arm in CONTROLS.items()],
     ),
+    Claim(
+        "flux",
+        "flux",
+        "On FLUX, too, T-LoRA follows prompts better",
+        "table 5",
+        "At ranks 4 and 16 on toy-flux, T-LoRA (least rank 1) follows prompts better than LoRA.",
+        {f"{name}/{rank}": _at(method, rank)
+         for method, name in (("lora", "LoRA"), ("tlora", "T-LoRA")) for rank in FLUX_RANKS},
+        [Contrast(f"rank {rank}", "TS*", _at("tlora", rank), _at("lora", rank), 1)
+         for rank in FLUX_RANKS],
+        across="rank",
+    ),
+    Claim(
+        "flux-spectra",
+        "flux",
+        "T-LoRA uses more of its ranks than LoRA on FLUX",
+        "figure 9",
+        "The singular values of LoRA's B fall faster than those of T-LoRA's on FLUX, too.",
+        {"LoRA": _at("lora", 16), "T-LoRA": _at("tlora", 16)},
+        (
+            Contrast("B", RANK_OF_B, _at("tlora", 16), _at("lora", 16), 1),
+            Contrast("the update", RANK_OF_UPDATE, _at("tlora", 16), _at("lora", 16), 1),
+        ),
+        metrics={RANK_OF_B: "effective rank of B (of 16)",
+                 RANK_OF_UPDATE: "effective rank of the update"},
+        spectra=True,
+    ),
 )  # fmt: skip
-"""All claims that the built-in toy-sdxl can measure, in the order of the page."""
+"""All claims that the built-in bases can measure, in the order of the page."""
