@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,8 +81,6 @@ def _sit(arguments: tuple[str, ...], log: str) -> None:
     from tlora_cli.cli.app import main
     from tlora_cli.comparison import local
 
-    # A suite that was started in the background has its children ignore Ctrl-C.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Cells are forked from here, where the libraries are loaded; users get a server for that.
     local.START_METHOD = "fork"
     output = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)

@@ -154,8 +154,6 @@ def test_interrupt(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        # A suite that was started in the background has its children ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with fifo.open("w"):  # returns once the command has opened it too, and now waits for text
         process.send_signal(signal.SIGINT)
