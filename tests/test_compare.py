@@ -93,6 +93,8 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(
         process = sitting(grid, log=log)
         while progress_made(killed) < moment and process.is_alive():
             time.sleep(0.01)
+        while not children_of(process.pid) and process.is_alive():  # the work has yet to begin
+            time.sleep(0.01)
         time.sleep(random.random() * 0.1)
         at_work = children_of(process.pid)
         assert process.is_alive(), (moments, ends, log.read_text())

@@ -130,10 +130,15 @@ def _script(line: Line) -> None:
     assert (ROOT / line.words[0]).is_file(), line.words[0]
 
 
+def _pytest(line: Line) -> None:
+    assert all((ROOT / word).is_file() for word in line.words[1:] if not word.startswith("-"))
+
+
 OTHERS: dict[str, Callable[[Line], None]] = {
     "docker": _docker,
     "hf": _hf,
     "pip": _pip,
+    "pytest": _pytest,
     "python": _python,
     "./scripts/demo": _script,
     "./scripts/test": _script,

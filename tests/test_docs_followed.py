@@ -34,6 +34,10 @@ OPTIONS = {
 }
 """Put in place of a command's own, or added to it."""
 NOT_RUN = {
+    "doctor": "test_init.py follows docs/start.md",
+    "init": "test_init.py follows docs/start.md",
+    "validate": "test_init.py follows docs/start.md",
+    "--upload": "needs the Hub; test_publish.py has a server that answers as it does",
     "--ray": "needs a cluster; test_compare_ray.py has one",
     "--quantization": "needs a GPU",
 }
@@ -43,6 +47,8 @@ RUN = (
     "sample",
     "recipe",
     "convert",
+    "merge",
+    "publish",
     "evaluate",
     "compare",
     "analyze",
@@ -87,6 +93,10 @@ def trained(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         tlora(["train", "--config", "dog.yaml"], patch)
+        own = ("--base", str(model_folder("toy-sdxl")), "--output", "theirs.safetensors")
+        words = ["convert", "runs/dog/adapter.safetensors", "--to", "lycoris", *own]
+        patch.setattr(sys, "argv", ["tlora", *words])
+        assert main() == 0
     shutil.copy(folder / "runs" / "dog" / "adapter.safetensors", folder / "dog.safetensors")
     grids = blocks(ROOT / "docs" / "compare.md", "yaml")
     (folder / "grid.yaml").write_text(next(text for text in grids if text.startswith("recipe:")))
@@ -117,7 +127,10 @@ def quick(words: list[str], number: int) -> list[str]:
         added = [s for s in SETTINGS if not resumed and s.partition("=")[0] not in own]
         return words + [part for setting in added for part in ("--set", setting)]
     # The runs above end after two or three steps.
-    words = [word.replace("checkpoint-000800", "checkpoint-000002") for word in words]
+    words = [re.sub(r"checkpoint-000[48]00", "checkpoint-000002", word) for word in words]
+    for option in ("--min-rank", "--rank"):  # of adapters of rank 4
+        if option in words:
+            words[words.index(option) + 1] = "2"
     if words[0] == "compare" and "--dry-run" not in words:
         return [*words, "--dry-run"]  # minutes; test_compare.py runs one
     if words[0] == "convert":
@@ -125,8 +138,9 @@ def quick(words: list[str], number: int) -> list[str]:
         base = "base" if published else str(model_folder("toy-sdxl"))
         rank = ["--min-rank", "4"] if published else []
         words = [*words, "--base", base, *rank]
+    if words[0] in ("convert", "merge", "publish"):
         place = words.index("--output") + 1
-        words[place] = f"converted-{number}/{words[place]}"
+        words[place] = f"made-{number}/{words[place]}"
     for option, value in OPTIONS.get(command, {}).items():
         if option in words:
             words[words.index(option) + 1] = value

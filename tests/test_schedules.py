@@ -101,7 +101,7 @@ def test_every_schedule_stays_within_its_ranks(kind: str) -> None:
         ({"rank": 4, "min_rank": 2, "kind": "step", "points": [(5, 1), (5, 2)]}, "must rise"),
         ({"rank": 4, "min_rank": 2, "alpha": 0.0}, "must be a number above 0"),
         ({"rank": 4, "min_rank": 2, "alpha": math.nan}, "must be a number above 0"),
-        ({"rank": 4, "min_rank": 2, "num_train_timesteps": 0}, "must be at least 1"),
+        ({"rank": 4, "min_rank": 2, "num_train_timesteps": 0}, "must lie in 1..100000"),
     ],
 )
 def test_impossible_schedules_are_refused(settings: dict, message: str) -> None:

@@ -31,7 +31,8 @@ from tlora_cli.toyworld.suites import base_prompt, contexts
 from tlora_cli.training.loop import train
 
 METHODS = ("lora", "tlora")
-RATES = (1e-4, 3e-4, 1e-3)
+RATES = {"toy-sdxl": (1e-4, 3e-4, 1e-3), "toy-flux": (3e-4, 1e-3, 3e-3)}
+"""By base. At 1e-4, toy-flux learns nothing of momo in 800 steps with either method."""
 STEPS = (200, 400, 800)
 TRIED = ("momo", "luna")
 PLAIN, PLACED = 15, 24
@@ -96,7 +97,7 @@ def main() -> None:
     done = {(row["method"], row["lr"], row["concept"]) for row in rows}
     room = Studio(options.base, choose_device("auto", "fp32", None))
     for concept in TRIED:
-        for rate in RATES:
+        for rate in RATES[options.base]:
             for method in METHODS:
                 if (method, rate, concept) in done:
                     continue
@@ -110,7 +111,7 @@ def main() -> None:
     print(f"\n| method | rate | steps | {' | '.join(names)} |")
     print("|---" * (3 + len(names)) + "|")
     for method in METHODS:
-        for rate in RATES:
+        for rate in RATES[options.base]:
             for steps in STEPS:
                 found = [
                     row for row in rows
