@@ -82,7 +82,7 @@ BASE_DEFAULTS: dict[str, dict[str, Any]] = {
         "train": {
             "resolution": 64,
             "precision": "fp32",
-            "optimizer": {"name": "adamw", "lr": 3e-4},
+            "optimizer": {"name": "adamw", "lr": 1e-3},
         },
         "sampling": {"steps": 20, "guidance": 3.5},
     },
@@ -91,9 +91,15 @@ BASE_DEFAULTS: dict[str, dict[str, Any]] = {
 rates were found."""
 BASE_METHOD_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "toy-sdxl": {
-        # An orthogonal start moves slowly: it needs three times LoRA's rate.
+        # An orthogonal start moves slowly: it needs three times LoRA's rate, on toy-flux, too.
         "tlora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
         "ortho_lora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
+        "vanilla_tlora": {"train": {"steps": 400}},
+        "lora": {"train": {"steps": 400}},
+    },
+    "toy-flux": {
+        "tlora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 3e-3}}},
+        "ortho_lora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 3e-3}}},
         "vanilla_tlora": {"train": {"steps": 400}},
         "lora": {"train": {"steps": 400}},
     },

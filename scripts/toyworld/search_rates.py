@@ -1,6 +1,7 @@
 """Find learning rate and steps for LoRA and T-LoRA on a built-in base.
 
     python scripts/toyworld/search_rates.py --base toy-sdxl [--work toyworld-work]
+    python scripts/toyworld/search_rates.py --methods lora --rates 1e-3 --concepts momo,luna,otto
 
 Trains every method at every rate on some concepts and scores the checkpoints on the same prompts
 and seeds. What is done already is kept in `<work>/rates-<base>.jsonl`, so the search resumes. About
@@ -84,21 +85,33 @@ def run(
     return rows
 
 
+def _list(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("toyworld-work"), help="work folder")
     parser.add_argument("--base", choices=list(BASES), default="toy-sdxl")
+    parser.add_argument("--methods", type=_list, default=METHODS)
+    parser.add_argument("--rates", type=_numbers, help="default: those of the base")
+    parser.add_argument("--concepts", type=_list, default=TRIED)
     options = parser.parse_args()
+    rates = options.rates or RATES[options.base]
     log = options.work / f"rates-{options.base}.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     rows = [json.loads(line) for line in lines]
     done = {(row["method"], row["lr"], row["concept"]) for row in rows}
     room = Studio(options.base, choose_device("auto", "fp32", None))
-    for concept in TRIED:
-        for rate in RATES[options.base]:
-            for method in METHODS:
+    for concept in options.concepts:
+        for rate in rates:
+            for method in options.methods:
                 if (method, rate, concept) in done:
                     continue
                 fresh = run(room, options.base, method, rate, concept, options.work)
@@ -110,12 +123,13 @@ def main() -> None:
     names = ("ID* base prompt", "ID*", "TS*", "leak")
     print(f"\n| method | rate | steps | {' | '.join(names)} |")
     print("|---" * (3 + len(names)) + "|")
-    for method in METHODS:
-        for rate in RATES[options.base]:
+    for method in options.methods:
+        for rate in rates:
             for steps in STEPS:
                 found = [
                     row for row in rows
                     if (row["method"], row["lr"], row["steps"]) == (method, rate, steps)
+                    and row["concept"] in options.concepts
                 ]  # fmt: skip
                 means = (sum(row[name] for row in found) / len(found) for name in names)
                 cells = " | ".join(f"{mean:.2f}" for mean in means)
