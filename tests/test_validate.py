@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -430,6 +431,17 @@ def test_a_full_disk(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(settings, "free_space", lambda folder: 10_000)
     full = settings.look_at_disk(given, adapter)
     assert full.level == "problem" and "but 0 MB are free" in full.text
+
+
+def test_what_only_the_whole_run_needs(tiny_sdxl: Path, tmp_path: Path) -> None:
+    """Encoders that score checkpoints, offline as all tests are; and a tracker's package."""
+    given = recipe(tiny_sdxl, tmp_path, train__select="auto", output__trackers=["wandb"])
+    assert "openai/clip-vit-base-patch32 and facebook/dino-vits16, which score" in told(
+        settings.look_at_encoders(given), "problem"
+    )
+    assert not list(settings.look_at_encoders(recipe(tiny_sdxl, tmp_path)))
+    if importlib.util.find_spec("wandb") is None:
+        assert "wandb is not installed" in told(settings.look_at_device(given), "problem")
 
 
 def test_a_folder_that_is_taken(tiny_sdxl: Path, tmp_path: Path) -> None:

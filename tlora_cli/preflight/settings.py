@@ -9,18 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
 
+from tlora_cli.builtin import is_base
 from tlora_cli.devices import DTYPES, choose_device, device_name
 from tlora_cli.errors import UserError
+from tlora_cli.evaluation.encoders import KINDS
 from tlora_cli.families.bases import quantization_config
 from tlora_cli.files import existing_parent, free_space, is_locked
 from tlora_cli.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.recipe import Recipe
+from tlora_cli.tracking.base import check_installed
 from tlora_cli.training.execution import check_execution, choose_execution
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.setup import sampling_settings
 from tlora_cli.training.state import bytes_needed, room_for_checkpoints
+from tlora_cli.training.trial import ENCODERS
 
 LARGE = 500_000_000
 """Parameters of a denoiser from which on a step on a CPU takes minutes."""
@@ -48,6 +53,7 @@ def look_at_device(recipe: Recipe) -> Iterator[Finding]:
     tried(check_optimizer, train.optimizer, device.type == "cpu")
     tried(check_execution, train.execution, device)
     tried(_check_attention, train.attention, device)
+    tried(check_installed, recipe.output.trackers)
     yield from wrong
     if not wrong:
         execution = choose_execution(recipe, device)
@@ -64,6 +70,25 @@ def _check_attention(kind: str, device: torch.device) -> None:
             where="train.attention",
             do="pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
         )
+
+
+def look_at_encoders(recipe: Recipe) -> Iterator[Finding]:
+    """Yield what is found of the encoders that score checkpoints with `train.select: auto`."""
+    if recipe.train.select != "auto" or is_base(recipe.base.model):
+        return
+    wanted = [KINDS[name].checkpoint for name in ENCODERS]
+    lacking = [
+        one for one in wanted if not isinstance(try_to_load_from_cache(one, "config.json"), str)
+    ]
+    named = " and ".join(lacking or wanted)
+    if lacking and constants.HF_HUB_OFFLINE:
+        yield problem(
+            "encoders",
+            f"{named}, which score the checkpoints, must come from the Hub, and this is offline",
+            "run once with the network, or take train.select: last",
+        )
+    else:
+        yield ok("encoders", f"{named} {'will be downloaded' if lacking else 'are there'}")
 
 
 def look_at_speed(denoiser: Any, on_cpu: bool) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from tlora_cli.preflight.pictures import look_at_pictures
 from tlora_cli.preflight.settings import (
     look_at_device,
     look_at_disk,
+    look_at_encoders,
     look_at_output,
     look_at_speed,
 )
@@ -76,6 +77,10 @@ def _device(look: Look) -> Iterator[Finding]:
             yield finding
 
 
+def _encoders(look: Look) -> Iterator[Finding]:
+    yield from look_at_encoders(look.recipe)
+
+
 def _libraries(look: Look) -> Iterator[Finding]:
     found = list(look_at_libraries())
     yield from (finding for finding in found if finding.level != "ok")
@@ -123,6 +128,7 @@ CHECKS = (
     Check("base", _base, ("family", "base", "train.objective")),
     Check("libraries", _libraries, ()),
     Check("device", _device, ("train",)),
+    Check("encoders", _encoders, ("train.select", "base")),
     Check("output", _output, ("output.dir",)),
     Check(
         "memory",
