@@ -17,7 +17,8 @@ MAX_LINES = 330
 # for all its members, which may import one another.
 RUNGS: tuple[tuple[str, ...], ...] = (
     ("errors", "versions"),
-    ("builtin", "json_text", "picture_file"),
+    ("builtin", "json_text"),
+    ("picture_file",),
     ("recipe_base",),
     ("recipe_defaults", "recipe_sections"),
     ("recipe",),

@@ -29,8 +29,9 @@ from tlora_cli import attach
 from tlora_cli.cli.app import main
 from tlora_cli.files import locked
 from tlora_cli.formats import AdapterInfo, read_adapter
+from tlora_cli.picture_file import picture_settings
 from tlora_cli.publishing import hub
-from tlora_cli.sampling import Job, SamplingSettings, picture_settings, write_picture
+from tlora_cli.sampling import Job, SamplingSettings, write_picture
 
 Cli = Callable[..., tuple[int, str, str]]
 SDXL = "stabilityai/stable-diffusion-xl-base-1.0"

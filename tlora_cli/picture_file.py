@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlora_cli.errors import UserError
+from tlora_cli.json_text import parse_json
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is decoded; Pillow's other formats are left out, since some start other programs."""
@@ -66,6 +68,20 @@ def picture_text(path: Path, key: str) -> str | None:
             f"{path} can't be read: {_reason(path, error)}", str(path), "remove it, or save it anew"
         ) from error
     return found if isinstance(found, str) else None
+
+
+def picture_settings(file: Path) -> dict[str, Any]:
+    """Return what a PNG that tlora wrote says of itself; empty for any other picture.
+
+    Raises:
+        UserError: if it can't be opened.
+    """
+    said = picture_text(file, "tlora")
+    try:
+        values = parse_json(said) if said else {}
+    except ValueError:  # another program's idea of that key
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -17,8 +17,6 @@ from PIL.PngImagePlugin import PngInfo
 from tlora_cli.adapter import Adapter
 from tlora_cli.families import Conditioning, Family
 from tlora_cli.files import write_atomically
-from tlora_cli.json_text import parse_json
-from tlora_cli.picture_file import picture_text
 
 
 @dataclass(frozen=True)
@@ -153,20 +151,6 @@ def write_picture(
         f"Size: {settings.width}x{settings.height}",
     )
     write_atomically(path, lambda file: picture.save(file, format="PNG", pnginfo=metadata))
-
-
-def picture_settings(file: Path) -> dict[str, Any]:
-    """Return what a PNG of `write_picture` says of itself; empty for any other picture.
-
-    Raises:
-        UserError: if it can't be opened.
-    """
-    said = picture_text(file, "tlora")
-    try:
-        values = parse_json(said) if said else {}
-    except ValueError:  # another program's idea of that key
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def next_number(folder: Path) -> int:

@@ -64,7 +64,8 @@ class Results:
     def write(self, table: Path) -> None:
         """Write the rows as a CSV table."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(self.rows[0]), lineterminator="\n")
+        names = dict.fromkeys(name for row in self.rows for name in row)  # some lack a start
+        writer = csv.DictWriter(text, list(names), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(table, text.getvalue())

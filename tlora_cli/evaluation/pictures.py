@@ -16,9 +16,9 @@ from tlora_cli.evaluation.asking import Ask
 from tlora_cli.files import remove_leftovers, write_text
 from tlora_cli.generation import Easel
 from tlora_cli.json_text import parse_json
-from tlora_cli.picture_file import FORMATS, read_picture
+from tlora_cli.picture_file import FORMATS, picture_settings, read_picture
 from tlora_cli.prompts import sampling_prompt
-from tlora_cli.sampling import Job, picture_settings, write_picture
+from tlora_cli.sampling import Job, write_picture
 
 
 @dataclass(frozen=True)

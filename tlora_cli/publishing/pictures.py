@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tlora_cli.errors import UserError
-from tlora_cli.sampling import Job, SamplingSettings, picture_settings, write_picture
+from tlora_cli.picture_file import picture_settings
+from tlora_cli.sampling import Job, SamplingSettings, write_picture
 
 FOLDER = "images"
 MOST = 24
@@ -46,12 +47,7 @@ def find_pictures(folder: Path) -> tuple[list[tuple[Path, dict[str, Any]]], list
         raise UserError("there is no such folder", where=str(folder), do="check --pictures")
     found, mute = [], 0
     for file in sorted(folder.glob("*.png")):
-        try:
-            said = picture_settings(file)
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
-            raise UserError(
-                f"the picture can't be read: {error}", where=str(file), do="remove it"
-            ) from error
+        said = picture_settings(file)
         if _complete(said):
             found.append((file, said))
         else:

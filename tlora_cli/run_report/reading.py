@@ -13,11 +13,11 @@ from tlora_cli.data import load_training_images
 from tlora_cli.errors import UserError
 from tlora_cli.files import is_locked
 from tlora_cli.json_text import parse_json
+from tlora_cli.picture_file import picture_settings
 from tlora_cli.recipe import Recipe
 from tlora_cli.recipe_io import load_recipe, read_text
 from tlora_cli.run_report.metrics import Metrics, read_metrics
 from tlora_cli.run_report.pictures import Seen, see
-from tlora_cli.sampling import picture_settings
 from tlora_cli.training.choice import Record, read_record
 from tlora_cli.training.pictures import kept_pictures, small_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of

@@ -41,7 +41,7 @@ def scores_section(run: Run) -> str:
         less = NOTHING if one.step == chosen else f"{loss:+.3f} ± {error:.3f}"
         numbers = [f"{value:.3f}" for value in (one.likeness, one.agreement, one.balance)]
         rows.append((f"step {one.step}", [*numbers, less]))
-    heads = ["", "likeness", "agreement", "balance", f"agrees less than step {chosen} by"]
+    heads = ["", "likeness", "agreement", "balance", f"less than {chosen} by"]
     count = len(record.steps[chosen].agreement)
     note = (
         "Every checkpoint drew the same few prompts from the same noise. Likeness is of the base "

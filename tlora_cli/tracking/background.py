@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from tlora_cli.sampling import picture_settings
+from tlora_cli.picture_file import picture_settings
 from tlora_cli.tracking.base import Drawn, Sitting, Tracker, make_tracker
 from tlora_cli.training.progress import StepRecord
 
