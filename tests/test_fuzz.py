@@ -6,6 +6,7 @@ TLORA_FUZZ multiplies the counts; `scripts/fuzz.py` has the full ones.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_guarded_case_is_caught_at_whatever_it_does(tmp_path: Path) -> None:
     cases = {
         "fine": lambda: None,
         "raises": raises,
-        "dies": lambda: os.kill(os.getpid(), 11),
+        "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
         "starts": lambda: os.system("true"),
         "writes": lambda: outside.write_text("x"),
         "grows": grows,
