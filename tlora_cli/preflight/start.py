@@ -99,7 +99,7 @@ def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
         return STANDARD_BASES[family], family, f"the base of {family}"
     if has_card:
         return STANDARD_BASES["sdxl"], "sdxl", "for photographs, on the card that is here"
-    [toy] = BASES
+    toy = next(iter(BASES))
     return toy, BASES[toy], "no card is here; for a card elsewhere, add --family sdxl or flux"
 
 
