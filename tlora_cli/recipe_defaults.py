@@ -67,42 +67,32 @@ MEMORY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Family -> size of the card -> settings of `train` that fit it, by `memory.plan_memory`."""
 
-BASE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "toy-sdxl": {
+
+def _toy(lr: float) -> dict[str, Any]:
+    return {
         "adapter": {"rank": 16},
         "train": {
             "resolution": 64,
             "precision": "fp32",
-            "optimizer": {"name": "adamw", "lr": 3e-4},
+            "optimizer": {"name": "adamw", "lr": lr},
         },
         "sampling": {"steps": 20, "guidance": 3.5},
-    },
-    "toy-flux": {
-        "adapter": {"rank": 16},
-        "train": {
-            "resolution": 64,
-            "precision": "fp32",
-            "optimizer": {"name": "adamw", "lr": 1e-3},
-        },
-        "sampling": {"steps": 20, "guidance": 3.5},
-    },
-}
+    }
+
+
+def _toy_methods(orthogonal_lr: float) -> dict[str, dict[str, Any]]:
+    """An orthogonal start moves slowly: it needs about three times LoRA's rate."""
+    faster = {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": orthogonal_lr}}}
+    plain = {"train": {"steps": 400}}
+    return {"tlora": faster, "ortho_lora": faster, "vanilla_tlora": plain, "lora": plain}
+
+
+BASE_DEFAULTS: dict[str, dict[str, Any]] = {"toy-sdxl": _toy(3e-4), "toy-flux": _toy(1e-3)}
 """Settings of the built-in bases, over the published ones; docs/toyworld.md says how the learning
 rates were found."""
 BASE_METHOD_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "toy-sdxl": {
-        # An orthogonal start moves slowly: it needs three times LoRA's rate, on toy-flux, too.
-        "tlora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
-        "ortho_lora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 1e-3}}},
-        "vanilla_tlora": {"train": {"steps": 400}},
-        "lora": {"train": {"steps": 400}},
-    },
-    "toy-flux": {
-        "tlora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 3e-3}}},
-        "ortho_lora": {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": 3e-3}}},
-        "vanilla_tlora": {"train": {"steps": 400}},
-        "lora": {"train": {"steps": 400}},
-    },
+    "toy-sdxl": _toy_methods(1e-3),
+    "toy-flux": _toy_methods(3e-3),
 }
 """Settings of a method on a built-in base, over those of the base."""
 

@@ -130,6 +130,17 @@ def remove_old(folder: Path, keep: int, spared: int) -> None:
             remove_folder(old)
 
 
+def _read(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds; any kind of damage raises an Exception of any kind."""
+    check_archive(checkpoint / STATE_FILE)
+    saved: dict[str, Any] = torch.load(
+        checkpoint / STATE_FILE, map_location="cpu", weights_only=True
+    )
+    if saved["step"] != step_of(checkpoint):
+        raise ValueError(f"it holds step {saved['step']}")
+    return saved
+
+
 def load_weights(folder: Path, step: int, adapter: Adapter) -> None:
     """Load the adapter of a step's checkpoint.
 
@@ -138,8 +149,7 @@ def load_weights(folder: Path, step: int, adapter: Adapter) -> None:
     """
     path = folder / f"checkpoint-{step:06d}"
     try:
-        saved = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
-        adapter.load_state_dict(saved["adapter"])
+        adapter.load_state_dict(_read(path)["adapter"])
     except Exception as error:  # any kind of damage
         raise UserError(
             f"the best checkpoint can't be loaded ({type(error).__name__})",
@@ -161,11 +171,7 @@ def load_latest(folder: Path, state: TrainingState) -> Path | None:
     found, damaged = checkpoints(folder), []
     for path in reversed(found):
         try:
-            check_archive(path / STATE_FILE)
-            saved = torch.load(path / STATE_FILE, map_location="cpu", weights_only=True)
-            if saved["step"] != step_of(path):
-                raise ValueError(f"it holds step {saved['step']}")
-            state.load_dict(saved)
+            state.load_dict(_read(path))
         except UserError:
             raise
         except Exception as error:  # any kind of damage: the one before may be whole
