@@ -8,6 +8,8 @@ from pathlib import Path
 from tlora_cli.comparison.grid import Grid
 from tlora_cli.recipe import Recipe
 
+MARK = "grid.yaml"
+"""Copy of the grid in the output folder: where it stands, a comparison belongs."""
 CELLS = "cells"
 """Folder of the cells' folders."""
 

@@ -8,18 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tlora_cli.comparison.cells import Plan
+from tlora_cli.comparison.cells import MARK, Plan
 from tlora_cli.comparison.engine import Engine
 from tlora_cli.comparison.page import page
 from tlora_cli.comparison.progress import ProgressLine
+from tlora_cli.comparison.sharing import take_over
 from tlora_cli.comparison.summary import Summary, summarize
 from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, Task, changed, locked_patiently, read_result, task_of
 from tlora_cli.errors import UserError
 from tlora_cli.files import remove_leftovers, write_text
 
-MARK = "grid.yaml"
-"""Copy of the grid in the output folder: where it stands, a comparison belongs."""
 PAGE = "index.html"
 MAX_TOLD = 10
 """Cells of other settings that are told one by one."""
@@ -62,8 +61,11 @@ def compare(
         remove_leftovers(folder)
         write_text(folder / MARK, grid_text)
         results = _finished(tasks)
+        taken = take_over([task for task in tasks if task.name not in results], folder)
+        if taken:
+            results = _finished(tasks)
         waiting = [task for task in tasks if task.name not in results]
-        _say(console, f"{len(tasks)} cells, {len(results)} finished, {len(waiting)} to run")
+        _say(console, _counted(len(tasks), len(results) - len(taken), len(taken), len(waiting)))
         failed: dict[str, str] = {}
         if waiting:
             with ProgressLine(console, len(tasks), len(results)) as progress:
@@ -74,6 +76,11 @@ def compare(
         files = write_tables(summary, folder)
         write_text(folder / PAGE, page(summary, title))
     return Compared(summary, [*files, folder / PAGE])
+
+
+def _counted(cells: int, finished: int, taken: int, waiting: int) -> str:
+    beside = f"{taken} taken over from comparisons beside it, " if taken else ""
+    return f"{cells} cells, {finished} finished, {beside}{waiting} to run"
 
 
 def _finished(tasks: list[Task]) -> dict[str, Result]:

@@ -166,6 +166,12 @@ def write_result(task: Task) -> None:
     write_text(task.folder / "result.json", json.dumps(result, indent=1) + "\n")
 
 
+def result_key(folder: Path) -> str | None:
+    """Return the key that a cell's folder says it was finished with; None if it is not finished."""
+    key = (_read(folder / "result.json") or {}).get("key")
+    return key if isinstance(key, str) else None
+
+
 def read_result(task: Task) -> Result | None:
     """Return the result of a finished cell; None if it is not finished.
 

@@ -1,0 +1,76 @@
+"""Cells that a comparison beside this one has finished: taken over, not run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tlora_cli.comparison.cells import CELLS, MARK
+from tlora_cli.comparison.tasks import Task, read_result, result_key
+from tlora_cli.files import folder_atomically, remove_leftovers
+
+LINKED = ".safetensors"
+"""Files that are only ever replaced as a whole: they take no second place on the disk."""
+LEFT = (".lock", ".tlora-unfinished-*")
+
+
+def take_over(tasks: Sequence[Task], folder: Path) -> list[Task]:
+    """Take the results of cells that were finished in folders of comparisons beside `folder`.
+
+    A result is the same if its key is: the digest of all settings that weights, pictures and scores
+    depend on. A cell that has been begun here is left to go on.
+
+    Args:
+        tasks: cells without a result.
+        folder: of this comparison.
+
+    Returns:
+        The tasks that have their result now.
+    """
+    cells = folder / CELLS
+    if cells.is_dir():
+        remove_leftovers(cells)
+    wanted = {task.key: task for task in tasks if not task.folder.exists()}
+    taken: list[Task] = []
+    if not wanted:
+        return taken
+    for other in _cells_beside(folder):
+        task = wanted.get(result_key(other) or "")
+        if task is None or read_result(replace(task, folder=other)) is None:
+            continue
+        with folder_atomically(task.folder) as temporary:
+            shutil.copytree(
+                other,
+                temporary,
+                copy_function=_copy,
+                ignore=shutil.ignore_patterns(*LEFT),
+                dirs_exist_ok=True,
+            )
+        if read_result(task) is None:  # it was changed while it was copied
+            shutil.rmtree(task.folder)
+            continue
+        del wanted[task.key]
+        taken.append(task)
+    return taken
+
+
+def _cells_beside(folder: Path) -> Iterator[Path]:
+    """Yield the cells of all other comparisons in the same parent folder, in order of name."""
+    own = folder.absolute()
+    for other in sorted(own.parent.iterdir()):
+        if other != own and (other / MARK).is_file() and (other / CELLS).is_dir():
+            yield from sorted((other / CELLS).iterdir())
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a file, or give it a second name where nothing will be written into it."""
+    if source.endswith(LINKED):
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # the disk has no such names: a copy does as well
+    shutil.copy2(source, target)
