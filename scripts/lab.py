@@ -13,17 +13,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from laboratory.claims import CLAIMS, Claim, decide, verdict
-from laboratory.plots import plot
+from laboratory import tables
+from laboratory.claims import CLAIMS, CURVE_GRID, Claim, decide, verdict
+from laboratory.plots import plot, plot_matched
 from laboratory.results import Results
 
-from tlora_cli.comparison.bootstrap import Interval
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+KEPT = "lab"
+"""Folder beside the page: the grids' runs as tables."""
 PLACEHOLDER = "<!-- results -->"
+MATCHED = (
+    "**At the same likeness.** T-LoRA's curve over its steps, and what others do where it is just "
+    "as alike (positive TS\\* and negative leak: better than T-LoRA)."
+)
+COSTS = (
+    "**What it costs.** Medians of the runs, two at once on two CPU cores, one thread each; memory "
+    "is that of the whole process."
+)
 
 
 def main() -> None:
@@ -33,13 +43,13 @@ def main() -> None:
     options = parser.parse_args()
     head = (Path(__file__).parent / "laboratory" / "head.md").read_text()
     sections, rows = [], []
-    tables = options.page.parent / "lab"
+    kept = options.page.parent / KEPT
     for grid in sorted({claim.grid for claim in CLAIMS}):
         if (options.runs / grid / "cells.csv").exists():
             spectra = any(claim.spectra for claim in CLAIMS if claim.grid == grid)
-            Results.of_runs(options.runs / grid, spectra=spectra).write(tables / f"{grid}.csv")
+            Results.of_runs(options.runs / grid, spectra=spectra).write(kept / f"{grid}.csv")
     for number, claim in enumerate(CLAIMS, 1):
-        table = tables / f"{claim.grid}.csv"
+        table = kept / f"{claim.grid}.csv"
         ended = "not run"
         if table.exists():
             results = Results.read(table)
@@ -72,33 +82,17 @@ def section(number: int, claim: Claim, results: Results, ended: str, folder: Pat
         f"{claim.says} ({claim.source})",
         "",
         f"![{claim.title}](images/lab/{picture})",
-        "",
-        "| | " + " | ".join(claim.metrics) + " |",
-        "|---|" + "---|" * len(claim.metrics),
+        *tables.means(claim, results),
+        *tables.deciding(claim, results),
     ]
-    for label, arm in claim.arms.items():
-        means = [results.mean(arm, metric) for metric in claim.metrics]
-        lines.append(
-            f"| {label.replace('/', ', ' + (claim.across or '') + ' ')} | "
-            + " | ".join(_shown(one) for one in means)
-            + " |"
-        )
-    lines += ["", "| decides | metric | expected | difference | |", "|---|---|---|---|---|"]
-    for contrast, found in decide(claim, results):
-        sign = "more" if contrast.expected > 0 else "less"
-        side = "no difference found"
-        if found.tells:
-            side = "as expected" if found.mean * contrast.expected > 0 else "the other way"
-        lines.append(f"| {contrast.says} | {contrast.metric} | {sign} | {_shown(found)} | {side} |")
+    if claim.matched and (curve := folder / KEPT / f"{CURVE_GRID}.csv").exists():
+        over = Results.read(curve)
+        picture = plot_matched(claim, results, over, folder / "images" / "lab")
+        lines += ["", MATCHED, "", f"![At the same likeness](images/lab/{picture})"]
+        lines += tables.matched(claim, results, over)
+    if claim.costs:
+        lines += ["", COSTS, *tables.costs(claim.costs, results)]
     return "\n".join(lines) + "\n" + _again(claim)
-
-
-def _shown(found: Interval | None) -> str:
-    if found is None:
-        return ""
-    if found.low is None or found.high is None:
-        return f"{found.mean:.2f}"
-    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def _again(claim: Claim) -> str:

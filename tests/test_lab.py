@@ -13,8 +13,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from laboratory.claims import CLAIMS, Claim, Contrast, decide, verdict  # noqa: E402
+from laboratory.claims import (  # noqa: E402
+    CLAIMS,
+    LIKENESS,
+    Claim,
+    Contrast,
+    decide,
+    verdict,
+)
+from laboratory.matched import match  # noqa: E402
 from laboratory.results import Pick, Results  # noqa: E402
+from laboratory.tables import costs  # noqa: E402
 
 from tlora_cli.comparison.bootstrap import Interval  # noqa: E402
 from tlora_cli.comparison.grid_io import load_grid  # noqa: E402
@@ -58,7 +67,7 @@ def test_what_a_claim_picks_is_one_arm_of_its_grid(
         }
         for arm in plan.arms
     ]
-    picks = [*claim.arms.values()]
+    picks = [*claim.arms.values(), *claim.costs.values()]
     picks += [
         pick
         for one in claim.contrasts
@@ -104,12 +113,57 @@ def test_rank_correlation(tmp_path: Path) -> None:
     assert results.rank_correlation(arms, "TS*", "TS*").mean == pytest.approx(1)  # type: ignore[union-attr]
 
 
+def write_curve(folder: Path, arm: tuple[float, float], spread: float = 0.0) -> Results:
+    """Write a curve on which TS* is 1 - ID* up to an ID* of 0.8, and an arm; six pairs."""
+    curve = {"s100": (0.0, 1.0), "s200": (0.4, 0.6), "s400": (0.8, 0.2), "s800": (0.6, 0.0)}
+    moves = [spread * move for move in (-2, -1, 0, 0, 1, 2)]
+    values = {("tlora", name): [y + move for move in moves] for name, (_, y) in curve.items()}
+    results = write_cells(folder, {("lora", "a"): [arm[1] + move for move in moves], **values})
+    for row in results.rows:
+        row[LIKENESS] = str({"a": arm, **curve}[row["variant"]][0])
+    return results
+
+
+CURVE = [Pick("tlora", variant=f"s{steps}") for steps in (100, 200, 400, 800)]
+
+
+def test_what_is_equally_alike_is_compared(tmp_path: Path) -> None:
+    results = write_curve(tmp_path / "g", (0.5, 0.7), spread=0.01)
+    found = match((results, Pick("lora")), [(results, one) for one in CURVE], LIKENESS, "TS*")
+    assert found is not None and found.difference is not None
+    assert (found.likeness, found.value) == (pytest.approx(0.5), pytest.approx(0.7))
+    assert found.on_curve == pytest.approx(0.5)  # between 200 and 400 steps; not 800, past its end
+    assert found.difference.mean == pytest.approx(0.2)
+    assert found.difference.low == pytest.approx(0.2), "arm and curve are drawn together"
+    assert found.difference.count == 6
+
+
+def test_what_is_never_so_alike_has_no_match(tmp_path: Path) -> None:
+    results = write_curve(tmp_path / "g", (0.9, 0.7))
+    found = match((results, Pick("lora")), [(results, one) for one in CURVE], LIKENESS, "TS*")
+    assert found is not None and found.on_curve is None and found.difference is None
+    assert match((results, Pick("oft")), [(results, CURVE[0])], LIKENESS, "TS*") is None
+
+
+def test_costs_are_medians_and_what_is_missing_is_left_out(tmp_path: Path) -> None:
+    results = write_cells(tmp_path / "g", {("lora", "a"): [0.5, 0.5, 0.5]})
+    for row, seconds in zip(results.rows, ("10", "12", "90"), strict=True):
+        row.update({"steps": "400", "training seconds": seconds, "peak memory GB": "0.6"})
+        row.update({"parameters": "327680", LIKENESS: "0.9", "leak": "0.1"})
+    lines = costs({"lora": Pick("lora"), "oft": Pick("oft")}, results)
+    assert lines[3:] == [
+        "| lora | 400 | 327,680 | 12 | 30 | 0.60 | 0.50 [0.50, 0.50] | 0.90 [0.90, 0.90] "
+        "| 0.10 [0.10, 0.10] |"
+    ]
+
+
 def test_the_page_says_what_is_there(tmp_path: Path) -> None:
     claim = next(one for one in CLAIMS if one.grid == "timesteps")
     folder = tmp_path / "runs" / "timesteps"
     folder.mkdir(parents=True)
-    names = ["method", "rank", "schedule", "variant", "concept", "seed"]
+    names = ["cell", "method", "rank", "schedule", "variant", "concept", "seed"]
     metrics = ["TS*", "ID* (base prompt)", "leak"]
+    cells = []
     with (folder / "cells.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow([*names, *metrics])
@@ -117,7 +171,13 @@ def test_the_page_says_what_is_there(tmp_path: Path) -> None:
             for concept in ("pip", "momo", "finn", "kiwi", "toto"):
                 for seed in range(3):
                     moved = [score + 0.01 * seed for score in scores]
-                    table.writerow(["lora", "16", "", variant, concept, seed, *moved])
+                    cells.append(f"lora-{variant}-{concept}-s{seed}")
+                    table.writerow([cells[-1], "lora", "16", "", variant, concept, seed, *moved])
+    spent = [
+        "cell,steps,training seconds,peak memory GB",
+        *(f"{one},400,15.2,0.6" for one in cells),
+    ]
+    (folder / "costs.csv").write_text("\n".join(spent) + "\n")
     assert verdict(decide(claim, Results.read(folder / "cells.csv"))) == "supports"
     page = tmp_path / "docs" / "lab.md"
     page.parent.mkdir()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from laboratory.results import Pick, Results
 from laboratory.spectra import RANK_OF_B, RANK_OF_UPDATE, START_SIZE
 from tlora_cli.comparison.bootstrap import Interval
+from tlora_cli.recipe_defaults import PUBLISHED_STEPS
 
 LIKENESS = "ID* (base prompt)"
 METRICS = {"TS*": "follows (TS*)", LIKENESS: "is alike (ID*)", "leak": "leaks"}
@@ -56,6 +57,9 @@ class Claim:
         metrics: metric -> title of its panel.
         spectra: whether the adapters themselves are looked at.
         across: arms of a curve have (series, place on the axis) as label, with this axis.
+        matched: whether the arms are also compared with T-LoRA's curve (`CURVE`) where both are
+            equally alike.
+        costs: label -> arm whose parameters, time and memory are told.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Claim:
     across: str | None = None
     metrics: Mapping[str, str] = field(default_factory=lambda: METRICS)
     spectra: bool = False
+    matched: bool = True
+    costs: Mapping[str, Pick] = field(default_factory=dict)
 
 
 def verdict(found: Sequence[tuple[Contrast | Correlation, Interval]]) -> str:
@@ -105,6 +111,10 @@ def _at(method: str, rank: int) -> Pick:
     return Pick(method, rank)
 
 
+def _paper(method: str) -> Pick:
+    return Pick(method, variant=f"paper{PUBLISHED_STEPS['sdxl'][method]}")
+
+
 def _after(method: str, steps: int) -> Pick:
     return Pick(method, variant=f"s{steps}")
 
@@ -112,6 +122,9 @@ def _after(method: str, steps: int) -> Pick:
 RANKS = (4, 8, 16, 32)
 FLUX_RANKS = (4, 16)
 STEPS = (100, 200, 400, 800)
+CURVE = {f"T-LoRA {steps}": _after("tlora", steps) for steps in STEPS}
+"""T-LoRA over its steps: what others are compared with at the same likeness."""
+CURVE_GRID = "steps"
 LINEAR = Pick("tlora", 16, "linear")
 CONTROLS = {
     "reversed": Pick("tlora", 16, "reversed"),
@@ -161,6 +174,9 @@ CLAIMS = (
         {name: Pick(name, variant="equal") for name in ("tlora", *OTHERS)},
         [Contrast(name, "TS*", Pick("tlora", variant="equal"), Pick(name, variant="equal"), 1)
          for name in OTHERS],
+        costs={**{f"{name}, equal steps": Pick(name, variant="equal")
+                  for name in ("tlora", *OTHERS)},
+               **{f"{name}, the paper's": _paper(name) for name in ("tlora", *OTHERS)}},
     ),
     Claim(
         "starts",
@@ -209,6 +225,7 @@ CLAIMS = (
         metrics={RANK_OF_B: "effective rank of B (of 16)",
                  RANK_OF_UPDATE: "effective rank of the update"},
         spectra=True,
+        matched=False,
     ),
     Claim(
         "images",
@@ -255,6 +272,7 @@ CLAIMS = (
         [Contrast(f"rank {rank}", "TS*", _at("tlora", rank), _at("lora", rank), 1)
          for rank in FLUX_RANKS],
         across="rank",
+        matched=False,
     ),
     Claim(
         "flux-spectra",
@@ -270,6 +288,7 @@ CLAIMS = (
         metrics={RANK_OF_B: "effective rank of B (of 16)",
                  RANK_OF_UPDATE: "effective rank of the update"},
         spectra=True,
+        matched=False,
     ),
 )  # fmt: skip
 """All claims that the built-in bases can measure, in the order of the page."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from laboratory.claims import METRICS, Claim
-from laboratory.results import Results
+from laboratory.claims import CURVE, LIKENESS, METRICS, Claim
+from laboratory.results import Pick, Results
 
 COLORS = ("#0072b2", "#d55e00")
 STYLE: Any = {
@@ -40,6 +41,42 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
         figure.savefig(folder / f"{claim.name}.png", dpi=110)
         figure.savefig(folder / f"{claim.name}.svg", metadata={"Date": None})
     return f"{claim.name}.png"
+
+
+def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -> str:
+    """Write a claim's arms beside T-LoRA's curve, likeness across; return the name of the PNG."""
+    others = {label: arm for label, arm in claim.arms.items() if arm not in CURVE.values()}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 4.6))
+        for axes, metric in zip(figure.subplots(1, 2), ("TS*", "leak"), strict=True):
+            _dots(axes, results, others, metric, COLORS[1], "o")
+            _dots(axes, curve, CURVE, metric, COLORS[0], "o-")
+            axes.set_title(f"{METRICS[metric]}, by how alike it is")
+            axes.set_xlim(-0.02, 1.02)
+            axes.set_ylim(-0.02, 1.02)
+            axes.set_xlabel(LIKENESS)
+        name = f"{claim.name}-matched"
+        figure.savefig(folder / f"{name}.png", dpi=110)
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return f"{name}.png"
+
+
+def _dots(
+    axes: Any, results: Results, arms: Mapping[str, Pick], metric: str, color: str, style: str
+) -> None:
+    """Each arm's means as a dot with its name, their intervals as a cross."""
+    points = []
+    for label, arm in arms.items():
+        x, y = results.mean(arm, LIKENESS), results.mean(arm, metric)
+        if x is None or y is None:
+            continue
+        points.append((x.mean, y.mean))
+        axes.plot([x.low, x.high], [y.mean, y.mean], color=color, lw=1, alpha=0.3)
+        axes.plot([x.mean, x.mean], [y.low, y.high], color=color, lw=1, alpha=0.3)
+        name = label.replace("/", " ")
+        axes.annotate(name, points[-1], (4, 4), textcoords="offset points", fontsize=8)
+    if points:
+        axes.plot(*zip(*points, strict=True), style, color=color)
 
 
 def _bars(axes: Any, claim: Claim, results: Results, metric: str) -> None:

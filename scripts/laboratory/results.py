@@ -16,6 +16,8 @@ from tlora_cli.comparison.bootstrap import Interval, interval
 from tlora_cli.files import write_text
 
 ARM = ("method", "rank", "schedule", "variant")
+COSTS = ("steps", "training seconds", "peak memory GB")
+"""Columns of costs.csv that are kept with the scores."""
 Pair = tuple[str, int]
 """Concept and seed."""
 
@@ -55,6 +57,9 @@ class Results:
     def of_runs(cls, folder: Path, *, spectra: bool = False) -> Results:
         """Read the folder of a grid; with `spectra`, its adapters, too."""
         results = cls.read(folder / "cells.csv")
+        costs = {row["cell"]: row for row in cls.read(folder / "costs.csv").rows}
+        for row in results.rows:
+            row.update({name: costs[row["cell"]][name] for name in COSTS})
         if spectra:
             for row in results.rows:
                 adapter = folder / "cells" / row["cell"] / "run" / "adapter.safetensors"
@@ -82,6 +87,11 @@ class Results:
         return {
             (row["concept"], int(row["seed"])): float(row[metric]) for row in own if row.get(metric)
         }
+
+    def median(self, arm: Pick, metric: str) -> float | None:
+        """Return an arm's median; None if nothing of it is finished."""
+        found = list(self.values(arm, metric).values())
+        return float(np.median(found)) if found else None
 
     def mean(self, arm: Pick, metric: str) -> Interval | None:
         """Return an arm's mean with its interval; None if nothing of it is finished."""

@@ -56,8 +56,17 @@ def interval(values: NDArray[np.float64]) -> Interval:
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, None, None, len(values))
-    low, high = np.quantile(values[_places(len(values))].mean(1), ENDS)
+    low, high = np.quantile(resampled_means(values), ENDS)
     return Interval(mean, float(low), float(high), len(values))
+
+
+def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean over pairs in every resample, (RESAMPLES,) or (RESAMPLES, k).
+
+    Args:
+        values: (pairs,) or (pairs, k); columns are drawn together.
+    """
+    return values[_places(len(values))].mean(1)
 
 
 def paired_difference(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> Interval:

@@ -1,0 +1,101 @@
+"""Tables of docs/lab.md, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from laboratory.claims import CURVE, LIKENESS, METRICS, Claim, decide
+from laboratory.matched import Match, match
+from laboratory.results import Pick, Results
+from tlora_cli.comparison.bootstrap import Interval
+
+COMPARED = ("TS*", "leak")
+"""Metrics that are compared at the same likeness."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, an empty one before it."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["", *("| " + " | ".join(cells) + " |" for cells in lines)]
+
+
+def shown(found: Interval | None) -> str:
+    """Return a mean with its interval; nothing if there is none."""
+    if found is None:
+        return ""
+    if found.low is None or found.high is None:
+        return f"{found.mean:.2f}"
+    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def means(claim: Claim, results: Results) -> list[str]:
+    """Return the table of all arms."""
+    rows = [
+        [
+            label.replace("/", f", {claim.across or ''} "),
+            *(shown(results.mean(arm, metric)) for metric in claim.metrics),
+        ]
+        for label, arm in claim.arms.items()
+    ]
+    return table(["", *claim.metrics], rows)
+
+
+def deciding(claim: Claim, results: Results) -> list[str]:
+    """Return the table of the contrasts that decide."""
+    rows = []
+    for contrast, found in decide(claim, results):
+        sign = "more" if contrast.expected > 0 else "less"
+        side = "no difference found"
+        if found.tells:
+            side = "as expected" if found.mean * contrast.expected > 0 else "the other way"
+        rows.append([contrast.says, contrast.metric, sign, shown(found), side])
+    return table(["decides", "metric", "expected", "difference", ""], rows)
+
+
+def costs(arms: Mapping[str, Pick], results: Results) -> list[str]:
+    """Return the table of what each arm costs and what comes out."""
+    rows = []
+    for label, arm in arms.items():
+        size, steps, seconds, memory = (
+            results.median(arm, name)
+            for name in ("parameters", "steps", "training seconds", "peak memory GB")
+        )
+        if size is None or steps is None or seconds is None or memory is None:
+            continue
+        scores = (shown(results.mean(arm, metric)) for metric in METRICS)
+        rows.append([label, f"{steps:.0f}", f"{size:,.0f}", f"{seconds:.0f}",
+                     f"{1e3 * seconds / steps:.0f}", f"{memory:.2f}", *scores])  # fmt: skip
+    head = ["", "steps", "parameters", "seconds", "ms a step", "memory GB", *METRICS]
+    return table(head, rows)
+
+
+def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
+    """Return the table of arms against T-LoRA's curve, where both are equally alike.
+
+    Args:
+        claim: whose arms are compared.
+        results: of its grid.
+        curve: of the grid with T-LoRA's curve.
+    """
+    over = [(curve, arm) for arm in CURVE.values()]
+    rows = []
+    for label, arm in claim.arms.items():
+        found = [match((results, arm), over, LIKENESS, metric) for metric in COMPARED]
+        if found[0] is None or arm in CURVE.values():
+            continue
+        cells = [label.replace("/", f", {claim.across or ''} "), f"{found[0].likeness:.2f}"]
+        for one in found:
+            cells += _matched(one)
+        rows.append(cells)
+    head = ["", LIKENESS]
+    for metric in COMPARED:
+        head += [metric, f"{metric} of T-LoRA there", "less T-LoRA's"]
+    return table(head, rows)
+
+
+def _matched(found: Match | None) -> list[str]:
+    if found is None:
+        return ["", "", ""]
+    if found.on_curve is None:
+        return [f"{found.value:.2f}", "never so alike, or so little", ""]
+    return [f"{found.value:.2f}", f"{found.on_curve:.2f}", shown(found.difference)]
