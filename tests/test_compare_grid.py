@@ -11,6 +11,7 @@ from tlora_cli.comparison.cells import Arm, Plan
 from tlora_cli.comparison.grid import ENCODERS, BaselineConfig
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan, match_baselines
+from tlora_cli.comparison.selection import part_of
 from tlora_cli.errors import UserError
 from tlora_cli.evaluation.encoders import KINDS
 from tlora_cli.recipe_base import MethodName
@@ -211,6 +212,51 @@ def test_a_baseline_of_open_rank_is_matched_rank_by_rank() -> None:
 
 
 # --- mistakes -------------------------------------------------------------------------------------
+
+
+OVERLAPPING = (
+    RECIPE
+    + """\
+grid:
+  - {method: [lora, tlora], rank: [4, 16], concept: [pip, momo], seed: [0, 7]}
+  - {method: [oft], concept: [pip], seed: [0]}
+baseline: {method: lora, rank: 16}
+"""
+)
+
+
+def test_a_part_of_a_grid() -> None:
+    whole = plan(OVERLAPPING)
+    part = part_of(whole, ["seed=7", "method=lora,tlora", "rank=16"])
+    assert [cell.name for cell in part.cells] == [
+        "lora-r16-pip-s7",
+        "lora-r16-momo-s7",
+        "tlora-r16-linear-pip-s7",
+        "tlora-r16-linear-momo-s7",
+    ]
+    assert [(a.name, b.name) for a, b in part.baselines.items()] == [
+        ("tlora-r16-linear", "lora-r16")
+    ]
+    assert [cell.name for cell in part_of(whole, ["rank=none"]).cells] == ["oft-pip-s0"]
+    assert part_of(whole, ["method=tlora"]).baselines == {}
+    assert part_of(whole, []) == whole
+
+
+@pytest.mark.parametrize(
+    ("only", "what", "do"),
+    [
+        (["seed=3"], "the grid has no seed '3'", "known: 0, 7"),
+        (["method=lorra"], "the grid has no method 'lorra'", "did you mean lora?"),
+        (["seeds=0"], "no axis 'seeds'", "did you mean seed?"),
+        (["seed"], "'seed' is no choice", "AXIS=VALUE"),
+        (["method=oft", "rank=4"], "no cell fits all of method=oft rank=4", "leave one"),
+    ],
+)
+def test_a_part_that_is_not_there(only: list[str], what: str, do: str) -> None:
+    with pytest.raises(UserError) as caught:
+        part_of(plan(OVERLAPPING), only)
+    assert caught.value.what == what
+    assert do in (caught.value.do or "")
 
 
 def test_all_mistakes_of_the_file_at_once() -> None:

@@ -13,6 +13,7 @@ from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.comparison.cells import Plan
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
+from tlora_cli.comparison.selection import part_of
 
 if TYPE_CHECKING:
     from tlora_cli.comparison.engine import Engine
@@ -28,6 +29,10 @@ def compare(
         str | None,
         typer.Option(metavar="ADDRESS", help="Run on this Ray cluster: auto, HOST:PORT, ray://..."),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS=VALUES", help="A part of the grid: seed=0, method=lora,tlora."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the grid, name its cells, run nothing.")
     ] = False,
@@ -38,7 +43,7 @@ def compare(
     where it was: run it again.
     """
     file = load_grid(grid)
-    plan = make_plan(file)
+    plan = part_of(make_plan(file), only or [])
     if dry_run:
         for cell in plan.cells:
             typer.echo(cell.name)
@@ -49,7 +54,8 @@ def compare(
 
     workers = workers or plan.grid.workers
     console = Console(stderr=True)
-    again = f"tlora compare {shlex.quote(str(grid))}"
+    parts = [word for text in only or [] for word in ("--only", text)]
+    again = shlex.join(["tlora", "compare", str(grid), *parts])
     title = f"Comparison {grid.stem}"
     text = grid.read_text(encoding="utf-8-sig")
     try:

@@ -66,7 +66,8 @@ def resampled_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
     Args:
         values: (pairs,) or (pairs, k); columns are drawn together.
     """
-    return values[_places(len(values))].mean(1)
+    means: NDArray[np.float64] = values[_places(len(values))].mean(1)
+    return means
 
 
 def paired_difference(values: NDArray[np.float64], baseline: NDArray[np.float64]) -> Interval:
