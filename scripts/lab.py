@@ -5,7 +5,8 @@
 
 The claims, and what would decide them, are in scripts/laboratory/claims.py. A grid that was
 not run, or not to its end, is said to be so. Its runs are kept as a table beside the page
-(docs/lab/GRID.csv), so a grid run elsewhere, or long ago, stays on the page.
+(docs/lab/GRID.csv), so a grid run elsewhere, or long ago, or in parts, stays on the page: rows of
+newer runs take the place of older ones, and rows of other settings than the grid's are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from laboratory.results import Results
 
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
+from tlora_cli.comparison.tasks import task_of
 from tlora_cli.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,16 +46,21 @@ def main() -> None:
     head = (Path(__file__).parent / "laboratory" / "head.md").read_text()
     sections, rows = [], []
     kept = options.page.parent / KEPT
-    for grid in sorted({claim.grid for claim in CLAIMS}):
+    grids = {grid: keys_of(grid) for grid in sorted({claim.grid for claim in CLAIMS})}
+    for grid, keys in grids.items():
+        table = kept / f"{grid}.csv"
+        results = Results.read(table) if table.exists() else Results([])
         if (options.runs / grid / "cells.csv").exists():
             spectra = any(claim.spectra for claim in CLAIMS if claim.grid == grid)
-            Results.of_runs(options.runs / grid, spectra=spectra).write(kept / f"{grid}.csv")
+            fresh = Results.of_runs(options.runs / grid, spectra=spectra)
+            results = results.with_fresh(fresh, keys)
+            results.write(table)
     for number, claim in enumerate(CLAIMS, 1):
         table = kept / f"{claim.grid}.csv"
         ended = "not run"
         if table.exists():
             results = Results.read(table)
-            wanted = cells_of(claim.grid)
+            wanted = len(grids[claim.grid])
             ended = verdict(decide(claim, results))
             if len(results.rows) < wanted:
                 ended = f"not finished ({len(results.rows)} of {wanted} runs)"
@@ -68,9 +75,10 @@ def main() -> None:
     print(f"wrote {options.page}")
 
 
-def cells_of(grid: str) -> int:
-    """Return how many runs a grid of configs/lab has."""
-    return len(make_plan(load_grid(ROOT / "configs" / "lab" / f"{grid}.yaml")).cells)
+def keys_of(grid: str) -> dict[str, str]:
+    """Return the cells of a grid of configs/lab with the digest of all that each depends on."""
+    plan = make_plan(load_grid(ROOT / "configs" / "lab" / f"{grid}.yaml"))
+    return {cell.name: task_of(cell, plan).key for cell in plan.cells}
 
 
 def section(number: int, claim: Claim, results: Results, ended: str, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from lab import keys_of  # noqa: E402
 from laboratory.claims import (  # noqa: E402
     CLAIMS,
     LIKENESS,
@@ -157,7 +159,24 @@ def test_costs_are_medians_and_what_is_missing_is_left_out(tmp_path: Path) -> No
     ]
 
 
-def test_the_page_says_what_is_there(tmp_path: Path) -> None:
+def test_newer_runs_take_the_place_of_older_ones_and_other_settings_are_left_out() -> None:
+    def rows(**values: tuple[str, str]) -> Results:
+        return Results([{"cell": c, "key": k, "TS*": v} for c, (k, v) in values.items()])
+
+    kept = rows(a=("1", "0.1"), b=("2", "0.2"), gone=("3", "0.3"), stale=("old", "0.4"))
+    fresh = rows(stale2=("old", "0.5"), b=("2", "0.7"), new=("6", "0.6"))
+    keys = {"new": "6", "a": "1", "b": "2", "stale": "4", "stale2": "5", "not run": "7"}
+    merged = kept.with_fresh(fresh, keys).rows
+    assert [(row["cell"], row["TS*"]) for row in merged] == [
+        ("new", "0.6"),
+        ("a", "0.1"),
+        ("b", "0.7"),
+    ]
+
+
+def test_the_page_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    keys = keys_of("timesteps")
     claim = next(one for one in CLAIMS if one.grid == "timesteps")
     folder = tmp_path / "runs" / "timesteps"
     folder.mkdir(parents=True)
@@ -171,7 +190,10 @@ def test_the_page_says_what_is_there(tmp_path: Path) -> None:
             for concept in ("pip", "momo", "finn", "kiwi", "toto"):
                 for seed in range(3):
                     moved = [score + 0.01 * seed for score in scores]
-                    cells.append(f"lora-{variant}-{concept}-s{seed}")
+                    cells.append(f"lora-r16-{variant}-{concept}-s{seed}")
+                    done = folder / "cells" / cells[-1]
+                    done.mkdir(parents=True)
+                    (done / "result.json").write_text(json.dumps({"key": keys[cells[-1]]}))
                     table.writerow([cells[-1], "lora", "16", "", variant, concept, seed, *moved])
     spent = [
         "cell,steps,training seconds,peak memory GB",

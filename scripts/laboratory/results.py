@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 
 from laboratory.spectra import columns
 from tlora_cli.comparison.bootstrap import Interval, interval
+from tlora_cli.comparison.tasks import result_key
 from tlora_cli.files import write_text
 
 ARM = ("method", "rank", "schedule", "variant")
+KEY = "key"
+"""Column: digest of all that a row depends on."""
 COSTS = ("steps", "training seconds", "peak memory GB")
 """Columns of costs.csv that are kept with the scores."""
 Pair = tuple[str, int]
@@ -55,16 +58,32 @@ class Results:
 
     @classmethod
     def of_runs(cls, folder: Path, *, spectra: bool = False) -> Results:
-        """Read the folder of a grid; with `spectra`, its adapters, too."""
+        """Read the folder of a grid, with keys and costs; with `spectra`, its adapters, too."""
         results = cls.read(folder / "cells.csv")
         costs = {row["cell"]: row for row in cls.read(folder / "costs.csv").rows}
         for row in results.rows:
+            cell = folder / "cells" / row["cell"]
             row.update({name: costs[row["cell"]][name] for name in COSTS})
-        if spectra:
-            for row in results.rows:
-                adapter = folder / "cells" / row["cell"] / "run" / "adapter.safetensors"
-                row.update({name: str(value) for name, value in columns(adapter).items()})
+            row[KEY] = result_key(cell) or ""
+            if spectra:
+                found = columns(cell / "run" / "adapter.safetensors")
+                row.update({name: str(value) for name, value in found.items()})
         return results
+
+    def with_fresh(self, fresh: Results, keys: Mapping[str, str]) -> Results:
+        """Return these rows with those of newer runs, in the grid's order.
+
+        Args:
+            fresh: of the newer runs.
+            keys: cell -> digest of all that its result depends on; rows of other settings than
+                the grid has now are left out.
+        """
+        rows = {
+            row["cell"]: row
+            for row in [*self.rows, *fresh.rows]
+            if row[KEY] == keys.get(row["cell"])
+        }
+        return Results([rows[cell] for cell in keys if cell in rows])
 
     def write(self, table: Path) -> None:
         """Write the rows as a CSV table."""
