@@ -109,7 +109,7 @@ def test_the_base_recipe_may_be_for_another_method() -> None:
     own, ortho, gsoft, lora = (cell.recipe.adapter for cell in found.cells)
     assert (own.rank, own.min_rank, own.schedule.kind) == (8, 2, "cosine")
     assert (ortho.rank, ortho.min_rank, ortho.schedule.kind) == (8, 8, "linear")
-    assert (gsoft.blocks, gsoft.schedule.kind) == (32, "linear")
+    assert (gsoft.blocks, gsoft.schedule.kind) == (16, "linear")  # of the built-in base
     assert lora.rank == 8
     assert {cell.recipe.train.steps for cell in found.cells} == {30}
     assert [cell.name for cell in found.cells] == [

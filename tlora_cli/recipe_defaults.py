@@ -80,19 +80,51 @@ def _toy(lr: float) -> dict[str, Any]:
     }
 
 
-def _toy_methods(orthogonal_lr: float) -> dict[str, dict[str, Any]]:
-    """An orthogonal start moves slowly: it needs about three times LoRA's rate."""
-    faster = {"train": {"steps": 400, "optimizer": {"name": "adamw", "lr": orthogonal_lr}}}
-    plain = {"train": {"steps": 400}}
-    return {"tlora": faster, "ortho_lora": faster, "vanilla_tlora": plain, "lora": plain}
+_TOY_STEPS = 400
+_TOY_RATES = {
+    "toy-sdxl": {
+        "lora": 3e-4,
+        "vanilla_tlora": 3e-4,
+        "ortho_lora": 1e-3,
+        "tlora": 1e-3,
+        "pissa": 3e-4,
+        "adalora": 1e-2,
+        "oft": 1e-3,
+        "oft_v2": 3e-3,
+        "gsoft": 1e-3,
+        "gsoft_double": 3e-4,
+        "svdiff": 1e-2,
+        "dreambooth": 3e-4,
+        "dreambooth_full": 1e-4,
+        "custom_diffusion": 1e-3,
+        "textual_inversion": 3e-3,
+    },
+    "toy-flux": {"lora": 1e-3, "vanilla_tlora": 1e-3, "ortho_lora": 3e-3, "tlora": 3e-3},
+}
+"""Learning rates by built-in base and method: configs/rates_toy.yaml and scripts/toyworld find
+them, docs/toyworld.md says how. An orthogonal start needs about three times LoRA's."""
+_TOY_OWN: dict[str, dict[str, Any]] = {
+    "custom_diffusion": {"concept": {"prior": {"count": 50}}},
+    **{m: {"adapter": {"blocks": 16}} for m in ("oft", "oft_v2", "gsoft", "gsoft_double")},
+}
+"""What suits small layers: drawing 200 class pictures takes longer than training, and 16 blocks of
+a layer 128 wide have about the published share of LoRA's parameters (OFT 11%, GSOFT 25%)."""
+
+
+def _toy_methods(base: str) -> dict[str, dict[str, Any]]:
+    return {
+        method: {
+            "train": {"steps": _TOY_STEPS, "optimizer": {"name": "adamw", "lr": rate}},
+            **_TOY_OWN.get(method, {}),
+        }
+        for method, rate in _TOY_RATES[base].items()
+    }
 
 
 BASE_DEFAULTS: dict[str, dict[str, Any]] = {"toy-sdxl": _toy(3e-4), "toy-flux": _toy(1e-3)}
-"""Settings of the built-in bases, over the published ones; docs/toyworld.md says how the learning
-rates were found."""
+"""Settings of the built-in bases, over the published ones."""
 BASE_METHOD_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
-    "toy-sdxl": _toy_methods(1e-3),
-    "toy-flux": _toy_methods(3e-3),
+    base: _toy_methods(base) for base in _TOY_RATES
 }
 """Settings of a method on a built-in base, over those of the base."""
 
