@@ -23,7 +23,7 @@ from laboratory.claims import (  # noqa: E402
     decide,
     verdict,
 )
-from laboratory.matched import match  # noqa: E402
+from laboratory.matched import is_of, match  # noqa: E402
 from laboratory.results import Pick, Results  # noqa: E402
 from laboratory.tables import costs  # noqa: E402
 
@@ -140,6 +140,13 @@ def test_what_is_equally_alike_is_compared(tmp_path: Path) -> None:
     assert found.difference.count == 6
 
 
+def test_runs_of_the_curve_itself_are_known(tmp_path: Path) -> None:
+    results = write_curve(tmp_path / "g", (0.5, 0.7))
+    over = [(results, one) for one in CURVE]
+    assert is_of((results, Pick("tlora", 16, variant="s200")), over, "TS*")
+    assert not is_of((results, Pick("lora")), over, "TS*")
+
+
 def test_what_is_never_so_alike_has_no_match(tmp_path: Path) -> None:
     results = write_curve(tmp_path / "g", (0.9, 0.7))
     found = match((results, Pick("lora")), [(results, one) for one in CURVE], LIKENESS, "TS*")
@@ -154,7 +161,7 @@ def test_costs_are_medians_and_what_is_missing_is_left_out(tmp_path: Path) -> No
         row.update({"parameters": "327680", LIKENESS: "0.9", "leak": "0.1"})
     lines = costs({"lora": Pick("lora"), "oft": Pick("oft")}, results)
     assert lines[3:] == [
-        "| lora | 400 | 327,680 | 12 | 30 | 0.60 | 0.50 [0.50, 0.50] | 0.90 [0.90, 0.90] "
+        "| lora | 3 | 400 | 327,680 | 12 | 30 | 0.60 | 0.50 [0.50, 0.50] | 0.90 [0.90, 0.90] "
         "| 0.10 [0.10, 0.10] |"
     ]
 

@@ -74,6 +74,13 @@ def match(arm: Arm, curve: Sequence[Arm], likeness: str, metric: str) -> Match |
     return Match(own.likeness, own.value, on_curve, difference)
 
 
+def is_of(arm: Arm, curve: Sequence[Arm], metric: str) -> bool:
+    """Return whether an arm's runs are those of one of the curve's arms."""
+    results, pick = arm
+    own = results.values(pick, metric)
+    return any(found.values(one, metric) == own for found, one in curve)
+
+
 def _on_curve(alike: Array, value: Array) -> Array:
     """Return the curve's value at the likeness of the first column; NaN outside of the curve.
 

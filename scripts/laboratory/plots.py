@@ -10,6 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from laboratory.claims import CURVE, LIKENESS, METRICS, Claim
+from laboratory.matched import is_of
 from laboratory.results import Pick, Results
 
 COLORS = ("#0072b2", "#d55e00")
@@ -45,7 +46,10 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
 
 def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -> str:
     """Write a claim's arms beside T-LoRA's curve, likeness across; return the name of the PNG."""
-    others = {label: arm for label, arm in claim.arms.items() if arm not in CURVE.values()}
+    over = [(curve, arm) for arm in CURVE.values()]
+    others = {
+        label: arm for label, arm in claim.arms.items() if not is_of((results, arm), over, "TS*")
+    }
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 4.6))
         for axes, metric in zip(figure.subplots(1, 2), ("TS*", "leak"), strict=True):

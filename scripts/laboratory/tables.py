@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from laboratory.claims import CURVE, LIKENESS, METRICS, Claim, decide
-from laboratory.matched import Match, match
+from laboratory.matched import Match, is_of, match
 from laboratory.results import Pick, Results
 from tlora_cli.comparison.bootstrap import Interval
 
@@ -63,9 +63,10 @@ def costs(arms: Mapping[str, Pick], results: Results) -> list[str]:
         if size is None or steps is None or seconds is None or memory is None:
             continue
         scores = (shown(results.mean(arm, metric)) for metric in METRICS)
-        rows.append([label, f"{steps:.0f}", f"{size:,.0f}", f"{seconds:.0f}",
+        count = f"{len(results.values(arm, LIKENESS))}"
+        rows.append([label, count, f"{steps:.0f}", f"{size:,.0f}", f"{seconds:.0f}",
                      f"{1e3 * seconds / steps:.0f}", f"{memory:.2f}", *scores])  # fmt: skip
-    head = ["", "steps", "parameters", "seconds", "ms a step", "memory GB", *METRICS]
+    head = ["", "runs", "steps", "parameters", "seconds", "ms a step", "memory GB", *METRICS]
     return table(head, rows)
 
 
@@ -81,7 +82,7 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
     rows = []
     for label, arm in claim.arms.items():
         found = [match((results, arm), over, LIKENESS, metric) for metric in COMPARED]
-        if found[0] is None or arm in CURVE.values():
+        if found[0] is None or is_of((results, arm), over, "TS*"):
             continue
         cells = [label.replace("/", f", {claim.across or ''} "), f"{found[0].likeness:.2f}"]
         for one in found:
