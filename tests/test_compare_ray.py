@@ -83,14 +83,14 @@ def test_a_cluster_gives_the_same_tables(
     process = sitting(write_grid(tmp_path / "a.yaml", here), log=tmp_path / "log.txt")
     process.join()
     assert process.exitcode == 1
-    grid = write_grid(tmp_path / "b.yaml", {**values, "output": str(tmp_path / "there")})
+    grid = write_grid(tmp_path / "b.yaml", {**values, "output": str(tmp_path / "apart" / "there")})
     done = tlora("compare", grid, "--ray", cluster, env=environment)
     assert done.returncode == 1, done.stderr
     assert "[1/2] tlora-r2-linear-calm-toy-s0: done in " in done.stderr
     assert "1 cell failed:\n  tlora-r2-linear-wild-toy-s0: " in done.stderr
     assert "training has diverged" in done.stderr
     assert "Traceback" not in done.stderr
-    assert tables(tmp_path / "there") == tables(tmp_path / "here")
+    assert tables(tmp_path / "apart" / "there") == tables(tmp_path / "here")
 
 
 @pytest.mark.slow

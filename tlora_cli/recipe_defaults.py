@@ -101,8 +101,8 @@ _TOY_RATES = {
     },
     "toy-flux": {"lora": 1e-3, "vanilla_tlora": 1e-3, "ortho_lora": 3e-3, "tlora": 3e-3},
 }
-"""Learning rates by built-in base and method: configs/rates_toy.yaml and scripts/toyworld find
-them, docs/toyworld.md says how. An orthogonal start needs about three times LoRA's."""
+"""Learning rates by built-in base and method: configs/compare_rates_toy.yaml and scripts/toyworld
+find them, docs/toyworld.md says how. An orthogonal start needs about three times LoRA's."""
 _TOY_OWN: dict[str, dict[str, Any]] = {
     "custom_diffusion": {"concept": {"prior": {"count": 50}}},
     **{m: {"adapter": {"blocks": 16}} for m in ("oft", "oft_v2", "gsoft", "gsoft_double")},
