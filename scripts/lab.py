@@ -47,24 +47,16 @@ def main() -> None:
     sections, rows = [], []
     kept = options.page.parent / KEPT
     grids = {grid: keys_of(grid) for grid in sorted({claim.grid for claim in CLAIMS})}
-    for grid, keys in grids.items():
-        table = kept / f"{grid}.csv"
-        results = Results.read(table) if table.exists() else Results([])
-        if (options.runs / grid / "cells.csv").exists():
-            spectra = any(claim.spectra for claim in CLAIMS if claim.grid == grid)
-            fresh = Results.of_runs(options.runs / grid, spectra=spectra)
-            results = results.with_fresh(fresh, keys)
-            results.write(table)
+    found = {grid: results_of(grid, keys, options.runs, kept) for grid, keys in grids.items()}
     for number, claim in enumerate(CLAIMS, 1):
-        table = kept / f"{claim.grid}.csv"
+        results = found[claim.grid]
         ended = "not run"
-        if table.exists():
-            results = Results.read(table)
+        if results.rows:
             wanted = len(grids[claim.grid])
             ended = verdict(decide(claim, results))
             if len(results.rows) < wanted:
                 ended = f"not finished ({len(results.rows)} of {wanted} runs)"
-            sections.append(section(number, claim, results, ended, options.page.parent))
+            sections.append(section(number, claim, found, ended, options.page.parent))
         else:
             sections.append(
                 f"## {number}. {claim.title}\n\n{claim.says}\n\nNot run.\n{_again(claim)}"
@@ -81,8 +73,21 @@ def keys_of(grid: str) -> dict[str, str]:
     return {cell.name: task_of(cell, plan).key for cell in plan.cells}
 
 
-def section(number: int, claim: Claim, results: Results, ended: str, folder: Path) -> str:
-    """Return a claim's part of the page."""
+def results_of(grid: str, keys: dict[str, str], runs: Path, kept: Path) -> Results:
+    """Return a grid's runs, those kept and those that are there; what is new is kept, too."""
+    table = kept / f"{grid}.csv"
+    before = Results.read(table) if table.exists() else Results([])
+    if not (runs / grid / "cells.csv").exists():
+        return before.with_fresh(Results([]), keys)
+    spectra = any(claim.spectra for claim in CLAIMS if claim.grid == grid)
+    results = before.with_fresh(Results.of_runs(runs / grid, spectra=spectra), keys)
+    results.write(table)
+    return results
+
+
+def section(number: int, claim: Claim, found: dict[str, Results], ended: str, folder: Path) -> str:
+    """Return a claim's part of the page, from the results of all grids."""
+    results, curve = found[claim.grid], found[CURVE_GRID]
     picture = plot(claim, results, folder / "images" / "lab")
     lines = [
         f"## {number}. {claim.title}: {ended}",
@@ -90,16 +95,17 @@ def section(number: int, claim: Claim, results: Results, ended: str, folder: Pat
         f"{claim.says} ({claim.source})",
         "",
         f"![{claim.title}](images/lab/{picture})",
+        "",
         *tables.means(claim, results),
+        "",
         *tables.deciding(claim, results),
     ]
-    if claim.matched and (curve := folder / KEPT / f"{CURVE_GRID}.csv").exists():
-        over = Results.read(curve)
-        picture = plot_matched(claim, results, over, folder / "images" / "lab")
-        lines += ["", MATCHED, "", f"![At the same likeness](images/lab/{picture})"]
-        lines += tables.matched(claim, results, over)
+    if claim.matched and curve.rows:
+        picture = plot_matched(claim, results, curve, folder / "images" / "lab")
+        lines += ["", MATCHED, "", f"![At the same likeness](images/lab/{picture})", ""]
+        lines += tables.matched(claim, results, curve)
     if claim.costs:
-        lines += ["", COSTS, *tables.costs(claim.costs, results)]
+        lines += ["", COSTS, "", *tables.costs(claim.costs, results)]
     return "\n".join(lines) + "\n" + _again(claim)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_runs import TABLES, grid_values, plan_of, sitting, tables, write_grid
+from compare_runs import TABLES, finish_cell, grid_values, plan_of, sitting, tables, write_grid
 from rich.console import Console
 from test_compare_tables import Page
 from training_runs import tlora
@@ -24,7 +24,7 @@ from tlora_cli.comparison import local, tasks
 from tlora_cli.comparison import work as work_module
 from tlora_cli.comparison.local import LocalEngine
 from tlora_cli.comparison.progress import ProgressLine
-from tlora_cli.comparison.tasks import Task, read_result, task_of, write_result
+from tlora_cli.comparison.tasks import Task, read_result, task_of
 
 
 def progress_made(folder: Path) -> int:
@@ -325,11 +325,7 @@ def test_a_result_counts_only_with_its_own_files(tiny_sdxl: Path, tmp_path: Path
     assert one.key != other.key
     assert read_result(one) is None
     for each in (one, other):
-        each.run.path.mkdir(parents=True)
-        each.run.adapter.write_bytes(each.name.encode())
-        each.evaluation.mkdir()
-        each.scores.write_text(json.dumps({"results": {"clip IS": 0.5}}))
-        write_result(each)
+        finish_cell(each, 0.5)
         found = read_result(each)
         assert found is not None and found.scores == {"clip IS": 0.5}
     result = (one.folder / "result.json").read_text()

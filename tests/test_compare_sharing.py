@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
-from compare_runs import grid_values, plan_of, write_grid
+from compare_runs import finish_cell, grid_values, plan_of, write_grid
 from training_runs import tlora
 
 from tlora_cli.comparison.cells import MARK
 from tlora_cli.comparison.sharing import take_over
-from tlora_cli.comparison.tasks import Task, claim, read_result, task_of, write_result
+from tlora_cli.comparison.tasks import Task, claim, read_result, task_of
 
 
 def tasks_of(tiny: Path, folder: Path, output: str, **changes: Any) -> list[Task]:
@@ -22,15 +21,11 @@ def tasks_of(tiny: Path, folder: Path, output: str, **changes: Any) -> list[Task
 
 
 def finish(task: Task, score: float = 0.5) -> None:
-    """Leave a cell's folder as a finished one's, without the work."""
+    """Leave a cell's folder, and the comparison's mark, as after the work."""
     claim(task)
-    task.run.path.mkdir(parents=True)
-    task.run.adapter.write_bytes(task.name.encode())
+    finish_cell(task, score)
     task.run.metrics.write_text('{"step": 6, "seconds": 1.5, "memory_gb": 0.5}\n')
     (task.run.path / ".lock").touch()
-    task.evaluation.mkdir()
-    task.scores.write_text(json.dumps({"results": {"clip IS": score}}))
-    write_result(task)
     (task.folder.parent.parent / MARK).write_text("grid: {}\n")
 
 
@@ -39,15 +34,16 @@ def test_what_was_finished_beside_it_is_taken_over_whole(tiny_sdxl: Path, tmp_pa
     finish(there[0], 0.25)
     named = {"variants": {"plain": {}, "long": {"train.steps": 8}}}
     here = tasks_of(tiny_sdxl, tmp_path, "steps", **named)
-    taken = take_over(here, tmp_path / "steps")
+    found = take_over(here, tmp_path / "steps")
+    taken = [task for task in here if task.name in found]
     assert [(task.name, task.key) for task in taken] == [("lora-r2-plain-toy-s0", there[0].key)]
     result = read_result(taken[0])
-    assert result == read_result(there[0])
+    assert result == read_result(there[0]) == found[taken[0].name]
     assert result is not None and result.scores == {"clip IS": 0.25} and result.seconds == 1.5
     assert taken[0].run.adapter.read_bytes() == there[0].run.adapter.read_bytes()
     assert not (taken[0].run.path / ".lock").exists()
     assert there[0].folder.is_dir()
-    assert take_over([task for task in here if task not in taken], tmp_path / "steps") == []
+    assert take_over([task for task in here if task not in taken], tmp_path / "steps") == {}
 
 
 def test_what_is_not_the_same_or_not_whole_is_not_taken(tiny_sdxl: Path, tmp_path: Path) -> None:
@@ -59,18 +55,18 @@ def test_what_is_not_the_same_or_not_whole_is_not_taken(tiny_sdxl: Path, tmp_pat
     (there[2].folder / "result.json").write_text('{"key": ')
     here = tasks_of(tiny_sdxl, tmp_path, "again")
     claim(here[3])  # begun here: goes on here
-    assert take_over(here, tmp_path / "again") == []
+    assert take_over(here, tmp_path / "again") == {}
     assert [task.folder.exists() for task in here] == [False, False, False, True]
     changed = {"evaluate": {**grid_values(tiny_sdxl, tmp_path)["evaluate"], "seed": 5}}
     other = tasks_of(tiny_sdxl, tmp_path, "other", **changed)
-    assert take_over(other, tmp_path / "other") == []
+    assert take_over(other, tmp_path / "other") == {}
 
 
 def test_folders_that_are_no_comparisons_are_not_searched(tiny_sdxl: Path, tmp_path: Path) -> None:
     there = tasks_of(tiny_sdxl, tmp_path, "ranks")
     finish(there[0])
     (tmp_path / "ranks" / MARK).unlink()
-    assert take_over(tasks_of(tiny_sdxl, tmp_path, "again"), tmp_path / "again") == []
+    assert take_over(tasks_of(tiny_sdxl, tmp_path, "again"), tmp_path / "again") == {}
 
 
 def test_two_grids_that_overlap_through_the_command_line(tiny_sdxl: Path, tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ from safetensors import SafetensorError
 
 from tlora_cli.errors import UserError
 
-_TEMPORARY = ".tlora-unfinished-"
+TEMPORARY = ".tlora-unfinished-"
 """Prefix of unfinished files and folders; such names are never read."""
+LOCK = ".lock"
+"""File by which a process holds a folder."""
 
 
 def temporary_beside(path: Path) -> Path:
     """Return the temporary name for `path`, in the same folder so that renaming is atomic."""
-    return path.with_name(f"{_TEMPORARY}{path.name}-{os.getpid()}")
+    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -80,7 +82,7 @@ def remove_folder(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process left unfinished in `folder`."""
-    for leftover in folder.glob(f"{_TEMPORARY}*"):
+    for leftover in folder.glob(f"{TEMPORARY}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -158,7 +160,7 @@ def locked(folder: Path) -> Iterator[IO[str]]:
     """Hold `folder` for this process; a second run in it is refused. Released by any exit."""
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock = (folder / LOCK).open("w")
     with lock:
         if not _take(lock, folder):
             raise UserError(
@@ -174,7 +176,7 @@ def is_locked(folder: Path) -> bool:
     import fcntl
 
     try:
-        lock = (folder / ".lock").open()
+        lock = (folder / LOCK).open()
     except FileNotFoundError:
         return False
     with lock:

@@ -121,7 +121,9 @@ def _toy_methods(base: str) -> dict[str, dict[str, Any]]:
     }
 
 
-BASE_DEFAULTS: dict[str, dict[str, Any]] = {"toy-sdxl": _toy(3e-4), "toy-flux": _toy(1e-3)}
+BASE_DEFAULTS: dict[str, dict[str, Any]] = {
+    base: _toy(rates["lora"]) for base, rates in _TOY_RATES.items()
+}
 """Settings of the built-in bases, over the published ones."""
 BASE_METHOD_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     base: _toy_methods(base) for base in _TOY_RATES

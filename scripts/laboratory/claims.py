@@ -137,6 +137,7 @@ OTHERS = (
     "gsoft_double", "svdiff", "dreambooth", "dreambooth_full", "custom_diffusion",
     "textual_inversion",
 )  # fmt: skip
+ALL = ("tlora", *OTHERS)
 
 CLAIMS = (
     Claim(
@@ -171,12 +172,12 @@ CLAIMS = (
         "T-LoRA follows prompts better than the other methods",
         "table 2",
         "Of all methods T-LoRA has the best text similarity at about the same image similarity.",
-        {name: Pick(name, variant="equal") for name in ("tlora", *OTHERS)},
+        {name: Pick(name, variant="equal") for name in ALL},
         [Contrast(name, "TS*", Pick("tlora", variant="equal"), Pick(name, variant="equal"), 1)
          for name in OTHERS],
         costs={**{f"{name}, equal steps": Pick(name, variant="equal")
-                  for name in ("tlora", *OTHERS)},
-               **{f"{name}, the paper's": _paper(name) for name in ("tlora", *OTHERS)}},
+                  for name in ALL},
+               **{f"{name}, the paper's": _paper(name) for name in ALL}},
     ),
     Claim(
         "starts",

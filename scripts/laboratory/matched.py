@@ -7,15 +7,18 @@ follows prompts, or leaks, than the curve's method does when it is just as alike
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from laboratory.claims import CURVE, Claim
 from laboratory.results import Pick, Results
 from tlora_cli.comparison.bootstrap import ENDS, Interval, resampled_means
 
+COMPARED = ("TS*", "leak")
+"""Metrics that are compared at the same likeness."""
 WITHIN = 0.95
 """Share of the resamples that must have a match, for an interval to be given."""
 
@@ -72,6 +75,19 @@ def match(arm: Arm, curve: Sequence[Arm], likeness: str, metric: str) -> Match |
     low, high = np.quantile(known, ENDS) if len(known) >= WITHIN * len(differences) else (None,) * 2
     difference = Interval(own.value - on_curve, low, high, len(pairs))
     return Match(own.likeness, own.value, on_curve, difference)
+
+
+def curve_of(results: Results) -> list[Arm]:
+    """Return T-LoRA's curve from the grid that has it."""
+    return [(results, arm) for arm in CURVE.values()]
+
+
+def apart(claim: Claim, results: Results, curve: Results) -> Mapping[str, Pick]:
+    """Return a claim's arms whose runs are not those of the curve."""
+    over = curve_of(curve)
+    return {
+        label: arm for label, arm in claim.arms.items() if not is_of((results, arm), over, "TS*")
+    }
 
 
 def is_of(arm: Arm, curve: Sequence[Arm], metric: str) -> bool:

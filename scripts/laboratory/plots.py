@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from laboratory.claims import CURVE, LIKENESS, METRICS, Claim
-from laboratory.matched import is_of
+from laboratory.matched import COMPARED, apart
 from laboratory.results import Pick, Results
 
 COLORS = ("#0072b2", "#d55e00")
@@ -39,29 +39,28 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
             axes.set_title(title)
         if claim.across:
             panels[0].legend()
-        figure.savefig(folder / f"{claim.name}.png", dpi=110)
-        figure.savefig(folder / f"{claim.name}.svg", metadata={"Date": None})
-    return f"{claim.name}.png"
+        return _save(figure, folder, claim.name)
 
 
 def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -> str:
     """Write a claim's arms beside T-LoRA's curve, likeness across; return the name of the PNG."""
-    over = [(curve, arm) for arm in CURVE.values()]
-    others = {
-        label: arm for label, arm in claim.arms.items() if not is_of((results, arm), over, "TS*")
-    }
+    others = apart(claim, results, curve)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 4.6))
-        for axes, metric in zip(figure.subplots(1, 2), ("TS*", "leak"), strict=True):
+        for axes, metric in zip(figure.subplots(1, len(COMPARED)), COMPARED, strict=True):
             _dots(axes, results, others, metric, COLORS[1], "o")
             _dots(axes, curve, CURVE, metric, COLORS[0], "o-")
             axes.set_title(f"{METRICS[metric]}, by how alike it is")
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.02)
             axes.set_xlabel(LIKENESS)
-        name = f"{claim.name}-matched"
-        figure.savefig(folder / f"{name}.png", dpi=110)
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        return _save(figure, folder, f"{claim.name}-matched")
+
+
+def _save(figure: Figure, folder: Path, name: str) -> str:
+    """Write a figure as PNG and SVG; return the name of the PNG."""
+    figure.savefig(folder / f"{name}.png", dpi=110)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     return f"{name}.png"
 
 

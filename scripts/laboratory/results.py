@@ -81,7 +81,7 @@ class Results:
         rows = {
             row["cell"]: row
             for row in [*self.rows, *fresh.rows]
-            if row[KEY] == keys.get(row["cell"])
+            if row.get(KEY) == keys.get(row["cell"])
         }
         return Results([rows[cell] for cell in keys if cell in rows])
 

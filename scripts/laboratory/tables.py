@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from laboratory.claims import CURVE, LIKENESS, METRICS, Claim, decide
-from laboratory.matched import Match, is_of, match
-from laboratory.results import Pick, Results
+from laboratory.claims import LIKENESS, METRICS, Claim, decide
+from laboratory.matched import COMPARED, Match, apart, curve_of, match
+from laboratory.results import COSTS, Pick, Results
 from tlora_cli.comparison.bootstrap import Interval
-
-COMPARED = ("TS*", "leak")
-"""Metrics that are compared at the same likeness."""
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table, an empty one before it."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["", *("| " + " | ".join(cells) + " |" for cells in lines)]
+from tlora_cli.comparison.tables import table
 
 
 def shown(found: Interval | None) -> str:
@@ -32,7 +24,7 @@ def means(claim: Claim, results: Results) -> list[str]:
     """Return the table of all arms."""
     rows = [
         [
-            label.replace("/", f", {claim.across or ''} "),
+            _named(label, claim),
             *(shown(results.mean(arm, metric)) for metric in claim.metrics),
         ]
         for label, arm in claim.arms.items()
@@ -57,8 +49,7 @@ def costs(arms: Mapping[str, Pick], results: Results) -> list[str]:
     rows = []
     for label, arm in arms.items():
         size, steps, seconds, memory = (
-            results.median(arm, name)
-            for name in ("parameters", "steps", "training seconds", "peak memory GB")
+            results.median(arm, name) for name in ("parameters", *COSTS)
         )
         if size is None or steps is None or seconds is None or memory is None:
             continue
@@ -78,13 +69,12 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
         results: of its grid.
         curve: of the grid with T-LoRA's curve.
     """
-    over = [(curve, arm) for arm in CURVE.values()]
-    rows = []
-    for label, arm in claim.arms.items():
+    over, rows = curve_of(curve), []
+    for label, arm in apart(claim, results, curve).items():
         found = [match((results, arm), over, LIKENESS, metric) for metric in COMPARED]
-        if found[0] is None or is_of((results, arm), over, "TS*"):
+        if found[0] is None:
             continue
-        cells = [label.replace("/", f", {claim.across or ''} "), f"{found[0].likeness:.2f}"]
+        cells = [_named(label, claim), f"{found[0].likeness:.2f}"]
         for one in found:
             cells += _matched(one)
         rows.append(cells)
@@ -92,6 +82,10 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
     for metric in COMPARED:
         head += [metric, f"{metric} of T-LoRA there", "less T-LoRA's"]
     return table(head, rows)
+
+
+def _named(label: str, claim: Claim) -> str:
+    return label.replace("/", f", {claim.across or ''} ")
 
 
 def _matched(found: Match | None) -> list[str]:

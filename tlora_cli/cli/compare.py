@@ -42,8 +42,8 @@ def compare(
     Leaves tables with paired bootstrap intervals and a page. A comparison that was stopped goes on
     where it was: run it again.
     """
-    file = load_grid(grid)
-    plan = part_of(make_plan(file), only or [])
+    chosen = only or []
+    plan = part_of(make_plan(load_grid(grid)), chosen)
     if dry_run:
         for cell in plan.cells:
             typer.echo(cell.name)
@@ -54,7 +54,7 @@ def compare(
 
     workers = workers or plan.grid.workers
     console = Console(stderr=True)
-    parts = [word for text in only or [] for word in ("--only", text)]
+    parts = [word for text in chosen for word in ("--only", text)]
     again = shlex.join(["tlora", "compare", str(grid), *parts])
     title = f"Comparison {grid.stem}"
     text = grid.read_text(encoding="utf-8-sig")

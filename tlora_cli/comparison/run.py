@@ -17,7 +17,7 @@ from tlora_cli.comparison.summary import Summary, summarize
 from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, Task, changed, locked_patiently, read_result, task_of
 from tlora_cli.errors import UserError
-from tlora_cli.files import remove_leftovers, write_text
+from tlora_cli.files import LOCK, TEMPORARY, remove_leftovers, write_text
 
 PAGE = "index.html"
 MAX_TOLD = 10
@@ -62,8 +62,7 @@ def compare(
         write_text(folder / MARK, grid_text)
         results = _finished(tasks)
         taken = take_over([task for task in tasks if task.name not in results], folder)
-        if taken:
-            results = _finished(tasks)
+        results |= taken
         waiting = [task for task in tasks if task.name not in results]
         _say(console, _counted(len(tasks), len(results) - len(taken), len(taken), len(waiting)))
         failed: dict[str, str] = {}
@@ -97,7 +96,7 @@ def _check_folder(folder: Path) -> None:
     if not folder.exists() or (folder / MARK).exists():
         return
     there = list(folder.iterdir()) if folder.is_dir() else [folder]
-    if any(not path.name.startswith((".lock", ".tlora-unfinished-")) for path in there):
+    if any(not path.name.startswith((LOCK, TEMPORARY)) for path in there):
         raise UserError(
             f"{folder} is not empty and is left as it is",
             where="output",

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tlora_cli.comparison.cells import Cell, Plan
+from tlora_cli.comparison.grid import Block
 from tlora_cli.errors import UserError, known_names
 
-AXES = ("method", "rank", "schedule", "concept", "seed", "variant")
+AXES = tuple(Block.model_fields)
 WHERE = "--only"
 
 

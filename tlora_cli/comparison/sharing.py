@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tlora_cli.comparison.cells import CELLS, MARK
-from tlora_cli.comparison.tasks import Task, read_result, result_key
-from tlora_cli.files import folder_atomically, remove_leftovers
+from tlora_cli.comparison.tasks import Result, Task, read_result, result_key
+from tlora_cli.files import LOCK, TEMPORARY, folder_atomically, remove_leftovers
 
 LINKED = ".safetensors"
 """Files that are only ever replaced as a whole: they take no second place on the disk."""
-LEFT = (".lock", ".tlora-unfinished-*")
+LEFT = (LOCK, f"{TEMPORARY}*")
 
 
-def take_over(tasks: Sequence[Task], folder: Path) -> list[Task]:
+def take_over(tasks: Sequence[Task], folder: Path) -> dict[str, Result]:
     """Take the results of cells that were finished in folders of comparisons beside `folder`.
 
     A result is the same if its key is: the digest of all settings that weights, pictures and scores
@@ -28,13 +28,13 @@ def take_over(tasks: Sequence[Task], folder: Path) -> list[Task]:
         folder: of this comparison.
 
     Returns:
-        The tasks that have their result now.
+        Name of the cell -> its result, for those that have one now.
     """
     cells = folder / CELLS
     if cells.is_dir():
         remove_leftovers(cells)
     wanted = {task.key: task for task in tasks if not task.folder.exists()}
-    taken: list[Task] = []
+    taken: dict[str, Result] = {}
     if not wanted:
         return taken
     for other in _cells_beside(folder):
@@ -49,11 +49,12 @@ def take_over(tasks: Sequence[Task], folder: Path) -> list[Task]:
                 ignore=shutil.ignore_patterns(*LEFT),
                 dirs_exist_ok=True,
             )
-        if read_result(task) is None:  # it was changed while it was copied
+        result = read_result(task)
+        if result is None:  # it was changed while it was copied
             shutil.rmtree(task.folder)
             continue
         del wanted[task.key]
-        taken.append(task)
+        taken[task.name] = result
     return taken
 
 

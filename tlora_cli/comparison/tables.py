@@ -138,7 +138,7 @@ def markdown(summary: Summary) -> str:
     lines = [
         "Means over (concept, seed) with 95% bootstrap intervals. summary.csv has all metrics.",
         "",
-        *_table(heads, rows),
+        *table(heads, rows),
     ]
     rows = [
         [
@@ -156,7 +156,7 @@ def markdown(summary: Summary) -> str:
             f"Differences to the baseline, on the same concepts and seeds; * where the interval of "
             f"at least {LEAST_PAIRS} pairs excludes zero.",
             "",
-            *_table(["arm", "baseline", "pairs", *metrics], rows),
+            *table(["arm", "baseline", "pairs", *metrics], rows),
         ]
     if gone := missing(summary):
         lines += ["", f"Without a result: {', '.join(gone)}."]
@@ -183,7 +183,8 @@ def overview(summary: Summary) -> str:
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
     return [_line(heads), _line(["---"] * len(heads)), *map(_line, rows)]
 
 
