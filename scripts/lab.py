@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from laboratory import tables
-from laboratory.claims import CLAIMS, CURVE_GRID, Claim, decide, verdict
+from laboratory.claims import CLAIMS, GRIDS, Claim, decide, verdict
 from laboratory.plots import plot, plot_matched
 from laboratory.results import Results
 
@@ -46,7 +46,7 @@ def main() -> None:
     head = (Path(__file__).parent / "laboratory" / "head.md").read_text()
     sections, rows = [], []
     kept = options.page.parent / KEPT
-    grids = {grid: keys_of(grid) for grid in sorted({claim.grid for claim in CLAIMS})}
+    grids = {grid: keys_of(grid) for grid in GRIDS}
     found = {grid: results_of(grid, keys, options.runs, kept) for grid, keys in grids.items()}
     for number, claim in enumerate(CLAIMS, 1):
         results = found[claim.grid]
@@ -87,7 +87,7 @@ def results_of(grid: str, keys: dict[str, str], runs: Path, kept: Path) -> Resul
 
 def section(number: int, claim: Claim, found: dict[str, Results], ended: str, folder: Path) -> str:
     """Return a claim's part of the page, from the results of all grids."""
-    results, curve = found[claim.grid], found[CURVE_GRID]
+    results = found[claim.grid]
     picture = plot(claim, results, folder / "images" / "lab")
     lines = [
         f"## {number}. {claim.title}: {ended}",
@@ -100,7 +100,8 @@ def section(number: int, claim: Claim, found: dict[str, Results], ended: str, fo
         "",
         *tables.deciding(claim, results),
     ]
-    if claim.matched and curve.rows:
+    if claim.curve and found[claim.curve].rows:
+        curve = found[claim.curve]
         picture = plot_matched(claim, results, curve, folder / "images" / "lab")
         lines += ["", MATCHED, "", f"![At the same likeness](images/lab/{picture})", ""]
         lines += tables.matched(claim, results, curve)
@@ -110,7 +111,9 @@ def section(number: int, claim: Claim, found: dict[str, Results], ended: str, fo
 
 
 def _again(claim: Claim) -> str:
-    return f"\nAgain: `tlora compare configs/lab/{claim.grid}.yaml`\n"
+    grids = dict.fromkeys(grid for grid in (claim.grid, claim.curve) if grid)
+    commands = [f"`tlora compare configs/lab/{grid}.yaml`" for grid in grids]
+    return f"\nAgain: {', '.join(commands)}\n"
 
 
 if __name__ == "__main__":

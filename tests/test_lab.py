@@ -7,9 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -17,12 +21,15 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from lab import keys_of  # noqa: E402
 from laboratory.claims import (  # noqa: E402
     CLAIMS,
+    CURVE,
+    GRIDS,
     LIKENESS,
     Claim,
     Contrast,
     decide,
     verdict,
 )
+from laboratory.labels import place_names  # noqa: E402
 from laboratory.matched import is_of, match  # noqa: E402
 from laboratory.results import Pick, Results  # noqa: E402
 from laboratory.tables import costs  # noqa: E402
@@ -30,8 +37,6 @@ from laboratory.tables import costs  # noqa: E402
 from tlora_cli.comparison.bootstrap import Interval  # noqa: E402
 from tlora_cli.comparison.grid_io import load_grid  # noqa: E402
 from tlora_cli.comparison.planning import make_plan  # noqa: E402
-
-GRIDS = sorted(p.stem for p in (ROOT / "configs" / "lab").glob("*.yaml") if p.stem != "recipe")
 
 
 def write_cells(folder: Path, values: dict[tuple[str, str], list[float]]) -> Results:
@@ -48,7 +53,28 @@ def write_cells(folder: Path, values: dict[tuple[str, str], list[float]]) -> Res
 
 
 def test_every_grid_has_its_claim() -> None:
-    assert sorted({claim.grid for claim in CLAIMS}) == GRIDS
+    files = (ROOT / "configs" / "lab").glob("*.yaml")
+    assert sorted(path.stem for path in files if path.stem != "recipe") == GRIDS
+
+
+@cache
+def rows_of(grid: str) -> list[dict[str, str]]:
+    """Return the columns of each of a grid's arms by which they are picked."""
+    plan = make_plan(load_grid(ROOT / "configs" / "lab" / f"{grid}.yaml"))
+    return [
+        {
+            "method": arm.method,
+            "rank": str(arm.rank or ""),
+            "schedule": arm.schedule or "",
+            "variant": arm.variant or "",
+        }
+        for arm in plan.arms
+    ]
+
+
+def arms_of(grid: str, pick: Pick) -> int:
+    """Return how many of a grid's arms a pick fits."""
+    return sum(pick.fits(row) for row in rows_of(grid))
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
@@ -60,15 +86,6 @@ def test_what_a_claim_picks_is_one_arm_of_its_grid(
     pairs = {cell.pair for cell in plan.cells}
     assert len({concept for concept, _ in pairs}) >= 5
     assert len({seed for _, seed in pairs}) >= 3
-    rows = [
-        {
-            "method": arm.method,
-            "rank": str(arm.rank or ""),
-            "schedule": arm.schedule or "",
-            "variant": arm.variant or "",
-        }
-        for arm in plan.arms
-    ]
     picks = [*claim.arms.values(), *claim.costs.values()]
     picks += [
         pick
@@ -76,8 +93,9 @@ def test_what_a_claim_picks_is_one_arm_of_its_grid(
         if isinstance(one, Contrast)
         for pick in (one.arm, one.other)
     ]
-    for pick in picks:
-        assert sum(pick.fits(row) for row in rows) == 1, pick
+    assert all(arms_of(claim.grid, pick) == 1 for pick in picks)
+    if claim.curve:
+        assert all(arms_of(claim.curve, pick) == 1 for pick in CURVE.values())
 
 
 def test_verdicts() -> None:
@@ -126,12 +144,12 @@ def write_curve(folder: Path, arm: tuple[float, float], spread: float = 0.0) -> 
     return results
 
 
-CURVE = [Pick("tlora", variant=f"s{steps}") for steps in (100, 200, 400, 800)]
+OVER_STEPS = list(CURVE.values())
 
 
 def test_what_is_equally_alike_is_compared(tmp_path: Path) -> None:
     results = write_curve(tmp_path / "g", (0.5, 0.7), spread=0.01)
-    found = match((results, Pick("lora")), [(results, one) for one in CURVE], LIKENESS, "TS*")
+    found = match((results, Pick("lora")), [(results, one) for one in OVER_STEPS], LIKENESS, "TS*")
     assert found is not None and found.difference is not None
     assert (found.likeness, found.value) == (pytest.approx(0.5), pytest.approx(0.7))
     assert found.on_curve == pytest.approx(0.5)  # between 200 and 400 steps; not 800, past its end
@@ -142,16 +160,37 @@ def test_what_is_equally_alike_is_compared(tmp_path: Path) -> None:
 
 def test_runs_of_the_curve_itself_are_known(tmp_path: Path) -> None:
     results = write_curve(tmp_path / "g", (0.5, 0.7))
-    over = [(results, one) for one in CURVE]
+    over = [(results, one) for one in OVER_STEPS]
     assert is_of((results, Pick("tlora", 16, variant="s200")), over, "TS*")
     assert not is_of((results, Pick("lora")), over, "TS*")
 
 
+def test_names_of_a_crowd_cover_neither_each_other_nor_dots() -> None:
+    spots = [(f"method {n}", 0.5 + 0.02 * (n % 4), 0.5 + 0.02 * (n // 4)) for n in range(12)]
+    spots += [("at the right edge", 1.0, 0.5), ("at the foot", 0.5, 0.0)]
+    figure = Figure(figsize=(5, 5))
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    place_names(axes, spots)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    names = {}
+    for text in axes.texts:
+        text.update_positions(canvas.get_renderer())
+        names[text.get_text()] = Text.get_window_extent(text)  # without the line to its dot
+    assert list(names) == [name for name, _, _ in spots]
+    dots = [axes.transData.transform(spot) for _, *spot in spots]
+    for name, box in names.items():
+        assert not any(box.overlaps(other) for known, other in names.items() if known != name)
+        assert not any(box.contains(*dot) for dot in dots), name
+    assert names["at the right edge"].x1 <= axes.get_window_extent().x1
+
+
 def test_what_is_never_so_alike_has_no_match(tmp_path: Path) -> None:
     results = write_curve(tmp_path / "g", (0.9, 0.7))
-    found = match((results, Pick("lora")), [(results, one) for one in CURVE], LIKENESS, "TS*")
+    found = match((results, Pick("lora")), [(results, one) for one in OVER_STEPS], LIKENESS, "TS*")
     assert found is not None and found.on_curve is None and found.difference is None
-    assert match((results, Pick("oft")), [(results, CURVE[0])], LIKENESS, "TS*") is None
+    assert match((results, Pick("oft")), [(results, OVER_STEPS[0])], LIKENESS, "TS*") is None
 
 
 def test_costs_are_medians_and_what_is_missing_is_left_out(tmp_path: Path) -> None:

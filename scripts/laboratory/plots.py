@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from laboratory.claims import CURVE, LIKENESS, METRICS, Claim
+from laboratory.claims import CURVE, LIKENESS, METRICS, Claim, named
+from laboratory.labels import place_names
 from laboratory.matched import COMPARED, apart
 from laboratory.results import Pick, Results
 
@@ -44,16 +45,21 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
 
 def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -> str:
     """Write a claim's arms beside T-LoRA's curve, likeness across; return the name of the PNG."""
-    others = apart(claim, results, curve)
+    arms = [(curve, name, arm) for name, arm in CURVE.items()]
+    arms += [
+        (results, named(name, claim), arm) for name, arm in apart(claim, results, curve).items()
+    ]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 4.6))
-        for axes, metric in zip(figure.subplots(1, len(COMPARED)), COMPARED, strict=True):
-            _dots(axes, results, others, metric, COLORS[1], "o")
-            _dots(axes, curve, CURVE, metric, COLORS[0], "o-")
+        figure = Figure(figsize=(10.5, 5.4))
+        panels = figure.subplots(1, len(COMPARED))
+        names = [_dots(axes, arms, metric) for axes, metric in zip(panels, COMPARED, strict=True)]
+        for axes, metric in zip(panels, COMPARED, strict=True):
             axes.set_title(f"{METRICS[metric]}, by how alike it is")
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.02)
             axes.set_xlabel(LIKENESS)
+        for axes, own in zip(panels, names, strict=True):
+            place_names(axes, own)
         return _save(figure, folder, f"{claim.name}-matched")
 
 
@@ -65,21 +71,29 @@ def _save(figure: Figure, folder: Path, name: str) -> str:
 
 
 def _dots(
-    axes: Any, results: Results, arms: Mapping[str, Pick], metric: str, color: str, style: str
-) -> None:
-    """Each arm's means as a dot with its name, their intervals as a cross."""
-    points = []
-    for label, arm in arms.items():
+    axes: Any, arms: Sequence[tuple[Results, str, Pick]], metric: str
+) -> list[tuple[str, float, float]]:
+    """Each arm's means as a dot, their intervals as a cross; the curve's are joined.
+
+    Returns:
+        What to write at each dot, and where it is.
+    """
+    names: list[tuple[str, float, float]] = []
+    curve: list[tuple[float, float]] = []
+    for results, label, arm in arms:
         x, y = results.mean(arm, LIKENESS), results.mean(arm, metric)
         if x is None or y is None:
             continue
-        points.append((x.mean, y.mean))
+        color = COLORS[0] if arm.method == "tlora" else COLORS[1]
         axes.plot([x.low, x.high], [y.mean, y.mean], color=color, lw=1, alpha=0.3)
         axes.plot([x.mean, x.mean], [y.low, y.high], color=color, lw=1, alpha=0.3)
-        name = label.replace("/", " ")
-        axes.annotate(name, points[-1], (4, 4), textcoords="offset points", fontsize=8)
-    if points:
-        axes.plot(*zip(*points, strict=True), style, color=color)
+        axes.plot(x.mean, y.mean, "o", color=color)
+        names.append((label, x.mean, y.mean))
+        if label in CURVE:
+            curve.append((x.mean, y.mean))
+    if curve:
+        axes.plot(*zip(*curve, strict=True), color=COLORS[0])
+    return names
 
 
 def _bars(axes: Any, claim: Claim, results: Results, metric: str) -> None:

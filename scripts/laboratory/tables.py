@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from laboratory.claims import LIKENESS, METRICS, Claim, decide
+from laboratory.claims import LIKENESS, METRICS, Claim, decide, named
 from laboratory.matched import COMPARED, Match, apart, curve_of, match
 from laboratory.results import COSTS, Pick, Results
 from tlora_cli.comparison.bootstrap import Interval
@@ -24,7 +24,7 @@ def means(claim: Claim, results: Results) -> list[str]:
     """Return the table of all arms."""
     rows = [
         [
-            _named(label, claim),
+            named(label, claim),
             *(shown(results.mean(arm, metric)) for metric in claim.metrics),
         ]
         for label, arm in claim.arms.items()
@@ -74,7 +74,7 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
         found = [match((results, arm), over, LIKENESS, metric) for metric in COMPARED]
         if found[0] is None:
             continue
-        cells = [_named(label, claim), f"{found[0].likeness:.2f}"]
+        cells = [named(label, claim), f"{found[0].likeness:.2f}"]
         for one in found:
             cells += _matched(one)
         rows.append(cells)
@@ -82,10 +82,6 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
     for metric in COMPARED:
         head += [metric, f"{metric} of T-LoRA there", "less T-LoRA's"]
     return table(head, rows)
-
-
-def _named(label: str, claim: Claim) -> str:
-    return label.replace("/", f", {claim.across or ''} ")
 
 
 def _matched(found: Match | None) -> list[str]:
