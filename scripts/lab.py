@@ -32,6 +32,10 @@ MATCHED = (
     "**At the same likeness.** T-LoRA's curve over its steps, and what others do where it is just "
     "as alike (positive TS\\* and negative leak: better than T-LoRA)."
 )
+NOTICED = (
+    "**Noticed afterwards.** What the schedule alone does, with LoRA's start and with the "
+    "orthogonal one. Chosen after the grid was run, so it decides nothing."
+)
 COSTS = (
     "**What it costs.** Medians of the runs, two at once on two CPU cores, one thread each; memory "
     "is that of the whole process."
@@ -105,6 +109,8 @@ def section(number: int, claim: Claim, found: dict[str, Results], ended: str, fo
         picture = plot_matched(claim, results, curve, folder / "images" / "lab")
         lines += ["", MATCHED, "", f"![At the same likeness](images/lab/{picture})", ""]
         lines += tables.matched(claim, results, curve)
+    if claim.noticed:
+        lines += ["", NOTICED, "", *tables.noticed(claim, results)]
     if claim.costs:
         lines += ["", COSTS, "", *tables.costs(claim.costs, results)]
     return "\n".join(lines) + "\n" + _again(claim)

@@ -8,7 +8,7 @@ the other side; otherwise the grid *can't tell*.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from laboratory.results import Pick, Results
@@ -60,6 +60,8 @@ class Claim:
         curve: name of the grid with T-LoRA's curve (`CURVE`), with which the arms are also compared
             where both are equally alike; None: they aren't.
         costs: label -> arm whose parameters, time and memory are told.
+        noticed: contrasts that the page tells, too, but that decide nothing: they were chosen after
+            the grid was run.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Claim:
     spectra: bool = False
     curve: str | None = "steps"
     costs: Mapping[str, Pick] = field(default_factory=dict)
+    noticed: Sequence[Contrast] = ()
 
 
 def named(label: str, claim: Claim) -> str:
@@ -95,9 +98,16 @@ def verdict(found: Sequence[tuple[Contrast | Correlation, Interval]]) -> str:
 
 
 def decide(claim: Claim, results: Results) -> list[tuple[Contrast | Correlation, Interval]]:
-    """Return the contrasts of a claim that have data, with their differences."""
+    """Return the contrasts that decide a claim and have data, with their differences."""
+    return measured(claim.contrasts, claim, results)
+
+
+def measured(
+    contrasts: Sequence[Contrast | Correlation], claim: Claim, results: Results
+) -> list[tuple[Contrast | Correlation, Interval]]:
+    """Return those of a claim's contrasts that have data, with their differences."""
     found = []
-    for contrast in claim.contrasts:
+    for contrast in contrasts:
         if isinstance(contrast, Correlation):
             arms = list(claim.arms.values())
             interval = results.rank_correlation(arms, contrast.x, contrast.metric)
@@ -114,6 +124,10 @@ def _noise(variant: str) -> Pick:
 
 def _at(method: str, rank: int) -> Pick:
     return Pick(method, rank)
+
+
+def _equal(method: str) -> Pick:
+    return Pick(method, variant="equal")
 
 
 def _paper(method: str) -> Pick:
@@ -142,6 +156,16 @@ OTHERS = (
     "textual_inversion",
 )  # fmt: skip
 ALL = ("tlora", *OTHERS)
+
+
+def _schedule_alone(arm: Callable[[str], Pick]) -> list[Contrast]:
+    """Return what the schedule alone does, with either start: same rank, same steps."""
+    return [
+        Contrast(f"{method} against {other}", metric, arm(method), arm(other), expected)
+        for method, other in (("vanilla_tlora", "lora"), ("tlora", "ortho_lora"))
+        for metric, expected in (("TS*", 1), (LIKENESS, 1), ("leak", -1))
+    ]
+
 
 CLAIMS = (
     Claim(
@@ -176,10 +200,10 @@ CLAIMS = (
         "T-LoRA follows prompts better than the other methods",
         "table 2",
         "Of all methods T-LoRA has the best text similarity at about the same image similarity.",
-        {name: Pick(name, variant="equal") for name in ALL},
-        [Contrast(name, "TS*", Pick("tlora", variant="equal"), Pick(name, variant="equal"), 1)
-         for name in OTHERS],
-        costs={name: Pick(name, variant="equal") for name in ALL},
+        {name: _equal(name) for name in ALL},
+        [Contrast(name, "TS*", _equal("tlora"), _equal(name), 1) for name in OTHERS],
+        costs={name: _equal(name) for name in ALL},
+        noticed=_schedule_alone(_equal),
     ),
     Claim(
         "methods-paper",
@@ -191,6 +215,7 @@ CLAIMS = (
         {name: _paper(name) for name in ALL},
         [Contrast(name, "TS*", _paper("tlora"), _paper(name), 1) for name in OTHERS],
         costs={name: _paper(name) for name in ALL},
+        noticed=_schedule_alone(_paper),
     ),
     Claim(
         "starts",

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from laboratory.claims import LIKENESS, METRICS, Claim, decide, named
+from laboratory.claims import (
+    LIKENESS,
+    METRICS,
+    Claim,
+    Contrast,
+    Correlation,
+    decide,
+    measured,
+    named,
+)
 from laboratory.matched import COMPARED, Match, apart, curve_of, match
 from laboratory.results import COSTS, Pick, Results
 from tlora_cli.comparison.bootstrap import Interval
@@ -34,14 +43,12 @@ def means(claim: Claim, results: Results) -> list[str]:
 
 def deciding(claim: Claim, results: Results) -> list[str]:
     """Return the table of the contrasts that decide."""
-    rows = []
-    for contrast, found in decide(claim, results):
-        sign = "more" if contrast.expected > 0 else "less"
-        side = "no difference found"
-        if found.tells:
-            side = "as expected" if found.mean * contrast.expected > 0 else "the other way"
-        rows.append([contrast.says, contrast.metric, sign, shown(found), side])
-    return table(["decides", "metric", "expected", "difference", ""], rows)
+    return _contrasts("decides", decide(claim, results))
+
+
+def noticed(claim: Claim, results: Results) -> list[str]:
+    """Return the table of the contrasts that decide nothing."""
+    return _contrasts("noticed", measured(claim.noticed, claim, results))
 
 
 def costs(arms: Mapping[str, Pick], results: Results) -> list[str]:
@@ -82,6 +89,17 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
     for metric in COMPARED:
         head += [metric, f"{metric} of T-LoRA there", "less T-LoRA's"]
     return table(head, rows)
+
+
+def _contrasts(head: str, found: Sequence[tuple[Contrast | Correlation, Interval]]) -> list[str]:
+    rows = []
+    for contrast, difference in found:
+        sign = "more" if contrast.expected > 0 else "less"
+        side = "no difference found"
+        if difference.tells:
+            side = "as expected" if difference.mean * contrast.expected > 0 else "the other way"
+        rows.append([contrast.says, contrast.metric, sign, shown(difference), side])
+    return table([head, "metric", "expected", "difference", ""], rows)
 
 
 def _matched(found: Match | None) -> list[str]:
