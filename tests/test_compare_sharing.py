@@ -6,12 +6,15 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pytest
 from compare_runs import finish_cell, grid_values, plan_of, write_grid
 from training_runs import tlora
 
-from tlora_cli.comparison.cells import MARK
+from tlora_cli.comparison import sharing
+from tlora_cli.comparison.cells import CELLS, MARK
 from tlora_cli.comparison.sharing import take_over
 from tlora_cli.comparison.tasks import Task, claim, read_result, task_of
+from tlora_cli.errors import UserError
 
 
 def tasks_of(tiny: Path, folder: Path, output: str, **changes: Any) -> list[Task]:
@@ -60,6 +63,41 @@ def test_what_is_not_the_same_or_not_whole_is_not_taken(tiny_sdxl: Path, tmp_pat
     changed = {"evaluate": {**grid_values(tiny_sdxl, tmp_path)["evaluate"], "seed": 5}}
     other = tasks_of(tiny_sdxl, tmp_path, "other", **changed)
     assert take_over(other, tmp_path / "other") == {}
+
+
+@pytest.mark.parametrize("gone", ["result.json", "result.json and a picture"])
+def test_what_is_done_anew_there_while_it_is_copied_is_not_taken(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    there, *_ = tasks_of(tiny_sdxl, tmp_path, "ranks")
+    finish(there)
+
+    def begins_anew(source: str, target: str) -> None:
+        (there.folder / "result.json").unlink(missing_ok=True)
+        if "picture" in gone:
+            there.run.metrics.unlink(missing_ok=True)
+        sharing_copy(source, target)
+
+    sharing_copy = sharing._copy
+    monkeypatch.setattr(sharing, "_copy", begins_anew)
+    here = tasks_of(tiny_sdxl, tmp_path, "again")
+    assert take_over(here, tmp_path / "again") == {}
+    assert not any((tmp_path / "again" / CELLS).iterdir())
+
+
+def test_a_copy_that_fails_for_another_reason_is_told(
+    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, *_ = tasks_of(tiny_sdxl, tmp_path, "ranks")
+    finish(there)
+
+    def full(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sharing, "_copy", full)
+    here = tasks_of(tiny_sdxl, tmp_path, "again")
+    with pytest.raises(UserError, match="No space left"):
+        take_over(here, tmp_path / "again")
 
 
 def test_folders_that_are_no_comparisons_are_not_searched(tiny_sdxl: Path, tmp_path: Path) -> None:

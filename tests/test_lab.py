@@ -89,7 +89,7 @@ def test_what_a_claim_picks_is_one_arm_of_its_grid(
     picks = [*claim.arms.values(), *claim.costs.values()]
     picks += [
         pick
-        for one in claim.contrasts
+        for one in [*claim.contrasts, *claim.noticed]
         if isinstance(one, Contrast)
         for pick in (one.arm, one.other)
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tlora_cli.comparison.cells import CELLS, MARK
 from tlora_cli.comparison.tasks import Result, Task, read_result, result_key
+from tlora_cli.errors import UserError
 from tlora_cli.files import LOCK, TEMPORARY, folder_atomically, remove_leftovers
 
 LINKED = ".safetensors"
@@ -41,14 +42,12 @@ def take_over(tasks: Sequence[Task], folder: Path) -> dict[str, Result]:
         task = wanted.get(result_key(other) or "")
         if task is None or read_result(replace(task, folder=other)) is None:
             continue
-        with folder_atomically(task.folder) as temporary:
-            shutil.copytree(
-                other,
-                temporary,
-                copy_function=_copy,
-                ignore=shutil.ignore_patterns(*LEFT),
-                dirs_exist_ok=True,
-            )
+        try:
+            _copy_cell(other, task.folder)
+        except UserError:
+            if read_result(replace(task, folder=other)) is not None:
+                raise
+            continue  # it is done anew there: files went while they were copied
         result = read_result(task)
         if result is None:  # it was changed while it was copied
             shutil.rmtree(task.folder)
@@ -64,6 +63,17 @@ def _cells_beside(folder: Path) -> Iterator[Path]:
     for other in sorted(own.parent.iterdir()):
         if other != own and (other / MARK).is_file() and (other / CELLS).is_dir():
             yield from sorted((other / CELLS).iterdir())
+
+
+def _copy_cell(other: Path, folder: Path) -> None:
+    with folder_atomically(folder) as temporary:
+        shutil.copytree(
+            other,
+            temporary,
+            copy_function=_copy,
+            ignore=shutil.ignore_patterns(*LEFT),
+            dirs_exist_ok=True,
+        )
 
 
 def _copy(source: str, target: str) -> None:
