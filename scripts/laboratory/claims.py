@@ -158,6 +158,21 @@ OTHERS = (
 ALL = ("tlora", *OTHERS)
 
 
+def _against_all(name: str, title: str, says: str, arm: Callable[[str], Pick]) -> Claim:
+    """Return the claim about all methods, after steps that `arm` chooses."""
+    return Claim(
+        name,
+        "methods",
+        title,
+        "table 2",
+        says,
+        {method: arm(method) for method in ALL},
+        [Contrast(method, "TS*", arm("tlora"), arm(method), 1) for method in OTHERS],
+        costs={method: arm(method) for method in ALL},
+        noticed=_schedule_alone(arm),
+    )
+
+
 def _schedule_alone(arm: Callable[[str], Pick]) -> list[Contrast]:
     """Return what the schedule alone does, with either start: same rank, same steps."""
     return [
@@ -194,28 +209,18 @@ CLAIMS = (
          for rank in RANKS],
         across="rank",
     ),
-    Claim(
-        "methods",
+    _against_all(
         "methods",
         "T-LoRA follows prompts better than the other methods",
-        "table 2",
         "Of all methods T-LoRA has the best text similarity at about the same image similarity.",
-        {name: _equal(name) for name in ALL},
-        [Contrast(name, "TS*", _equal("tlora"), _equal(name), 1) for name in OTHERS],
-        costs={name: _equal(name) for name in ALL},
-        noticed=_schedule_alone(_equal),
+        _equal,
     ),
-    Claim(
+    _against_all(
         "methods-paper",
-        "methods",
         "T-LoRA follows prompts better after the paper's steps, too",
-        "table 2",
         "The same, each method trained for as many steps as in the paper, from 500 of LoRA and 800 "
         "of T-LoRA to 2000 of DreamBooth.",
-        {name: _paper(name) for name in ALL},
-        [Contrast(name, "TS*", _paper("tlora"), _paper(name), 1) for name in OTHERS],
-        costs={name: _paper(name) for name in ALL},
-        noticed=_schedule_alone(_paper),
+        _paper,
     ),
     Claim(
         "starts",
