@@ -15,9 +15,10 @@ import argparse
 from pathlib import Path
 
 from laboratory import tables
-from laboratory.claims import CLAIMS, GRIDS, Claim, decide, verdict
+from laboratory.claims import CLAIMS, GRIDS
 from laboratory.plots import plot, plot_matched
 from laboratory.results import Results
+from laboratory.verdicts import Claim, decide, verdict
 
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan

@@ -19,20 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from lab import keys_of  # noqa: E402
-from laboratory.claims import (  # noqa: E402
-    CLAIMS,
-    CURVE,
-    GRIDS,
-    LIKENESS,
-    Claim,
-    Contrast,
-    decide,
-    verdict,
-)
+from laboratory.claims import CLAIMS, CURVE, GRIDS  # noqa: E402
 from laboratory.labels import place_names  # noqa: E402
 from laboratory.matched import is_of, match  # noqa: E402
 from laboratory.results import Pick, Results  # noqa: E402
 from laboratory.tables import costs  # noqa: E402
+from laboratory.verdicts import LIKENESS, Claim, Contrast, decide, verdict  # noqa: E402
 
 from tlora_cli.comparison.bootstrap import Interval  # noqa: E402
 from tlora_cli.comparison.grid_io import load_grid  # noqa: E402

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from laboratory.claims import CURVE, Claim
+from laboratory.claims import CURVE
 from laboratory.results import Pick, Results
+from laboratory.verdicts import Claim
 from tlora_cli.comparison.bootstrap import ENDS, Interval, resampled_means
 
 COMPARED = ("TS*", "leak")

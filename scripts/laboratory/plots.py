@@ -9,10 +9,11 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from laboratory.claims import CURVE, LIKENESS, METRICS, Claim, named
+from laboratory.claims import CURVE
 from laboratory.labels import place_names
 from laboratory.matched import COMPARED, apart
 from laboratory.results import Pick, Results
+from laboratory.verdicts import LIKENESS, METRICS, Claim, named
 
 COLORS = ("#0072b2", "#d55e00")
 STYLE: Any = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from laboratory.claims import (
+from laboratory.matched import COMPARED, Match, apart, curve_of, match
+from laboratory.results import COSTS, Pick, Results
+from laboratory.verdicts import (
     LIKENESS,
     METRICS,
     Claim,
@@ -14,8 +16,6 @@ from laboratory.claims import (
     measured,
     named,
 )
-from laboratory.matched import COMPARED, Match, apart, curve_of, match
-from laboratory.results import COSTS, Pick, Results
 from tlora_cli.comparison.bootstrap import Interval
 from tlora_cli.comparison.tables import table
 
