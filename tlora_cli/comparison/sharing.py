@@ -40,12 +40,15 @@ def take_over(tasks: Sequence[Task], folder: Path) -> dict[str, Result]:
         return taken
     for other in _cells_beside(folder):
         task = wanted.get(result_key(other) or "")
-        if task is None or read_result(replace(task, folder=other)) is None:
+        if task is None:
+            continue
+        there = replace(task, folder=other)
+        if read_result(there) is None:
             continue
         try:
             _copy_cell(other, task.folder)
         except UserError:
-            if read_result(replace(task, folder=other)) is not None:
+            if read_result(there) is not None:
                 raise
             continue  # it is done anew there: files went while they were copied
         result = read_result(task)
