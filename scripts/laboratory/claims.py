@@ -33,7 +33,7 @@ def _after(method: str, steps: int) -> Pick:
 RANKS = (4, 8, 16, 32)
 FLUX_RANKS = (4, 16)
 STEPS = (100, 200, 400, 800)
-CURVE = {f"T-LoRA, {steps} steps": _after("tlora", steps) for steps in STEPS}
+CURVE = {f"T-LoRA, steps {steps}": _after("tlora", steps) for steps in STEPS}
 """T-LoRA over its steps: what others are compared with at the same likeness."""
 LINEAR = Pick("tlora", 16, "linear")
 CONTROLS = {

@@ -74,7 +74,9 @@ def _beside(
 
 
 def _inside(box: Bbox, other: Bbox) -> bool:
-    return bool(box.x0 >= other.x0 and box.x1 <= other.x1 and box.y0 >= other.y0)
+    return bool(
+        box.x0 >= other.x0 and box.x1 <= other.x1 and box.y0 >= other.y0 and box.y1 <= other.y1
+    )
 
 
 def _met(box: Bbox, taken: Sequence[Bbox]) -> bool:

@@ -52,9 +52,9 @@ def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -
     ]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(10.5, 5.4))
-        panels = figure.subplots(1, len(COMPARED))
-        names = [_dots(axes, arms, metric) for axes, metric in zip(panels, COMPARED, strict=True)]
+        panels, names = figure.subplots(1, len(COMPARED)), []
         for axes, metric in zip(panels, COMPARED, strict=True):
+            names.append(_dots(axes, arms, metric))
             axes.set_title(f"{METRICS[metric]}, by how alike it is")
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.02)
@@ -71,6 +71,11 @@ def _save(figure: Figure, folder: Path, name: str) -> str:
     return f"{name}.png"
 
 
+def _color(arm: Pick) -> str:
+    """Return T-LoRA's color, or that of all other methods."""
+    return COLORS[0] if arm.method == "tlora" else COLORS[1]
+
+
 def _dots(
     axes: Any, arms: Sequence[tuple[Results, str, Pick]], metric: str
 ) -> list[tuple[str, float, float]]:
@@ -85,7 +90,7 @@ def _dots(
         x, y = results.mean(arm, LIKENESS), results.mean(arm, metric)
         if x is None or y is None:
             continue
-        color = COLORS[0] if arm.method == "tlora" else COLORS[1]
+        color = _color(arm)
         axes.plot([x.low, x.high], [y.mean, y.mean], color=color, lw=1, alpha=0.3)
         axes.plot([x.mean, x.mean], [y.low, y.high], color=color, lw=1, alpha=0.3)
         axes.plot(x.mean, y.mean, "o", color=color)
@@ -99,11 +104,11 @@ def _dots(
 
 def _bars(axes: Any, claim: Claim, results: Results, metric: str) -> None:
     """Each arm's mean as a dot, its interval as a line; the first arm on top."""
-    for place, (label, arm) in enumerate(claim.arms.items()):
+    for place, arm in enumerate(claim.arms.values()):
         found = results.mean(arm, metric)
         if found is None:
             continue
-        color = COLORS[1] if label.startswith("LoRA") or label == "lora" else COLORS[0]
+        color = _color(arm)
         if found.low is not None:
             axes.plot([found.low, found.high], [place, place], color=color, lw=2.5, alpha=0.55)
         axes.plot(found.mean, place, "o", color=color)
