@@ -39,14 +39,14 @@ from benchmark.report import markdown
 from benchmark.starts import measure_start
 from benchmark.timing import matmul_rate, measure, peak_memory
 
-from tlora_cli.adapters import METHODS
-from tlora_cli.builtin import model_folder
-from tlora_cli.devices import choose_device
-from tlora_cli.errors import UserError
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.bases import Base, load_pipeline
+from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.shapes import TEXT_TOKENS
-from tlora_cli.files import write_text
+from tlora_cli.foundation.bundled import model_folder
+from tlora_cli.foundation.devices import choose_device
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_text
+from tlora_cli.methods import METHODS
 
 TOY = "toy-sdxl"
 TOY_SIDE, TOY_TOKENS = 8, 40

@@ -23,7 +23,7 @@ from laboratory.verdicts import Claim, decide, verdict
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.comparison.tasks import task_of
-from tlora_cli.files import write_text
+from tlora_cli.foundation.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = "lab"

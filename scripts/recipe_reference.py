@@ -17,12 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from tlora_cli.builtin import BASES
-from tlora_cli.files import write_text
-from tlora_cli.recipe import Recipe
-from tlora_cli.recipe_base import RANKLESS_METHODS, FamilyName, MethodName
-from tlora_cli.recipe_defaults import MEMORY_PRESETS
-from tlora_cli.recipe_errors import RECIPE, KeyPath, dotted
+from tlora_cli.foundation.bundled import BASES
+from tlora_cli.foundation.files import write_text
+from tlora_cli.recipe.defaults import MEMORY_PRESETS
+from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.section import RANKLESS_METHODS, FamilyName, MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 

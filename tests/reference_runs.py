@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlora_cli import Adapter, RankSchedule, attach
-from tlora_cli.adapters import LowRank, Ortho
 from tlora_cli.families import FAMILIES
-from tlora_cli.kernels import masked_low_rank
-from tlora_cli.objectives import squared_error
+from tlora_cli.formulas.masked_low_rank import masked_low_rank
+from tlora_cli.formulas.objectives import squared_error
+from tlora_cli.methods import LowRank, Ortho
 
 REFERENCE = Path(__file__).parent / "reference"
 RUNS = ("sdxl_lora_none", "sdxl_ortho_lora_last", "sdxl_ortho_lora_middle", "flux_lora")

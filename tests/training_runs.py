@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, equal
 
-from tlora_cli.recipe import Recipe
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import Outcome, train
 
 ROOT = Path(__file__).parents[1]

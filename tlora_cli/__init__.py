@@ -6,20 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlora_cli.adapter import Adapter
-    from tlora_cli.attachment import attach
-    from tlora_cli.errors import UserError
-    from tlora_cli.loading import load_adapter
-    from tlora_cli.schedules import RankSchedule
+    from tlora_cli.formulas.schedules import RankSchedule
+    from tlora_cli.foundation.errors import UserError
+    from tlora_cli.injection.adapter import Adapter
+    from tlora_cli.injection.attach import attach
+    from tlora_cli.injection.load import load_adapter
 
 __all__ = ["Adapter", "RankSchedule", "UserError", "attach", "load_adapter"]
 
 _HOME = {
-    "Adapter": "adapter",
-    "RankSchedule": "schedules",
-    "UserError": "errors",
-    "attach": "attachment",
-    "load_adapter": "loading",
+    "Adapter": "injection.adapter",
+    "RankSchedule": "formulas.schedules",
+    "UserError": "foundation.errors",
+    "attach": "injection.attach",
+    "load_adapter": "injection.load",
 }
 
 

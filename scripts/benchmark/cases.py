@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from benchmark.inputs import denoiser_call, example
 from benchmark.published import Published
 from tlora_cli import Adapter, attach
-from tlora_cli.adapters import METHODS
 from tlora_cli.families import FAMILIES
-from tlora_cli.objectives import Objective, TimestepSampler
-from tlora_cli.recipe_sections import OptimizerConfig
+from tlora_cli.formulas.objectives import Objective, TimestepSampler
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.sections import OptimizerConfig
 from tlora_cli.training.execution import make_passes
 from tlora_cli.training.optimizers import make_optimizer
 from tlora_cli.training.step import Batch, Example, compute_loss, draw_batch

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.inputs import SIDE, denoiser_call
 from tlora_cli import attach
-from tlora_cli.families.configs import meta_denoiser
+from tlora_cli.families.standard import meta_denoiser
 
 
 class Operations(TorchDispatchMode):

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.configs import STANDARD, VAES
+from tlora_cli.families.standard import STANDARD, VAES
 
 # Public facts of the two bases' config.json; fields at the libraries' defaults are left out.
 CLIP_L = {

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tlora_cli.adapters import METHODS, StartSettings
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.configs import meta_denoiser
+from tlora_cli.families.standard import meta_denoiser
+from tlora_cli.methods import METHODS, StartSettings
 
 
 def shapes_of(family: str, config: str | None = None) -> Counter[tuple[int, int]]:

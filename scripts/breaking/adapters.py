@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from breaking.guard import Case, Make
 from tlora_cli import attach, load_adapter
 from tlora_cli.cli.app import main
-from tlora_cli.conversion import convert_file
-from tlora_cli.families.configs import meta_denoiser
+from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.formats import AdapterInfo, read_adapter, read_origin
+from tlora_cli.tools.convert import convert_file
 
 NUMBERS: tuple[Any, ...] = (
     -1, 0, 1, 2, 3, 2**31, 2**40, 2**62, 2**63, 2**64, 10**30, 1.5, 1e308, None, True, "x", [], {},

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 
 SECONDS = 10.0
 """Longest a case may compute."""

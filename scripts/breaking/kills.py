@@ -23,10 +23,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tlora_cli import files
 from tlora_cli.cli.app import main
 from tlora_cli.formats.pickles import check_archive
-from tlora_cli.recipe_io import load_recipe
+from tlora_cli.foundation import files
+from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training import loop  # noqa: F401  (imported before the fork, not after each)
 from tlora_cli.training.run_folder import RunFolder, checkpoints
 

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from breaking.guard import Case, Make
-from tlora_cli.data import load_training_images
-from tlora_cli.picture_file import MAX_PIXELS
-from tlora_cli.run_report.pictures import see
+from tlora_cli.foundation.pictures import MAX_PIXELS
+from tlora_cli.foundation.training_images import load_training_images
+from tlora_cli.training.report.pictures import see
 
 SIDE = 48
 

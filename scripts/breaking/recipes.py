@@ -16,7 +16,7 @@ from breaking.guard import Case, Make
 from tlora_cli.cli.app import main
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
-from tlora_cli.recipe_io import dump_recipe, load_recipe, parse_recipe
+from tlora_cli.recipe.reading import dump_recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[2]
 

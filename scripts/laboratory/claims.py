@@ -7,7 +7,7 @@ from collections.abc import Callable
 from laboratory.results import Pick
 from laboratory.spectra import RANK_OF_B, RANK_OF_UPDATE, START_SIZE
 from laboratory.verdicts import LIKENESS, Claim, Contrast, Correlation
-from tlora_cli.recipe_defaults import PUBLISHED_STEPS
+from tlora_cli.recipe.defaults import PUBLISHED_STEPS
 
 
 def _noise(variant: str) -> Pick:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from laboratory.spectra import columns
 from tlora_cli.comparison.bootstrap import Interval, interval
 from tlora_cli.comparison.tasks import result_key
-from tlora_cli.files import write_text
+from tlora_cli.foundation.files import write_text
 
 ARM = ("method", "rank", "schedule", "variant")
 KEY = "key"

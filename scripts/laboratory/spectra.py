@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlora_cli.analysis import Analysis, analyze
+from tlora_cli.tools.analyze.spectra_of_file import Analysis, analyze
 
 RANK_OF_B = "rank of B"
 RANK_OF_UPDATE = "rank of the update"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ViTModel
 
-from tlora_cli.builtin import model_folder
+from tlora_cli.foundation.bundled import model_folder
 
 TOKENS, WIDTH = 64, 96
 """Of toy-vit: 8 x 8 patches, as many as the denoisers have places."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlora_cli.builtin import PICTURES
+from tlora_cli.foundation.bundled import PICTURES
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.export import write_concept
 from tlora_cli.toyworld.sheets import labelled_sheet

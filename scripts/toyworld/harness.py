@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tlora_cli.files import write_atomically
+from tlora_cli.foundation.files import write_atomically
 
 DECAY_SHARE = 0.25
 """The learning rate is constant, then falls to zero over the last quarter of the steps."""

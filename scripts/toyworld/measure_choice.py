@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from tlora_cli.builtin import BASES
 from tlora_cli.comparison.bootstrap import Interval, interval
-from tlora_cli.recipe import Recipe
+from tlora_cli.foundation.bundled import BASES
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.studio import Studio

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlora_cli.files import write_atomically
+from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.factors import ATTRIBUTES, Scene, draw_scene
 from tlora_cli.toyworld.renderer import draw
 

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from tlora_cli.builtin import MODELS, write_checksums
-from tlora_cli.files import folder_atomically
+from tlora_cli.foundation.bundled import MODELS, write_checksums
+from tlora_cli.foundation.files import folder_atomically
 
 COMMON = """
 All pictures are drawings of the built-in world (`tlora_cli/toyworld`), 64 x 64 pixels; nothing was

@@ -122,7 +122,7 @@ def round_trip(work: Path, vae: Any) -> dict[str, str]:
 
 def before(base: str) -> dict[str, str]:
     """Return ID* of all concepts together before anything is learned, and by chance."""
-    from tlora_cli.devices import choose_device
+    from tlora_cli.foundation.devices import choose_device
     from tlora_cli.toyworld.studio import Studio
     from tlora_cli.toyworld.suites import base_prompt
 

@@ -22,9 +22,9 @@ hush_libraries()
 
 from rich.console import Console
 
-from tlora_cli.builtin import BASES
-from tlora_cli.devices import choose_device
-from tlora_cli.recipe import Recipe
+from tlora_cli.foundation.bundled import BASES
+from tlora_cli.foundation.devices import choose_device
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.studio import Studio

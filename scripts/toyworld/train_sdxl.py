@@ -26,7 +26,7 @@ from texts import Lesson, clip_tokenizer, teach, tokenize
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlora_cli.objectives import VPrediction
+from tlora_cli.formulas.objectives import VPrediction
 
 BATCH = 16
 GUIDANCE = 3.5

@@ -29,7 +29,7 @@ from train_clip import moved
 from train_judge import damaged
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
-from tlora_cli.files import write_atomically
+from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.backgrounds import BACKGROUNDS
 from tlora_cli.toyworld.canvas import Canvas
 from tlora_cli.toyworld.factors import FACTORS, PRIVATE, SIZE, Pose, Scene

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 
 
 def analyze(
@@ -23,9 +23,9 @@ def analyze(
     Leaves ranks.csv, spectra.json, and plots as PNG and SVG: spectra, ranks by depth, and the
     active rank against the timestep. No base model is needed.
     """
-    from tlora_cli.analysis import analyze as analyze_file
-    from tlora_cli.analysis import summary
-    from tlora_cli.analysis_report import write_analysis
+    from tlora_cli.tools.analyze.report import write_analysis
+    from tlora_cli.tools.analyze.spectra_of_file import analyze as analyze_file
+    from tlora_cli.tools.analyze.spectra_of_file import summary
 
     named = [_named(one) for one in adapter]
     if len({name for name, _ in named}) < len(named):

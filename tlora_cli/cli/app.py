@@ -30,7 +30,7 @@ from tlora_cli.cli import (
     validate,
 )
 from tlora_cli.cli.quiet import plain_warnings
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 
 app = typer.Typer(
     name="tlora",

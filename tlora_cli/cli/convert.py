@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError, known_names
 
 FAMILY_NAMES = ("sdxl", "flux")
 TARGET_NAMES = ("tlora", "diffusers", "kohya", "comfyui", "lycoris", "published")
@@ -78,7 +78,7 @@ def convert(
         )
 
     hush_libraries()
-    from tlora_cli.conversion import convert_file
+    from tlora_cli.tools.convert import convert_file
 
     given = {"placeholder": placeholder, "class_name": class_name, "base_model": base}
     written, notes = convert_file(source, output, family, base, min_rank, alpha, given, to)

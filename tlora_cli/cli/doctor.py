@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.preflight.findings import as_data, count, lines, summary
+from tlora_cli.tools.preflight.findings import as_data, count, lines, summary
 
 
 def doctor(
@@ -19,7 +19,7 @@ def doctor(
     The exit status is 0 unless something makes training impossible.
     """
     hush_libraries()
-    from tlora_cli.preflight.doctor import examine_machine
+    from tlora_cli.tools.preflight.doctor import examine_machine
 
     found = examine_machine()
     if as_json:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 
 METRICS = ("clip", "dino")
 

@@ -11,8 +11,8 @@ import typer
 
 from tlora_cli.cli.convert import FAMILY_NAMES
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError, known_names
-from tlora_cli.preflight.findings import lines, ok
+from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.tools.preflight.findings import lines, ok
 
 
 def init(
@@ -47,10 +47,10 @@ def init(
     while asks and not class_name:  # before what takes seconds to load
         class_name = typer.prompt("What is it, in a word (dog, teapot)").strip()
     hush_libraries()
-    from tlora_cli.files import write_text
-    from tlora_cli.preflight.cards import card_size, usable_card
-    from tlora_cli.preflight.fitting import Room, room_of
-    from tlora_cli.preflight.start import Wishes, choose_base, make_start, name_of
+    from tlora_cli.foundation.files import write_text
+    from tlora_cli.tools.preflight.cards import card_size, usable_card
+    from tlora_cli.tools.preflight.fitting import Room, room_of
+    from tlora_cli.tools.preflight.start import Wishes, choose_base, make_start, name_of
 
     room = Room(card_size(card), "the card of --card") if card else room_of(usable_card())
     has_card = room is not None and room.is_card

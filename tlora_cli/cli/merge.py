@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 
 
 def merge(
@@ -51,7 +51,7 @@ def merge(
             f"the output {kind} exists already", str(output), "choose another name, or remove it"
         )
     hush_libraries()
-    from tlora_cli.merging import known_dtype, merge_file
+    from tlora_cli.tools.merge import known_dtype, merge_file
 
     known_dtype(dtype)
     about = merge_file(adapter, output, base=base, base_config=base_config, dtype=dtype, rank=rank)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError, known_names
 
 TARGET_NAMES = ("kohya", "comfyui")
 """Of `exports.TARGETS`, which needs torch."""
@@ -64,7 +64,7 @@ def publish(
         raise UserError("the output exists already", str(output), "choose another name")
 
     hush_libraries()
-    from tlora_cli.publishing.run import Publication, publish
+    from tlora_cli.tools.publish.run import Publication, publish
 
     wanted = Publication(
         source, output, base, license_, also or (), pictures, prompt or (), count, seed, device,

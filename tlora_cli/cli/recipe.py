@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.errors import UserError
-from tlora_cli.recipe_io import dump_recipe, load_recipe, recipe_schema
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.reading import dump_recipe, load_recipe, recipe_schema
 
 app = typer.Typer(name="recipe", help="Look at recipes.", no_args_is_help=True)
 

@@ -15,6 +15,6 @@ def report(
 
     Training writes it by itself; this is for runs that were killed, and for old ones.
     """
-    from tlora_cli.run_report.live import write_report
+    from tlora_cli.training.report.live import write_report
 
     typer.echo(str(write_report(run)))

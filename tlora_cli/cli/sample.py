@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError
-from tlora_cli.recipe_io import read_text
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.reading import read_text
 
 
 def sample(
@@ -70,7 +70,7 @@ def sample(
             raise UserError(f"{name} {value} is not known", do=f"use one of {', '.join(known)}")
 
     hush_libraries()
-    from tlora_cli.generation import Request, generate
+    from tlora_cli.sampling.session import Request, generate
 
     request = Request(
         adapter=adapter,

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli import builtin
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError, known_names
-from tlora_cli.files import write_atomically
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.files import write_atomically
 
 app = typer.Typer(
     name="toyworld", help="The built-in world: concepts, models, scores.", no_args_is_help=True

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.errors import UserError
-from tlora_cli.recipe_io import load_recipe
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.reading import load_recipe
 
 
 def train(

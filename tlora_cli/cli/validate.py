@@ -10,8 +10,8 @@ import typer
 
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.cli.recipe import Overrides
-from tlora_cli.errors import UserError
-from tlora_cli.preflight.findings import count, lines, summary
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.tools.preflight.findings import count, lines, summary
 
 
 def validate(
@@ -36,9 +36,9 @@ def validate(
     part. `tlora recipe check` looks at the recipe alone, at once.
     """
     hush_libraries()
-    from tlora_cli.preflight.cards import card_size
-    from tlora_cli.preflight.trial import try_recipe
-    from tlora_cli.preflight.validate import validate_recipe
+    from tlora_cli.tools.preflight.cards import card_size
+    from tlora_cli.tools.preflight.trial import try_recipe
+    from tlora_cli.tools.preflight.validate import validate_recipe
 
     if deep and card:
         raise UserError("--deep tries this machine's card", do="drop --card or --deep")

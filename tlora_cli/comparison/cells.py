@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlora_cli.comparison.grid import Grid
-from tlora_cli.recipe import Recipe
+from tlora_cli.recipe.models import Recipe
 
 MARK = "grid.yaml"
 """Copy of the grid in the output folder: where it stands, a comparison belongs."""

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tlora_cli import builtin
 from tlora_cli.comparison.cells import CELLS, Arm, Cell
 from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
-from tlora_cli.errors import UserError, known_names
-from tlora_cli.recipe import Recipe
-from tlora_cli.recipe_base import BLOCK_METHODS, MASKED_METHODS, RANKLESS_METHODS
-from tlora_cli.recipe_errors import RECIPE, KeyPath, Mistake
-from tlora_cli.recipe_io import validate
-from tlora_cli.recipe_sections import ScheduleConfig
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.reading import validate
+from tlora_cli.recipe.section import BLOCK_METHODS, MASKED_METHODS, RANKLESS_METHODS
+from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.toyworld.concepts import CONCEPTS
 
 ValueT = TypeVar("ValueT")

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from tlora_cli.errors import known_names
-from tlora_cli.recipe_base import MethodName, Problem, Section, check_files, check_prompt
-from tlora_cli.recipe_errors import KeyPath, Layout
-from tlora_cli.recipe_sections import ScheduleConfig
+from tlora_cli.foundation.errors import known_names
+from tlora_cli.recipe.mistakes import KeyPath, Layout
+from tlora_cli.recipe.section import MethodName, Problem, Section, check_files, check_prompt
+from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.toyworld.concepts import CONCEPTS
 
 ENCODERS = ("clip", "dino", "dinov2", "siglip")

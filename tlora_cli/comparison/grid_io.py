@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.comparison.grid import GRID, Grid, as_written, spelled_out
-from tlora_cli.errors import UserError
-from tlora_cli.recipe_errors import KeyPath, Mistake, recipe_error
-from tlora_cli.recipe_io import read_mapping, read_text, validate
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.mistakes import KeyPath, Mistake, recipe_error
+from tlora_cli.recipe.reading import read_mapping, read_text, validate
 
 MEND = "mend the grid; docs/compare.md describes every key"
 

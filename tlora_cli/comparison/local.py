@@ -19,7 +19,7 @@ from typing import Any
 
 from tlora_cli.comparison.engine import Engine, Report
 from tlora_cli.comparison.tasks import Task
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.training.interruption import Interruption
 
 START_METHOD = "forkserver"

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlora_cli.comparison.engine import Engine, Report
 from tlora_cli.comparison.tasks import Task, read_result
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.training.interruption import Interruption
 
 LISTEN = 0.25

@@ -8,7 +8,7 @@ from tlora_cli.comparison.progress import clock
 from tlora_cli.comparison.sheets import Sheet, sheets
 from tlora_cli.comparison.summary import ArmSummary, Summary, lower_is_better
 from tlora_cli.comparison.tables import missing
-from tlora_cli.html_page import NOTHING, document, img, table, text
+from tlora_cli.foundation.pages import NOTHING, document, img, table, text
 
 PLOTS = (
     ("TS*", "ID*"),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlora_cli.comparison.bootstrap import Interval
-from tlora_cli.html_page import legend
-from tlora_cli.svg_axes import COLORS, Axis, frame
+from tlora_cli.foundation.axes import COLORS, Axis, frame
+from tlora_cli.foundation.pages import legend
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62

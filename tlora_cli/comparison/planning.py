@@ -10,9 +10,9 @@ from tlora_cli.comparison.cells import Arm, Plan
 from tlora_cli.comparison.expansion import Expansion
 from tlora_cli.comparison.grid import BaselineConfig
 from tlora_cli.comparison.grid_io import MEND, GridFile
-from tlora_cli.errors import UserError
 from tlora_cli.evaluation.suites import find_suite, read_prompts
-from tlora_cli.recipe_errors import recipe_error
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.mistakes import recipe_error
 
 
 def make_plan(file: GridFile) -> Plan:

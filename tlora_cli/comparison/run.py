@@ -16,8 +16,8 @@ from tlora_cli.comparison.sharing import take_over
 from tlora_cli.comparison.summary import Summary, summarize
 from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, Task, changed, locked_patiently, read_result, task_of
-from tlora_cli.errors import UserError
-from tlora_cli.files import LOCK, TEMPORARY, remove_leftovers, write_text
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import LOCK, TEMPORARY, remove_leftovers, write_text
 
 PAGE = "index.html"
 MAX_TOLD = 10

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tlora_cli.comparison.cells import Cell, Plan
 from tlora_cli.comparison.grid import Block
-from tlora_cli.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError, known_names
 
 AXES = tuple(Block.model_fields)
 WHERE = "--only"

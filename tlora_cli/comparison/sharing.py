@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tlora_cli.comparison.cells import CELLS, MARK
 from tlora_cli.comparison.tasks import Result, Task, read_result, result_key
-from tlora_cli.errors import UserError
-from tlora_cli.files import LOCK, TEMPORARY, folder_atomically, remove_leftovers
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import LOCK, TEMPORARY, folder_atomically, remove_leftovers
 
 LINKED = ".safetensors"
 """Files that are only ever replaced as a whole: they take no second place on the disk."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from tlora_cli import builtin
 from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
-from tlora_cli.errors import UserError
-from tlora_cli.html_page import thumbnail_url
-from tlora_cli.picture_file import read_picture
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.pages import thumbnail_url
+from tlora_cli.foundation.pictures import read_picture
 
 KeyT = TypeVar("KeyT")
 

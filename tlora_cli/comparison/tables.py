@@ -16,7 +16,7 @@ from typing import Any
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.cells import Arm
 from tlora_cli.comparison.summary import Summary
-from tlora_cli.files import write_text
+from tlora_cli.foundation.files import write_text
 
 DIGITS = 6
 MAIN = (" IS", " IS (masked)", " TS (class)")

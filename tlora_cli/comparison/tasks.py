@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.comparison.cells import Cell, Plan
-from tlora_cli.errors import UserError
-from tlora_cli.files import locked, write_text
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import locked, write_text
 from tlora_cli.training.run_folder import RunFolder, differences, short
 
 FREE_RECIPE_KEYS = (("output", "dir"), ("output", "trackers"), ("output", "project"),

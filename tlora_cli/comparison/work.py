@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 from tlora_cli.comparison.tasks import Task, claim, locked_patiently, write_result
-from tlora_cli.errors import UserError
 from tlora_cli.evaluation.run import Evaluation, evaluate_adapter
-from tlora_cli.recipe import Recipe
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import train
 
 WIDTH = 200

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, CLIPModel, ViTModel
 
-from tlora_cli import builtin
-from tlora_cli.errors import UserError, known_names
-from tlora_cli.families.bases import no_load_bars
+from tlora_cli.families.loading import no_load_bars
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.errors import UserError, known_names
 
 BATCH = 32
 

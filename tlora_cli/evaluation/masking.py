@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
-from tlora_cli.errors import UserError
-from tlora_cli.families.bases import no_load_bars
+from tlora_cli.families.loading import no_load_bars
+from tlora_cli.foundation.errors import UserError
 
 CHECKPOINT = "CIDAS/clipseg-rd64-refined"
 GRAY = (127, 127, 127)

@@ -11,14 +11,14 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tlora_cli.errors import UserError
 from tlora_cli.evaluation.asking import Ask
-from tlora_cli.files import remove_leftovers, write_text
-from tlora_cli.generation import Easel
-from tlora_cli.json_text import parse_json
-from tlora_cli.picture_file import FORMATS, picture_settings, read_picture
-from tlora_cli.prompts import sampling_prompt
-from tlora_cli.sampling import Job, write_picture
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import remove_leftovers, write_text
+from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.pictures import FORMATS, picture_settings, read_picture
+from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.sampling.draw import Job, write_picture
+from tlora_cli.sampling.session import Easel
 
 
 @dataclass(frozen=True)

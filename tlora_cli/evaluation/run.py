@@ -8,10 +8,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlora_cli import builtin
-from tlora_cli.data import find_images, load_training_images
-from tlora_cli.devices import choose_device, memory_explained
-from tlora_cli.errors import UserError
 from tlora_cli.evaluation import tables
 from tlora_cli.evaluation.asking import asks_of_suite
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
@@ -29,10 +25,14 @@ from tlora_cli.evaluation.pictures import (
 from tlora_cli.evaluation.scoring import Looked, Mask, Scores, score
 from tlora_cli.evaluation.suites import BASE, suite_for
 from tlora_cli.evaluation.world import world_of
-from tlora_cli.files import locked
 from tlora_cli.formats import AdapterInfo
 from tlora_cli.formats.opening import locate
-from tlora_cli.generation import Easel, Request
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.devices import choose_device, memory_explained
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import locked
+from tlora_cli.foundation.training_images import find_images, load_training_images
+from tlora_cli.sampling.session import Easel, Request
 
 Progress = Callable[[int, int], None]
 """(pictures drawn, pictures to draw)."""

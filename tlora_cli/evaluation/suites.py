@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.errors import UserError, known_names
-from tlora_cli.json_text import parse_json
-from tlora_cli.recipe_errors import described
-from tlora_cli.recipe_io import read_text
-from tlora_cli.recipe_yaml import YAMLMistake, parse_yaml
+from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.recipe.mistakes import described
+from tlora_cli.recipe.reading import read_text
+from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml
 
 BASE = "a photo of a V*"
 """The base prompt, on which image similarity is measured (T-LoRA, section 5)."""

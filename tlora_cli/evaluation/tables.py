@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.evaluation.scoring import Scores
-from tlora_cli.files import write_text
+from tlora_cli.foundation.files import write_text
 
 
 def write_tables(folder: Path, scores: Scores, about: Mapping[str, Any]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from tlora_cli import builtin
 from tlora_cli.evaluation.asking import Ask
 from tlora_cli.formats import AdapterInfo
+from tlora_cli.foundation import bundled as builtin
 from tlora_cli.toyworld import reading, scores, studio
 from tlora_cli.toyworld.concepts import CONCEPTS, Concept
 from tlora_cli.toyworld.factors import Scene

@@ -19,9 +19,9 @@ from tlora_cli.exports.headers import model_spec
 from tlora_cli.exports.kohya import kohya_tensors
 from tlora_cli.exports.slices import cut, slices_of
 from tlora_cli.exports.workflow import Part, workflow
-from tlora_cli.files import folder_atomically, write_text
 from tlora_cli.formats import AdapterWeights
 from tlora_cli.formats.weights import Pair
+from tlora_cli.foundation.files import folder_atomically, write_text
 
 WORKFLOW = "workflow.json"
 FLUX_SHIFT = 1.15

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tlora_cli.exports.headers import mask_lost, model_spec
-from tlora_cli.files import write_atomically
 from tlora_cli.formats import AdapterWeights
 from tlora_cli.formats.kohya_names import known_names
 from tlora_cli.formats.weights import Pair
+from tlora_cli.foundation.files import write_atomically
 
 PREFIX = "lora_unet_"
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tlora_cli.exports.headers import model_spec
-from tlora_cli.files import write_atomically
 from tlora_cli.formats import AdapterWeights
 from tlora_cli.formats.products import NOW, START, has_principal_start, stored, two_products
+from tlora_cli.foundation.files import write_atomically
 
 PREFIX = "lycoris_"
 

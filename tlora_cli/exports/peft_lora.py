@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from tlora_cli.exports.headers import mask_lost
-from tlora_cli.files import write_atomically
 from tlora_cli.formats import AdapterWeights
 from tlora_cli.formats.tlora_file import peft_header, peft_tensors
+from tlora_cli.foundation.files import write_atomically
 
 
 def write(path: Path, weights: AdapterWeights, sizes: Mapping[str, int]) -> list[str]:

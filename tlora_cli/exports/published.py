@@ -14,11 +14,11 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tlora_cli.errors import UserError
-from tlora_cli.files import folder_atomically
 from tlora_cli.formats import AdapterWeights
 from tlora_cli.formats.products import NOW, START, has_principal_start, stored, two_products
 from tlora_cli.formats.published import LAYERS
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import folder_atomically
 
 _PROCESSOR = {layer: projection for projection, layer in LAYERS.items()}
 _SDXL = tuple(layer for layer in _PROCESSOR if not layer.startswith("add_"))

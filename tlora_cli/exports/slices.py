@@ -7,9 +7,9 @@ from itertools import groupby
 
 import torch
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats.weights import Pair
-from tlora_cli.schedules import RankSchedule
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.errors import UserError
 
 MARGIN = 1e-3
 """A slice switches this much above its last timestep, so that rounding can't miss it."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlora_cli.errors import UserError
-from tlora_cli.families.base import Conditioning, Family, LatentDistribution
 from tlora_cli.families.flux import Flux
 from tlora_cli.families.sdxl import SDXL
+from tlora_cli.families.spec import Conditioning, Family, LatentDistribution
+from tlora_cli.foundation.errors import UserError
 
 __all__ = ["FAMILIES", "Conditioning", "Family", "LatentDistribution", "family_of"]
 

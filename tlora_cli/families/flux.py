@@ -15,9 +15,9 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from tlora_cli.errors import UserError
-from tlora_cli.families.base import Conditioning, Family
-from tlora_cli.objectives import Flow, Objective
+from tlora_cli.families.spec import Conditioning, Family
+from tlora_cli.formulas.objectives import Flow, Objective
+from tlora_cli.foundation.errors import UserError
 
 TEXT_TOKENS = 512
 """Length of the T5 text, as published; less if the base's tokenizer takes less."""

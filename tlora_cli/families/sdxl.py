@@ -19,9 +19,9 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-from tlora_cli.errors import UserError
-from tlora_cli.families.base import Conditioning, Family
-from tlora_cli.objectives import Epsilon, Objective, VPrediction
+from tlora_cli.families.spec import Conditioning, Family
+from tlora_cli.formulas.objectives import Epsilon, Objective, VPrediction
+from tlora_cli.foundation.errors import UserError
 
 
 class SDXL(Family):

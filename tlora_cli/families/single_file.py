@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
-from tlora_cli.errors import UserError
-from tlora_cli.families.base import Family
+from tlora_cli.families.spec import Family
+from tlora_cli.foundation.errors import UserError
 
 
 def load_single_file(

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats import kohya, lycoris, peft_lora, published, tlora_file
 from tlora_cli.formats.common import DAMAGED
 from tlora_cli.formats.foreign import unknown
 from tlora_cli.formats.opening import OpenFile, locate, open_file
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
+from tlora_cli.foundation.errors import UserError
 
 __all__ = [
     "FORMATS",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
-from tlora_cli.schedules import RankSchedule
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.errors import UserError
 
 DAMAGED = "get the file again from where it was made"
 

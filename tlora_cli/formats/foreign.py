@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from tlora_cli.errors import UserError
+from tlora_cli.foundation.errors import UserError
 
 UNREADABLE = {
     r"dora_scale|lora_magnitude_vector": "a DoRA adapter",

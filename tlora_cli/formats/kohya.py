@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats.common import (
     DAMAGED,
     families_of,
@@ -25,6 +24,7 @@ from tlora_cli.formats.common import (
 from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.kohya_names import PARTS_OF_ROWS, known_names
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.foundation.errors import UserError
 
 PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 """kohya's, OneTrainer's for FLUX, and LyCORIS's."""

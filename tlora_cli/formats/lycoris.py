@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapters.starts import draw_starts
-from tlora_cli.errors import UserError
 from tlora_cli.formats.common import DAMAGED, method_name, only_family, warn_of_text_layers
 from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.kohya import PREFIXES, TEXT, bare, check_family, rows_of_layers
 from tlora_cli.formats.kohya_names import known_names
 from tlora_cli.formats.products import NOW, START, ortho_pair
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods.starts import draw_starts
 
 LIKENESS = 0.1
 """Least cosine between all trained products and the principal starts of a base. Products that

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats.pickles import check_tensors
+from tlora_cli.foundation.errors import UserError
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that are read with `torch.load`, restricted to tensors."""

@@ -17,7 +17,6 @@ from typing import Any
 
 from torch import Tensor
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats.common import (
     DAMAGED,
     only_family,
@@ -27,9 +26,10 @@ from tlora_cli.formats.common import (
 )
 from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
-from tlora_cli.json_text import parse_json
-from tlora_cli.recipe_base import check_expression
-from tlora_cli.recipe_errors import shown
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.recipe.mistakes import shown
+from tlora_cli.recipe.section import check_expression
 
 PREFIXES = ("unet.", "transformer.", "base_model.model.", "")
 """What may stand before a layer's name; the first that fits counts."""

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tlora_cli.adapters import Ortho
-from tlora_cli.errors import UserError
 from tlora_cli.formats.common import DAMAGED
 from tlora_cli.formats.weights import AdapterWeights, Pair
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import Ortho
 
 START = ("base_q", "base_lambda", "base_p")
 NOW = ("q_layer", "lambda_layer", "p_layer")

@@ -16,13 +16,13 @@ from typing import Any
 
 from torch import Tensor
 
-from tlora_cli.errors import UserError
 from tlora_cli.formats.common import DAMAGED, families_of, method_name, scaled_pair
 from tlora_cli.formats.products import ortho_pair
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
-from tlora_cli.recipe_io import read_text
-from tlora_cli.recipe_yaml import YAMLMistake, parse_yaml
-from tlora_cli.schedules import RankSchedule
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.reading import read_text
+from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml
 
 _KEY = re.compile(
     r"(?P<attn>(?:down_blocks|up_blocks|mid_block|transformer_blocks|single_transformer_blocks)\..+)"

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tlora_cli.errors import UserError
-from tlora_cli.files import write_atomically
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
-from tlora_cli.json_text import parse_json
-from tlora_cli.schedules import RankSchedule
-from tlora_cli.versions import installed_version
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.packages import installed_version
 
 FORMAT_VERSION = "1"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tlora_cli.schedules import RankSchedule
+from tlora_cli.formulas.schedules import RankSchedule
 
 Pair = tuple[Tensor, Tensor]
 """down (copies * R, in) and up (out, copies * R) of one layer."""

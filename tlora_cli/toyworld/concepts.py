@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from tlora_cli.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.toyworld.factors import FACTORS, LARGEST, PRIVATE, Pose, Scene, is_held_out
 
 PICTURES = 4

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlora_cli.errors import UserError
-from tlora_cli.files import folder_atomically, write_text
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import find_concept
 from tlora_cli.toyworld.factors import draw_scene

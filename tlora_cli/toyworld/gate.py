@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from tlora_cli.devices import choose_device
+from tlora_cli.foundation.devices import choose_device
 from tlora_cli.toyworld import scores
 from tlora_cli.toyworld.factors import FACTORS, PRIVATE
 from tlora_cli.toyworld.sheets import labelled_sheet

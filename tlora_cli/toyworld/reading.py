@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import ViTModel
 
-from tlora_cli import builtin
-from tlora_cli.families.bases import no_load_bars
+from tlora_cli.families.loading import no_load_bars
+from tlora_cli.foundation import bundled as builtin
 from tlora_cli.toyworld.factors import SIZE
 from tlora_cli.toyworld.judge import Judge
 

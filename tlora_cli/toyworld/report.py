@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlora_cli import builtin
-from tlora_cli.devices import choose_device
-from tlora_cli.errors import UserError, known_names
-from tlora_cli.files import folder_atomically, write_text
 from tlora_cli.formats import read_origin
-from tlora_cli.html_page import document, png_url, table
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.devices import choose_device
+from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.files import folder_atomically, write_text
+from tlora_cli.foundation.pages import document, png_url, table
 from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.concepts import Concept, find_concept
 from tlora_cli.toyworld.factors import Scene, chance

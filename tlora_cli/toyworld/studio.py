@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tlora_cli import builtin
-from tlora_cli.adapter import Adapter
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.bases import Base
-from tlora_cli.loading import load_adapter, load_words
-from tlora_cli.pipelines import load_denoiser, load_text
-from tlora_cli.prompts import sampling_prompt
-from tlora_cli.recipe_defaults import published_settings
-from tlora_cli.sampling import Job, SamplingSettings, draw, encode_texts
+from tlora_cli.families.loading import Base
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.load import load_adapter, load_words
+from tlora_cli.recipe.defaults import published_settings
+from tlora_cli.sampling.base_model import load_denoiser, load_text
+from tlora_cli.sampling.draw import Job, SamplingSettings, draw, encode_texts
 from tlora_cli.toyworld import reading, scores
 from tlora_cli.toyworld.concepts import Concept
 from tlora_cli.toyworld.factors import SIZE, Scene

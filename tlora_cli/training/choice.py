@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tlora_cli.errors import UserError
-from tlora_cli.files import write_text
-from tlora_cli.json_text import parse_json
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_text
+from tlora_cli.foundation.json_text import parse_json
 
 VERSION = 1
 LEAST_SPAN = 0.02

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlora_cli.builtin import is_base
-from tlora_cli.errors import UserError
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
 from tlora_cli.evaluation.masking import paint_over
-from tlora_cli.prompts import sampling_prompt
-from tlora_cli.recipe import Recipe
-from tlora_cli.sampling import Job, SamplingSettings, draw
+from tlora_cli.foundation.bundled import is_base
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.draw import Job, SamplingSettings, draw
 from tlora_cli.training.choice import (
     Cosines,
     Record,

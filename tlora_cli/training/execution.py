@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.adapter import Adapter
-from tlora_cli.errors import UserError
-from tlora_cli.recipe import Recipe
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.step import Batch
 
 COMPILE_FROM_STEPS = 1000

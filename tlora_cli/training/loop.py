@@ -13,14 +13,11 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from torch import Tensor
 
-from tlora_cli.devices import choose_device, device_name, memory_explained, peak_memory
-from tlora_cli.errors import UserError
-from tlora_cli.files import locked, remove_leftovers, require_space
-from tlora_cli.objectives import TimestepSampler
-from tlora_cli.recipe import Recipe
-from tlora_cli.run_report.live import RunReports
-from tlora_cli.tracking.background import Trackers
-from tlora_cli.tracking.base import check_installed, sitting_of
+from tlora_cli.formulas.objectives import TimestepSampler
+from tlora_cli.foundation.devices import choose_device, device_name, memory_explained, peak_memory
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import locked, remove_leftovers, require_space
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.choosing import Choosing
 from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.interruption import Interruption
@@ -28,6 +25,7 @@ from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_fact
 from tlora_cli.training.pictures import keep_pictures
 from tlora_cli.training.previews import Previews
 from tlora_cli.training.progress import Display, Metrics, Pending, StepRecord
+from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder, checkpoints
 from tlora_cli.training.setup import Prepared, prepare
 from tlora_cli.training.state import (
@@ -40,6 +38,8 @@ from tlora_cli.training.state import (
     save_checkpoint,
 )
 from tlora_cli.training.step import Batch, draw_batch, mean_loss, sample_losses
+from tlora_cli.training.trackers.background import Trackers
+from tlora_cli.training.trackers.base import check_installed, sitting_of
 
 FILE_DTYPES = {
     "float32": torch.float32,

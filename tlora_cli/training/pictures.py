@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from tlora_cli.data import TrainingImage
-from tlora_cli.files import write_atomically
+from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.training_images import TrainingImage
 
 SIDE = 256
 """Longest side of a copy in pixels."""

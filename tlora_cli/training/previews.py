@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlora_cli.files import folder_atomically
-from tlora_cli.recipe import Recipe
-from tlora_cli.sampling import Job, describe, draw, save_picture
+from tlora_cli.foundation.files import folder_atomically
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.draw import Job, describe, draw, save_picture
 from tlora_cli.training.execution import uncompiled
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.progress import Display

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
-from tlora_cli.errors import UserError
-from tlora_cli.files import explained, write_text
-from tlora_cli.json_text import parse_json
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import explained, write_text
+from tlora_cli.foundation.json_text import parse_json
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tlora_cli.adapters import METHODS
-from tlora_cli.recipe import Recipe
-from tlora_cli.schedules import RankSchedule
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.models import Recipe
 
 
 def rank_schedule(recipe: Recipe) -> RankSchedule | None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.errors import UserError
-from tlora_cli.files import write_text
 from tlora_cli.formats import read_origin
-from tlora_cli.recipe import Recipe
-from tlora_cli.recipe_io import dump_recipe, load_recipe
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_text
+from tlora_cli.foundation.packages import installed_version
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.reading import dump_recipe, load_recipe
 from tlora_cli.training.choice import best, read_record
-from tlora_cli.versions import installed_version
 
 FREE_TO_CHANGE = (
     "train.steps",

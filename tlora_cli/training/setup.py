@@ -11,25 +11,30 @@ from typing import Any
 
 import torch
 
-from tlora_cli.adapter import Adapter
-from tlora_cli.adapters import METHODS
-from tlora_cli.attachment import attach
-from tlora_cli.data import TrainingImage, find_images, latent_mask, load_training_images
-from tlora_cli.devices import DTYPES, choose_device
 from tlora_cli.families import FAMILIES, Conditioning, Family
-from tlora_cli.families.bases import Base
-from tlora_cli.files import remove_leftovers
+from tlora_cli.families.loading import Base
 from tlora_cli.formats import AdapterInfo
-from tlora_cli.pipelines import choose_attention, load_denoiser, load_text
-from tlora_cli.prompts import sampling_prompt, training_prompt
-from tlora_cli.recipe import Recipe
-from tlora_cli.sampling import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
+from tlora_cli.foundation.devices import DTYPES, choose_device
+from tlora_cli.foundation.files import remove_leftovers
+from tlora_cli.foundation.prompts import sampling_prompt, training_prompt
+from tlora_cli.foundation.training_images import (
+    TrainingImage,
+    find_images,
+    latent_mask,
+    load_training_images,
+)
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.attach import attach
+from tlora_cli.injection.words import ENCODERS
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
+from tlora_cli.sampling.draw import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
 from tlora_cli.training.pictures import SmallPicture, small_pictures
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.step import Example
 from tlora_cli.training.trial import trial_of
-from tlora_cli.words import ENCODERS
 
 Say = Callable[[str], None]
 

@@ -15,12 +15,17 @@ from typing import Any
 
 import torch
 
-from tlora_cli.adapter import Adapter
-from tlora_cli.adapters import Parametrization
-from tlora_cli.errors import UserError
-from tlora_cli.files import folder_atomically, remove_folder, remove_leftovers, require_space
 from tlora_cli.formats.pickles import check_archive
-from tlora_cli.recipe import TrainConfig
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import (
+    folder_atomically,
+    remove_folder,
+    remove_leftovers,
+    require_space,
+)
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.methods import Parametrization
+from tlora_cli.recipe.models import TrainConfig
 from tlora_cli.training.run_folder import checkpoints, step_of
 
 STATE_FILE = "training_state.pt"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tlora_cli.families import Conditioning, Family, LatentDistribution
-from tlora_cli.objectives import Objective, TimestepSampler, squared_error
+from tlora_cli.formulas.objectives import Objective, TimestepSampler, squared_error
 
 
 @dataclass(frozen=True)

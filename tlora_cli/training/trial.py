@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlora_cli.builtin import is_base
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.recipe import Recipe
+from tlora_cli.foundation.bundled import is_base
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld.suites import fixed_contexts
 
 ENCODERS = ("clip", "dino")

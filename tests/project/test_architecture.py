@@ -1,0 +1,232 @@
+"""Holds docs/architecture.md: imports point down only, and each library has its place."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import structure
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "tlora_cli"
+MAX_LINES = 330
+
+# From the bottom up: a room (what stands directly in `tlora_cli`) imports lower floors only.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("foundation", "formulas"),
+    ("families", "recipe"),
+    ("methods",),
+    ("formats",),
+    ("injection", "exports"),
+    ("sampling",),
+    ("toyworld",),
+    ("evaluation",),
+    ("training",),
+    ("comparison", "tools"),
+    ("cli",),
+    ("__main__",),
+)
+MAX_ROOMS, MAX_FLOORS = 17, 13
+
+# Library -> the modules (or packages) that may import it.
+PLACES = {
+    "accelerate": ("training.loop",),
+    "diffusers": ("families",),
+    "matplotlib": ("tools.analyze.plots",),
+    "pydantic": ("recipe", "comparison.grid"),
+    "ray": ("comparison.on_ray",),
+    "trackio": ("training.trackers.on_trackio",),
+    "typer": ("cli",),
+    "wandb": ("training.trackers.on_wandb",),
+}
+WITHOUT_TORCH = (
+    "foundation.errors",
+    "foundation.plugins",
+    "recipe",
+    "comparison.grid_io",
+    "comparison.planning",
+)
+SLOW = {"accelerate", "diffusers", "matplotlib", "peft", "torch", "transformers"}
+"""Libraries that take seconds to import; `tlora --help` and recipe mistakes don't wait for them."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `eager` if importing the file imports it too."""
+
+    name: str
+    line: int
+    eager: bool
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+"""Name inside the package ('' is the package itself) -> file."""
+
+
+def _statements(body: list[ast.stmt], eager: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Yield every statement below, and whether it runs when the file is imported."""
+    for statement in body:
+        yield statement, eager
+        inside = eager and not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            yield from _statements(statement.body, False)
+            yield from _statements(statement.orelse, inside)
+            continue
+        for field in ("body", "orelse", "finalbody"):
+            yield from _statements(getattr(statement, field, []), inside)
+        for block in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
+            yield from _statements(block.body, inside)
+
+
+def _imports(module: str) -> list[Import]:
+    """Return what a module imports; modules of the package as `tlora_cli.<name>`."""
+    found = []
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for statement, eager in _statements(tree.body, True):
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{module}:{statement.lineno}: import by full name"
+            base = statement.module or ""
+            names = [
+                f"{base}.{alias.name}" if _inside(f"{base}.{alias.name}") in MODULES else base
+                for alias in statement.names
+            ]
+        else:
+            continue
+        found += [Import(name, statement.lineno, eager) for name in dict.fromkeys(names)]
+    return found
+
+
+def _inside(name: str) -> str | None:
+    """Return the name inside the package, or None for another library."""
+    if name == "tlora_cli":
+        return ""
+    return name.removeprefix("tlora_cli.") if name.startswith("tlora_cli.") else None
+
+
+def _belongs(module: str, owner: str) -> bool:
+    return module == owner or module.startswith(f"{owner}.")
+
+
+def _floor(module: str) -> int:
+    """Return the number of the floor that a module's room stands on."""
+    room = module.partition(".")[0]
+    for number, rooms in enumerate(FLOORS):
+        if room in rooms:
+            return number
+    raise AssertionError(f"{room} is not in FLOORS: give it a place")
+
+
+def test_the_package_was_found() -> None:
+    assert len(MODULES) > 20
+    assert {"", "foundation.errors", "methods.base", "families.sdxl"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_imports_point_down(module: str) -> None:
+    wrong = []
+    for item in _imports(module):
+        target = _inside(item.name)
+        if target is None:
+            continue
+        if target == "":
+            wrong.append(f"line {item.line}: the public API is for users; import the module")
+            continue
+        assert target in MODULES, f"line {item.line}: no module {item.name}"
+        same_room = target.partition(".")[0] == module.partition(".")[0]
+        if not same_room and _floor(target) >= _floor(module):
+            wrong.append(f"line {item.line}: {target} is not below {module}")
+    assert not wrong, f"{MODULES[module].relative_to(ROOT)}: {'; '.join(wrong)}"
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    finished: set[str] = set()
+
+    def follow(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, f"a circle: {' -> '.join((*way, module))}"
+        if module in finished:
+            return
+        for item in _imports(module):
+            target = _inside(item.name)
+            # A package's own imports of its members are what makes them its members.
+            if target and not (way and module == target.rpartition(".")[0]):
+                follow(target, (*way, module))
+        finished.add(module)
+
+    for module in MODULES:
+        follow(module, ())
+
+
+def test_the_house_is_not_higher_or_wider() -> None:
+    rooms = structure.rooms_of()
+    floors, upward = structure.floors_of(rooms)
+    assert not upward
+    assert max(floors.values()) <= MAX_FLOORS
+    assert len(rooms) <= MAX_ROOMS
+    assert rooms.keys() - {"__init__"} == {room for rooms in FLOORS for room in rooms}
+
+
+def test_the_public_api_leaves_out_the_command_line() -> None:
+    targets = [_inside(item.name) for item in _imports("")]
+    assert not [target for target in targets if target and _belongs(target, "cli")]
+
+
+@pytest.mark.parametrize("library", PLACES)
+def test_each_library_has_its_place(library: str) -> None:
+    users = {
+        module
+        for module in MODULES
+        for item in _imports(module)
+        if item.name.partition(".")[0] == library
+    }
+    assert users, f"nothing imports {library}"
+    allowed = PLACES[library]
+    wrong = {m for m in users if not any(_belongs(m, place) for place in allowed)}
+    assert not wrong, f"{library} belongs in {', '.join(allowed)}"
+
+
+LIGHT = [m for m in MODULES if any(_belongs(m, place) for place in WITHOUT_TORCH)]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_recipes_know_nothing_of_torch(module: str) -> None:
+    assert not [i for i in _imports(module) if i.name.partition(".")[0] in SLOW]
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if _belongs(m, "cli") or m in LIGHT])
+def test_starting_up_imports_nothing_slow(module: str) -> None:
+    """Follows what importing the module imports, through the packages on the way."""
+    waiting, seen = [(module, module)], set()
+    while waiting:
+        current, route = waiting.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for item in _imports(current):
+            if not item.eager:
+                continue
+            assert item.name.partition(".")[0] not in SLOW, f"{route} -> {item.name}"
+            target = _inside(item.name)
+            if target is None:
+                continue
+            parts = target.split(".") if target else []
+            waiting += [
+                (".".join(parts[:length]), f"{route} -> {'.'.join(parts[:length]) or 'tlora_cli'}")
+                for length in range(len(parts) + 1)
+            ]
+    assert seen
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_stay_short(module: str) -> None:
+    lines = len(MODULES[module].read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES, f"{lines} lines; split it by what it does"

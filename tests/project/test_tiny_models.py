@@ -1,0 +1,205 @@
+"""The tiny models are what they claim to be: real pipelines, small, and alive."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline, StableDiffusionXLPipeline
+from make_tiny_models import WRITERS, main
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+FAMILIES = ("sdxl", "flux")
+WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
+PARTS = {
+    "sdxl": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "CLIPTokenizer",
+        "unet": "UNet2DConditionModel",
+        "scheduler": "EulerDiscreteScheduler",
+    },
+    "flux": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModel",
+        "text_encoder_2": "T5EncoderModel",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "T5Tokenizer",
+        "transformer": "FluxTransformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def folder(family: str, request: pytest.FixtureRequest) -> Path:
+    return Path(request.getfixturevalue(f"tiny_{family}"))
+
+
+@pytest.fixture
+def pipeline(family: str, folder: Path) -> Any:
+    pipeline_class = {"sdxl": StableDiffusionXLPipeline, "flux": FluxPipeline}[family]
+    pipeline = pipeline_class.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def draw(pipeline: Any, prompt: str, size: int = 64, seed: int = 0) -> np.ndarray:
+    """Return a picture (size, size, 3) in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return pipeline(
+        prompt,
+        width=size,
+        height=size,
+        num_inference_steps=2,
+        generator=generator,
+        output_type="np",
+    ).images[0]
+
+
+def test_has_every_part(family: str, pipeline: Any) -> None:
+    parts = {name: type(part).__name__ for name, part in pipeline.components.items() if part}
+    assert parts == PARTS[family]
+
+
+def test_weights_are_float32_and_finite(folder: Path) -> None:
+    files = sorted(folder.rglob("*.safetensors"))
+    assert len(files) == 4
+    for file in files:
+        for name, tensor in load_file(file).items():
+            assert tensor.dtype == torch.float32, (file, name)
+            assert tensor.isfinite().all(), (file, name)
+
+
+def test_is_small(folder: Path) -> None:
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 5_000_000
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_2"])
+def test_tokenizers_tell_words_apart(family: str, pipeline: Any, name: str) -> None:
+    tokenizer = getattr(pipeline, name)
+    is_t5 = family == "flux" and name == "tokenizer_2"
+    assert tokenizer.model_max_length == (512 if is_t5 else 77)
+    ids = [tuple(tokenizer(word).input_ids) for word in WORDS]
+    assert len(set(ids)) == len(WORDS)
+    assert all(word.count(tokenizer.unk_token_id) <= (0 if is_t5 else 1) for word in ids)
+    assert tokenizer.decode(tokenizer("a dog").input_ids, skip_special_tokens=True) == "a dog"
+    padded = tokenizer("a dog", padding="max_length").input_ids
+    assert len(padded) == tokenizer.model_max_length
+    assert padded[-1] == tokenizer.pad_token_id
+    assert max(max(word) for word in ids) < len(tokenizer)
+
+
+def test_text_encoders_know_their_end_token(pipeline: Any) -> None:
+    assert pipeline.text_encoder.config.eos_token_id == pipeline.tokenizer.eos_token_id
+    assert pipeline.text_encoder.config.vocab_size == len(pipeline.tokenizer)
+    assert pipeline.text_encoder_2.config.vocab_size == len(pipeline.tokenizer_2)
+
+
+def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    published: dict[str, Any] = {
+        "sdxl": {
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "interpolation_type": "linear",
+            "prediction_type": "epsilon",
+            "steps_offset": 1,
+            "timestep_spacing": "leading",
+        },
+        "flux": {
+            "shift": 3.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 4096,
+        },
+    }[family]
+    assert config.items() >= published.items()
+
+
+def test_picture_is_finite_and_depends_on_prompt_and_seed(pipeline: Any) -> None:
+    dog = draw(pipeline, "a photo of a dog")
+    assert dog.shape == (64, 64, 3)
+    assert np.isfinite(dog).all()
+    assert 0.05 < dog.std() < 0.45
+    assert np.array_equal(dog, draw(pipeline, "a photo of a dog"))
+    assert abs(dog - draw(pipeline, "a photo of a cat")).mean() > 1e-3
+    assert abs(dog - draw(pipeline, "a photo of a dog", seed=1)).mean() > 1e-2
+
+
+def test_draws_larger_pictures(pipeline: Any) -> None:
+    assert draw(pipeline, "a photo of a dog", size=128).shape == (128, 128, 3)
+
+
+def test_latents_have_a_natural_spread(pipeline: Any) -> None:
+    vae = pipeline.vae
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    with torch.no_grad():
+        posterior = vae.encode(ramp).latent_dist
+    latents = (posterior.mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    assert 0.3 < latents.std() < 3
+    assert (posterior.std * vae.config.scaling_factor).mean() < 0.1
+
+
+def test_same_seed_same_bytes(family: str, folder: Path, tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    WRITERS[family](tmp_path / "again", 0)
+    assert torch.equal(state, torch.get_rng_state())
+    files = {file.relative_to(folder): file.read_bytes() for file in _files(folder)}
+    again = tmp_path / "again"
+    assert {file.relative_to(again): file.read_bytes() for file in _files(again)} == files
+
+
+def test_another_seed_other_weights(family: str, folder: Path, tmp_path: Path) -> None:
+    WRITERS[family](tmp_path / "other", 1)
+    weights = "text_encoder/model.safetensors"
+    assert (tmp_path / "other" / weights).read_bytes() != (folder / weights).read_bytes()
+
+
+def test_refuses_a_folder_with_contents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "tiny-flux" / "kept.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    assert main([str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert "tiny-flux exists already" in captured.err
+    assert captured.out == ""
+    assert [file.name for file in tmp_path.rglob("*")] == ["tiny-flux", "kept.txt"]
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_fills_a_new_or_empty_folder(tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "tiny-flux").mkdir()
+    WRITERS["flux"](tmp_path / "tiny-flux", 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-flux"]
+    assert (tmp_path / "tiny-flux" / "model_index.json").is_file()
+
+
+def test_command(tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/make_tiny_models.py", str(tmp_path), "--family", "flux"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"wrote {tmp_path / 'tiny-flux'} (")
+    assert not (tmp_path / "tiny-sdxl").exists()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]

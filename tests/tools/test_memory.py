@@ -1,0 +1,229 @@
+"""The memory plan: what it counts is what an allocator hands out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from benchmark.random_base import CLIP_G, CLIP_L, T5_XXL
+from rich.console import Console
+from torch.profiler import ProfilerActivity, profile
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+from tlora_cli.families.standard import TEXT_PARAMETERS, text_parameters
+from tlora_cli.recipe.defaults import MEMORY_PRESETS
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
+from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
+from tlora_cli.training import loop
+from tlora_cli.training.report.live import RunReports
+from tlora_cli.training.run_folder import RunFolder
+
+PREVIEW = {"prompts": ["a photo of a V*"]}
+HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "flux": "black-forest-labs/FLUX.1-dev"}
+
+
+def recipe(base: str, folder: Path = Path("none"), family: str = "sdxl", **sections: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "family": family,
+            "base": base,
+            "concept": {"images": "toy:momo/1", "class": "cat"},
+            "output": {"dir": str(folder / "run"), "trackers": []},
+            **sections,
+        }
+    )
+
+
+def phase(plan: MemoryPlan, name: str) -> dict[str, int]:
+    [found] = [phase.parts for phase in plan.phases if phase.name == name]
+    return found
+
+
+# --- the counter ------------------------------------------------------------------------------
+
+
+def test_live_memory_by_hand() -> None:
+    start = torch.empty(100, device="meta")
+    with LiveMemory() as live:
+        a = start + 1  # 400 bytes
+        b = a * 2  # 800
+        assert live.now == 800
+        del a
+        assert live.now == 400
+        c = b.view(10, 10)  # the same memory
+        del b
+        assert live.now == 400
+        c.add_(1)
+        assert (live.now, live.peak) == (400, 800)
+        del c
+        assert live.now == 0
+
+
+def test_what_a_backward_pass_needs_is_alive_until_then() -> None:
+    weight = torch.empty(8, 8, device="meta", requires_grad=True)
+    with LiveMemory() as live:
+        x = torch.empty(4, 8, device="meta")  # 128 bytes
+        y = (x @ weight).exp()  # exp keeps its output; the product is let go
+        assert live.now == 256
+        y.sum().backward()  # type: ignore[no-untyped-call]
+        assert weight.grad is not None
+        del y, x
+        assert live.now == weight.grad.nbytes
+
+
+def test_attention_keeps_no_scores() -> None:
+    shape = (1, 2, 4096, 64)
+    query, key, value = (torch.empty(shape, device="meta", requires_grad=True) for _ in range(3))
+    with flash_attention(), LiveMemory() as live:
+        torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    assert live.peak == 4 * (2 * 4096 * 64 + 2 * 4096)
+    x = torch.randn(1, 1, 3, 4)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    assert torch.allclose(attention(x, x, x), torch.softmax(x @ x.mT / 2, -1) @ x)  # put back
+
+
+# --- against what is measured -----------------------------------------------------------------
+
+
+def sitting(given: Recipe, folder: Path) -> loop._Run:
+    run = RunFolder(folder)
+    return loop._Run(given, run, Console(quiet=True), RunReports(run, print))
+
+
+def allocated(run: Callable[[], object]) -> int:
+    """Return the most bytes that PyTorch's allocator had handed out while something ran."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    assert found.profiler is not None
+    now = peak = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {},
+        {"adapter": {"method": "lora"}, "train": {"batch_size": 4}},
+        {"train": {"batch_size": 4, "gradient_checkpointing": True}},
+        {"adapter": {"method": "svdiff"}},
+    ],
+)
+def test_a_step_takes_what_was_planned(sections: dict[str, Any], tmp_path: Path) -> None:
+    given = recipe("toy-sdxl", tmp_path, **sections)
+    given = given.model_copy(update={"train": given.train.model_copy(update={"device": "cpu"})})
+    run = sitting(given, tmp_path / "run")
+    run._step()
+    measured = allocated(run._step)
+    planned = phase(plan_memory(given), "training")["activations and gradients"]
+    assert planned == pytest.approx(measured, rel=0.05)
+
+
+def test_weights_and_states_are_what_is_there(tmp_path: Path) -> None:
+    given = recipe("toy-sdxl", tmp_path, train={"device": "cpu", "preview": PREVIEW})
+    run = sitting(given, tmp_path / "run")
+    run._step()
+    ready = run.ready
+
+    def size(*modules: Any) -> int:
+        return sum(t.nbytes for m in modules for t in (*m.parameters(), *m.buffers()))
+
+    states = run.optimizer.state_dict()["state"].values()
+    moments = sum(t.nbytes for s in states for t in s.values() if t.dim())
+    parts = phase(plan_memory(given), "training")
+    assert parts["denoiser"] == size(ready.pipeline.unet)
+    assert parts["VAE"] == size(ready.pipeline.vae)
+    assert parts["adapter"] == sum(t.nbytes for t in ready.adapter.state_dict().values())
+    assert parts["optimizer"] == moments
+
+
+def test_scoring_checkpoints_needs_what_previews_need() -> None:
+    """The encoders are on the CPU."""
+    drawn = recipe("toy-sdxl", train={"preview": PREVIEW})
+    assert plan_memory(recipe("toy-sdxl", train={"select": "auto"})) == plan_memory(drawn)
+    assert plan_memory(recipe("toy-sdxl")) != plan_memory(drawn)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_on_a_gpu_the_peak_is_the_planned_one(checkpointing: bool, tmp_path: Path) -> None:
+    train = {
+        "steps": 3, "batch_size": 16, "precision": "bf16", "device": "cuda",
+        "gradient_checkpointing": checkpointing,
+    }  # fmt: skip
+    given = recipe("toy-sdxl", tmp_path, train=train)
+    loop.train(given)
+    measured = torch.cuda.max_memory_allocated()
+    assert plan_memory(given).peak == pytest.approx(measured, rel=0.15)
+
+
+# --- the true sizes ---------------------------------------------------------------------------
+
+
+def test_the_text_encoders_have_their_true_sizes() -> None:
+    with torch.device("meta"):
+        clip = CLIPTextModel(CLIPTextConfig(**CLIP_L, vocab_size=49408))
+        clip_2 = CLIPTextModelWithProjection(CLIPTextConfig(**CLIP_G, vocab_size=49408))
+        t5 = T5EncoderModel(T5Config(**T5_XXL, vocab_size=32128))
+    first, second, third = (
+        sum({id(p): p.numel() for p in m.parameters()}.values()) for m in (clip, clip_2, t5)
+    )
+    assert {"sdxl": first + second, "flux": first + third} == TEXT_PARAMETERS
+
+
+def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
+    encoders = (pipeline.text_encoder, pipeline.text_encoder_2)
+    true = sum(p.numel() for encoder in encoders for p in encoder.parameters())
+    assert text_parameters("sdxl", str(tiny_sdxl)) == true
+
+
+def test_sdxl_at_1024_pixels_stays_under_14_gb() -> None:
+    """Rank 64, bf16, nothing saved on; published trainers report about 13 GB."""
+    plan = plan_memory(recipe(HUB["sdxl"], train={"resolution": 1024}))
+    assert plan.largest.name == "training"
+    assert 11e9 < plan.peak < 14e9
+
+
+@pytest.mark.parametrize(
+    ("family", "card"),
+    [(family, card) for family in MEMORY_PRESETS for card in ("24gb", "16gb", "12gb")],
+)
+def test_presets_fit_their_cards(family: str, card: str) -> None:
+    given = recipe(HUB[family], family=family, train={"memory": card, "preview": PREVIEW})
+    plan = plan_memory(given)
+    size = int(card[:-2]) * 2**30
+    assert plan.fits(size)
+    # Nothing is saved on that need not be: the next larger card's settings would not fit.
+    if MEMORY_PRESETS[family][card]:
+        larger = {"12gb": "16gb", "16gb": "24gb", "24gb": None}[card]
+        own = recipe(HUB[family], family=family, train={"memory": larger, "preview": PREVIEW})
+        assert not plan_memory(own).fits(size)
+
+
+def test_own_settings_win_over_a_preset() -> None:
+    given = recipe(
+        HUB["flux"], family="flux",
+        train={"memory": "16gb", "quantization": "int8", "resolution": 512},
+    )  # fmt: skip
+    assert given.train.quantization == "int8"
+    assert given.train.gradient_checkpointing
+    assert given.train.optimizer.name == "prodigy"
+    again = Recipe.model_validate(given.model_dump(by_alias=True))
+    assert again == given

@@ -1,0 +1,186 @@
+"""A training step never makes the host wait for the device.
+
+The step runs on the meta device: its tensors have no values, so reading one (`item`, `int`, `bool`,
+`tolist`, a branch on it) fails. What lies on the host, such as the drawn timesteps, can be read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from test_attachment import BLOCKS, make_transformer, make_unet
+from torch import Tensor
+from training_runs import draw_picture, recipe_values
+
+from tlora_cli import attach
+from tlora_cli.families import FAMILIES, LatentDistribution
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.training import loop
+from tlora_cli.training.progress import Pending, StepRecord
+from tlora_cli.training.report.live import RunReports
+from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.setup import Prepared
+from tlora_cli.training.step import Example
+
+META = torch.device("meta")
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def example(family: str, weight: bool) -> Example:
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(*shape, device=META)
+
+    conditioning = {"prompt_embeds": empty(1, 7, 24)}
+    if family == "sdxl":
+        conditioning |= {"text_embeds": empty(1, 32), "time_ids": empty(1, 6)}
+    else:
+        conditioning |= {"pooled_projections": empty(1, 32)}
+    latent = LatentDistribution(empty(4, 16, 16), empty(4, 16, 16))
+    return Example(latent, conditioning, empty(1, 16, 16) if weight else None)
+
+
+def prepared(family: str, method: str, schedule: Any) -> Prepared:
+    denoiser = {"sdxl": make_unet, "flux": make_transformer}[family]().to(META)
+    adapter = attach(denoiser, method, 4, schedule=schedule, blocks=BLOCKS)
+    pipeline = SimpleNamespace(scheduler=SimpleNamespace(config=SCHEDULER))
+    return Prepared(
+        FAMILIES[family],
+        pipeline,
+        adapter,
+        [example(family, weight=True), example(family, weight=False)],
+        [example(family, weight=False)],
+        texts=None,
+        told=None,
+        inputs="",
+        device=META,
+        dtype=torch.float32,
+        pictures=[],
+    )
+
+
+def sitting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, family: str, method: str, **changes: Any
+) -> loop._Run:
+    """Return a run whose denoiser, pictures and texts are on the meta device."""
+    draw_picture(folder / "photo.png")
+    size = {"rank": {"rank": 4}, "blocks": {"blocks": BLOCKS}, "none": {}}[METHODS[method].size]
+    adapter = {"method": method, **size, **changes.pop("adapter", {})}
+    if METHODS[method].masked:
+        adapter["min_rank"] = 2
+    values = recipe_values(
+        Path(f"tiny-{family}"),
+        folder,
+        adapter=adapter,
+        concept__prior={"prompt": "a dog", "count": 1},
+        train__batch_size=2,
+        train__max_grad_norm=1.0,
+        **changes,
+    )
+    recipe = Recipe.model_validate(values)
+
+    def prepare(recipe: Recipe, *rest: Any) -> Prepared:
+        from tlora_cli.training.ranks import rank_schedule
+
+        return prepared(family, method, rank_schedule(recipe))
+
+    monkeypatch.setattr(loop, "prepare", prepare)
+    run = RunFolder(folder / "run")
+    return loop._Run(recipe, run, Console(quiet=True), RunReports(run, print))
+
+
+@pytest.mark.parametrize("method", ["tlora", "adalora", "oft_v2"])
+def test_a_step_reads_nothing_back(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sitting(tmp_path, monkeypatch, "sdxl", method, train__steps=3)
+    run._step()  # AdaLoRA prunes in the middle of a run
+    run._step()
+    assert run.state.step == 2
+
+
+def test_prodigy_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = sitting(tmp_path, monkeypatch, "flux", "tlora", train__optimizer={"name": "prodigy"})
+    run._step()
+    run._step()
+    assert run.state.step == 2
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"kind": "piecewise", "points": [[0, 4], [1000, 2]]},
+        {"kind": "step", "points": [[0, 4], [500, 2]]},
+        {"kind": "random"},
+    ],
+)
+def test_a_step_of_any_schedule_reads_nothing_back(
+    schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sitting(tmp_path, monkeypatch, "sdxl", "tlora", adapter={"schedule": schedule})
+    run._step()
+
+
+def test_a_step_that_reads_a_tensor_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = sitting(tmp_path, monkeypatch, "sdxl", "tlora")
+    own = loop.sample_losses
+
+    def reading(*args: Any, **kwargs: Any) -> Tensor:
+        loss = own(*args, **kwargs)
+        assert float(loss.detach().sum()) > 0
+        return loss
+
+    monkeypatch.setattr(loop, "sample_losses", reading)
+    with pytest.raises(RuntimeError, match="meta"):
+        run._step()
+
+
+# --- the numbers that are read later --------------------------------------------------------------
+
+
+def record(step: int) -> StepRecord:
+    return StepRecord(step, float("nan"), 500.0, 4.0, 1e-4, None, 1.0, 1.0)
+
+
+def test_pending_fills_in_loss_and_estimate() -> None:
+    pending = Pending()
+    pending.put(record(1), torch.tensor(0.25), None)
+    pending.put(record(2), torch.tensor(0.5), torch.tensor(3e-6, dtype=torch.float64))
+    pending.put(record(3), torch.tensor(0.75), 4e-6)
+    got = [(one.step, one.loss, one.d) for one in pending.take(wait=False)]
+    assert got == [(1, 0.25, None), (2, 0.5, 3e-6), (3, 0.75, 4e-6)]
+    assert not list(pending.take(wait=True))
+
+
+class Event:
+    """Stands for a CUDA event that is reached when the test says so."""
+
+    def __init__(self) -> None:
+        self.reached = False
+        self.waited = False
+
+    def query(self) -> bool:
+        return self.reached
+
+    def synchronize(self) -> None:
+        self.waited = self.reached = True
+
+
+def test_pending_does_not_wait_unless_told() -> None:
+    pending, events = Pending(), [Event(), Event(), Event()]
+    for step, event in enumerate(events):
+        pending.put(record(step), torch.tensor(float(step)), None)
+        one, read, _ = pending._waiting.pop()
+        pending._waiting.append((one, read, event))  # type: ignore[arg-type]
+    events[0].reached = events[2].reached = True
+    assert [one.step for one in pending.take(wait=False)] == [0], "in order, the rest later"
+    assert not any(event.waited for event in events)
+    assert [one.step for one in pending.take(wait=True)] == [1, 2]
+    assert events[1].waited

@@ -1,0 +1,290 @@
+"""Load the pretrained model: a Hub repository, a diffusers folder, or one .safetensors file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import BitsAndBytesConfig
+from diffusers.quantizers import PipelineQuantizationConfig
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers.utils import logging as transformers_logging
+
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.single_file import load_single_file
+from tlora_cli.families.spec import Family
+from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.errors import UserError, known_names
+
+PARTS = ("text", "vae", "denoiser")
+"""What can be loaded on its own; the scheduler's configuration always comes along."""
+
+_INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """Which pretrained model.
+
+    Attributes:
+        model: Hub id, diffusers folder, .safetensors file, or a name of `builtin.BASES`.
+        revision: Hub branch, tag or commit.
+        variant: weight variant, such as fp16.
+        config: diffusers folder with the configuration of a single file.
+    """
+
+    model: str
+    revision: str | None = None
+    variant: str | None = None
+    config: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the model is one weights file."""
+        return Path(self.model).expanduser().suffix in (".safetensors", ".ckpt")
+
+    @property
+    def path(self) -> Path | None:
+        """The local file or folder, or None for a Hub id.
+
+        Raises:
+            UserError: if it is a built-in model whose files are damaged.
+        """
+        if builtin.is_base(self.model):
+            return builtin.model_folder(self.model)
+        path = Path(self.model).expanduser()
+        return path if path.exists() else None
+
+    def absolute(self) -> Base:
+        """Return the same base with local paths absolute, so that it is found from anywhere."""
+        config = str(Path(self.config).expanduser().resolve()) if self.config else None
+        local = self.path is not None and not builtin.is_base(self.model)
+        model = str(self.path.resolve()) if self.path and local else self.model
+        return Base(model, self.revision, self.variant, config)
+
+
+def load_pipeline(
+    family: Family,
+    base: Base,
+    *,
+    parts: Collection[str] = PARTS,
+    dtype: torch.dtype = torch.float32,
+    quantization: str | None = None,
+) -> Any:
+    """Load the stock diffusers pipeline, or some parts of it (the others are None).
+
+    Args:
+        family: the expected family.
+        base: where the model is.
+        parts: of `PARTS`.
+        dtype: of text encoders and denoiser; the VAE is always fp32, because SDXL's overflows in
+            fp16 and it runs only once a picture.
+        quantization: `nf4` or `int8` for the denoiser, through bitsandbytes.
+
+    Raises:
+        UserError: if the model is missing, gated, damaged, or of another family.
+    """
+    names = {"text": family.text_parts, "vae": ("vae",), "denoiser": (family.denoiser,)}
+    absent = {name: None for part in PARTS if part not in parts for name in names[part]}
+    quantized = quantization_config(quantization, dtype) if "denoiser" in parts else None
+    if base.is_file and quantized is not None:
+        # diffusers 0.42 takes a single file for one that is quantized already.
+        raise UserError(
+            "a single-file base can't be quantized while it is loaded",
+            where="quantization",
+            do="use a diffusers folder or a Hub id as the base, or drop quantization",
+        )
+    if not base.is_file:
+        check_family(family, read_index(base), base)
+    try:
+        with no_load_bars(base.path is not None):
+            if base.is_file:
+                return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
+            options: dict[str, Any] = dict(absent)
+            if quantized is not None:
+                mapping = {family.denoiser: quantized}
+                options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
+            return family.pipeline_class.from_pretrained(
+                str(base.path or base.model),
+                revision=base.revision,
+                variant=base.variant,
+                dtype={"default": dtype, "vae": torch.float32},
+                **options,
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a damaged or partial download makes the libraries raise
+        raise explained(error, base) from error
+
+
+def family_of_base(base: Base) -> str:
+    """Return the name of the family that a folder or repository belongs to.
+
+    Raises:
+        UserError: if it is of none, or a single file, which doesn't say.
+    """
+    if base.is_file:
+        raise UserError(
+            "neither the adapter nor the single-file base says its model family",
+            where=base.model,
+            do="convert the adapter first: tlora convert --family sdxl",
+        )
+    index = read_index(base)
+    for family in FAMILIES.values():
+        if _is_of(family, index):
+            return family.name
+    raise UserError(
+        f"the base {base.model} is a {index.get('_class_name')}, which tlora does not know",
+        where="base.model",
+        do=f"use a base of one of these families: {', '.join(FAMILIES)}",
+    )
+
+
+def read_index(base: Base) -> dict[str, Any]:
+    """Return the index of a folder or Hub repository: the names of its parts and their classes.
+
+    Raises:
+        UserError: if there is none, or the Hub doesn't give it.
+    """
+    path = base.path
+    if path is None:
+        file = _download_index(base)
+    elif path.is_dir():
+        file = path / _INDEX
+    else:
+        raise UserError(
+            f"base {base.model} is neither a folder nor a .safetensors file",
+            where="base.model",
+            do="give a diffusers folder, a .safetensors file, or a Hub id",
+        )
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the folder {base.model} holds no diffusers model: {_INDEX} is missing",
+            where="base.model",
+            do="give the folder that save_pretrained or a Hub download made",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{_INDEX} of the base can't be read: {error}", str(file), "download it again"
+        ) from error
+    if not isinstance(index, dict):
+        raise UserError(f"{_INDEX} of the base is damaged", str(file), "download it again")
+    return index
+
+
+def _download_index(base: Base) -> Path:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base.model):
+        raise UserError(
+            f"base not found: {base.model}",
+            where="base.model",
+            do="give an existing folder or file, a Hub id such as "
+            "stabilityai/stable-diffusion-xl-base-1.0, or a built-in model "
+            f"({known_names(base.model, builtin.BASES)})",
+        )
+    try:
+        return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
+    except Exception as error:
+        raise explained(error, base) from error
+
+
+def explained(error: Exception, base: Base) -> UserError:
+    """Return what to tell of a failed load or look-up, and what to do about it."""
+    if isinstance(error, UserError):
+        return error
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+
+    def among(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if among(GatedRepoError):
+        what = f"the base model {base.model} is gated: its owner asks you to accept a license"
+        do = f"accept it on https://huggingface.co/{base.model}, then run `hf auth login`"
+    elif among(RevisionNotFoundError):
+        what = f"the base model {base.model} has no revision {base.revision}"
+        do = "check base.revision"
+    elif among(RepositoryNotFoundError):
+        what = f"base not found: there is no folder, file or public Hub repository {base.model}"
+        do = "check the spelling; for a private repository run `hf auth login`"
+    elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError):
+        what = f"base not found: {base.model} is not on this machine and the Hub can't be reached"
+        do = "check the path or the connection, or download it once with "
+        do += f"`hf download {base.model}`"
+    else:
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        what = (
+            f"the base model {base.model} can't be loaded: {type(error).__name__}: {reason[:300]}"
+        )
+        do = "check that all its files are there and whole; download it again if in doubt"
+    return UserError(what, where="base.model", do=do)
+
+
+def check_family(family: Family, index: dict[str, Any], base: Base) -> None:
+    """Raise a UserError if the index is of another family."""
+    if not _is_of(family, index):
+        raise UserError(
+            f"the base {base.model} is a {index.get('_class_name')}, not a {family.name} model",
+            where="base.model",
+            do="change family or base",
+        )
+
+
+def _is_of(family: Family, index: dict[str, Any]) -> bool:
+    # Variants such as StableDiffusionXLImg2ImgPipeline hold the same parts.
+    prefix = family.pipeline_class.__name__.removesuffix("Pipeline")
+    return str(index.get("_class_name")).startswith(prefix)
+
+
+def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """Return how bitsandbytes quantizes a denoiser, or None.
+
+    Raises:
+        UserError: if bitsandbytes is not installed.
+    """
+    if kind is None:
+        return None
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"quantization {kind} needs bitsandbytes",
+            where="train.quantization",
+            do="pip install 'tlora[cuda]'",
+        )
+    if kind == "nf4":
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    return BitsAndBytesConfig(load_in_8bit=True)
+
+
+@contextmanager
+def no_load_bars(local: bool) -> Iterator[None]:
+    """Hide the libraries' bars while a local model loads; a download keeps its own."""
+    if not local:
+        yield
+        return
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in (diffusers_logging, transformers_logging):
+            library.enable_progress_bar()

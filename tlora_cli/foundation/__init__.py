@@ -1,0 +1,1 @@
+"""What everything stands on: errors, files, pictures, pages, devices, bundled files."""

@@ -1,0 +1,95 @@
+"""Axes of the plots in HTML pages: values -> places, ticks, and the frame around them."""
+
+from __future__ import annotations
+
+import math
+
+from tlora_cli.foundation.pages import text
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+"""Told apart by most people who see colors differently (Okabe and Ito), and on light and dark."""
+
+
+class Axis:
+    """Values -> places, with ticks at round values.
+
+    Args:
+        low, high: ends of the axis, low < high; above 0 if it is logarithmic.
+        start, end: their places.
+        log: logarithmic.
+        whole: values are whole numbers, and so are ticks.
+    """
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        start: float,
+        end: float,
+        *,
+        log: bool = False,
+        whole: bool = False,
+    ) -> None:
+        self.start, self.end = start, end
+        self._low, self._high, self._log, self._whole = low, high, log, whole
+
+    def __call__(self, value: float) -> float:
+        """Return the place of a value; beyond an end, that end."""
+        low, high = self._scaled(self._low), self._scaled(self._high)
+        share = (self._scaled(max(value, self._low)) - low) / (high - low)
+        return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self._log else value
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return about five round values and how they are written."""
+        if self._log and len(logarithmic := self._decades()) >= 2:
+            return logarithmic
+        span = self._high - self._low
+        unit = 10.0 ** math.floor(math.log10(span / 4))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if span / (unit * factor) <= 6)
+        if self._whole:
+            step = max(1.0, step)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        first = math.ceil(self._low / step)
+        last = math.floor(self._high / step)
+        return [(n * step, f"{n * step:.{digits}f}") for n in range(first, last + 1)]
+
+    def _decades(self) -> list[tuple[float, str]]:
+        """Return 1, 2, 5 of each power of ten; of many, the powers alone."""
+        first, last = (math.floor(math.log10(end)) for end in (self._low, self._high))
+        inside: list[float] = []
+        for digits in ((1, 2, 5), (1,)):
+            values = (d * 10.0**power for power in range(first, last + 1) for d in digits)
+            inside = [value for value in values if self._low <= value <= self._high]
+            if len(inside) <= 7:
+                break
+        return [(value, f"{value:g}") for value in inside]
+
+
+def frame(across: Axis, up: Axis, x_name: str, y_name: str) -> list[str]:
+    """Return grid lines, numbers and names of two axes, as SVG.
+
+    Args:
+        across: from left to right.
+        up: from the bottom up. 62 below its start and 42 above its end are for the names.
+        x_name: of the axis across.
+        y_name: of the axis upwards.
+    """
+    left, right, bottom, top = across.start, across.end, up.start, up.end
+    parts = []
+    for value, number in across.ticks():
+        x = across(value)
+        parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 22}" text-anchor="middle">{number}</text>')
+    for value, number in up.ticks():
+        y = up(value)
+        parts.append(f'<line class="rule" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{number}</text>')
+    parts.append(
+        f'<text class="name" x="{(left + right) / 2}" y="{bottom + 52}" text-anchor="middle">'
+        f"{text(x_name)} →</text>"
+    )
+    parts.append(f'<text class="name" x="{left}" y="{top - 18}">↑ {text(y_name)}</text>')
+    return parts

@@ -1,0 +1,199 @@
+"""Files that are whole or absent: atomic writes, disk space, folder locks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError
+
+from tlora_cli.foundation.errors import UserError
+
+TEMPORARY = ".tlora-unfinished-"
+"""Prefix of unfinished files and folders; such names are never read."""
+LOCK = ".lock"
+"""File by which a process holds a folder."""
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return the temporary name for `path`, in the same folder so that renaming is atomic."""
+    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file, sync it, and rename it to `path`.
+
+    A crash at any moment leaves the old file or the new one, never a part.
+
+    Raises:
+        UserError: if the disk is full or the folder can't be written.
+    """
+    temporary = temporary_beside(path)
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_atomically(path, lambda temporary: _write_text(temporary, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def folder_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path` when the block ends without an exception."""
+    temporary = temporary_beside(path)
+    with explained(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                sync(file)
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that a crash half-way leaves nothing that looks whole."""
+    doomed = temporary_beside(path)
+    path.replace(doomed)
+    shutil.rmtree(doomed)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left unfinished in `folder`."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def sync(path: Path) -> None:
+    """Force a file's or a folder's contents to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise _refused(path, error.errno, error.strerror or str(error)) from error
+    except SafetensorError as error:
+        # safetensors wraps the system's error in a text: "I/O error: ... (os error 28)".
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise _refused(path, int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def _refused(path: Path, number: int | None, reason: str) -> UserError:
+    remedies = {
+        errno.ENOSPC: "free disk space; a training run then continues with --resume",
+        errno.EDQUOT: "free disk space; a training run then continues with --resume",
+        errno.EROFS: "choose a folder on a disk that can be written",
+        errno.EACCES: "choose a folder you may write to",
+        errno.EPERM: "choose a folder you may write to",
+    }
+    return UserError(
+        f"cannot write {path.name}: {reason}",
+        where=str(path),
+        do=remedies.get(number or 0, "check the disk and the folder"),
+    )
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the path, or what of it is there."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+
+
+def free_space(folder: Path) -> int:
+    """Return the free bytes of the disk where `folder` is, or would be."""
+    return shutil.disk_usage(existing_parent(folder)).free
+
+
+def require_space(
+    folder: Path,
+    needed: int,
+    what: str,
+    do: str = "free disk space or choose another output.dir, then continue with --resume",
+) -> None:
+    """Raise a UserError, whose remedy is `do`, unless `folder`'s disk has `needed` bytes free."""
+    free = free_space(folder)
+    if free < needed:
+        raise UserError(
+            f"not enough disk space for {what}: {needed / 1e6:.0f} MB needed, "
+            f"{free / 1e6:.0f} MB free",
+            where=str(folder),
+            do=do,
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[IO[str]]:
+    """Hold `folder` for this process; a second run in it is refused. Released by any exit."""
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    with lock:
+        if not _take(lock, folder):
+            raise UserError(
+                "another tlora run is working in this folder",
+                where=str(folder),
+                do="wait for it to end, or choose another output.dir",
+            )
+        yield lock
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds `folder`, this one included; nothing is written."""
+    import fcntl
+
+    try:
+        lock = (folder / LOCK).open()
+    except FileNotFoundError:
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _take(lock: IO[str], folder: Path) -> bool:
+    """Return whether the lock was free; it is ours then."""
+    import fcntl
+
+    with explained(folder):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""An adapter on a denoiser: attach, load, and what runs in each call."""

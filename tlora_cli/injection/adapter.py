@@ -1,0 +1,266 @@
+"""Put an adapter on a denoiser without touching what belongs to the denoiser.
+
+A forward pre-hook on the denoiser reads the timestep of each call, and builds and masks the factors
+of all layers; a forward hook on each target layer adds its update. Mask and factors stay until the
+next call, so they also hold in the backward pass and when checkpointed blocks run again. A method
+that changes the weights themselves has them swapped while the layer runs (`swapping.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlora_cli.families import Family
+from tlora_cli.formats import tlora_file
+from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
+from tlora_cli.formulas.masked_low_rank import masked_low_rank
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.injection.call_mask import MaskGate
+from tlora_cli.injection.factors import Built, Updates, autocast_dtype
+from tlora_cli.injection.folded_weights import Folding, can_fold
+from tlora_cli.injection.swapped_weights import swap_weights
+from tlora_cli.injection.words import hook_word
+from tlora_cli.methods import METHODS, Change, Method, Parametrization, Reweighting, WordVectors
+
+_NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
+"""What the gate is given where nothing is ever masked."""
+
+
+class Adapter:
+    """An adapter on a denoiser. Made by `attach` and `load_adapter`.
+
+    Attributes:
+        layers: layer name -> what is changed there, in the denoiser's order.
+        schedule: the rank schedule; None for methods without ranks.
+        scale: strength of the update; 1 is as trained, 0 the base model.
+        info: where it comes from; written into the file.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        family: Family,
+        layers: dict[str, Change],
+        schedule: RankSchedule | None,
+        info: AdapterInfo,
+        trainable: bool,
+        blocks: int | None = None,
+        encoders: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.blocks = blocks
+        self.denoiser = denoiser
+        self.family = family
+        self.layers = layers
+        self.schedule = schedule
+        self.info = info
+        self.scale = 1.0
+        low_rank = {n: layer for n, layer in layers.items() if isinstance(layer, Parametrization)}
+        self._updates = Updates(low_rank, family.shared_input, self._update_alone)
+        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timestep_scale, self._updates.install)
+        self._cache: dict[Any, Any] | None = None if trainable else {}
+        self._folding: Folding | None = None
+        modules = {**dict(denoiser.named_modules()), **(encoders or {})}
+        self._checkpointed = False
+        self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(False)
+        self._hooks = [denoiser.register_forward_pre_hook(self._on_call, with_kwargs=True)]
+        for name, layer in layers.items():
+            if isinstance(layer, WordVectors):
+                self._hooks.append(hook_word(modules[name], layer))
+                continue
+            if isinstance(layer, Reweighting):
+                change = functools.partial(self._changed_weights, name, layer)
+                self._hooks += swap_weights(modules[name], change)
+                continue
+            self._hooks.append(modules[name].register_forward_hook(self._updates.hooks[name]))
+
+    # --- hooks --------------------------------------------------------------------------------
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code starts after it
+    def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        position = self.family.timestep_position
+        timestep = kwargs["timestep"] if "timestep" in kwargs else args[position]
+        sample = kwargs.get("hidden_states", kwargs.get("sample", args[0] if args else None))
+        device = sample.device if sample is not None else timestep.device
+        self.gate.set_timestep(timestep, device)
+        if self._updates.stacks:
+            autocast = autocast_dtype(device.type)
+            dtype = autocast or (torch.float32 if sample is None else sample.dtype)
+            built = self._built(dtype)
+            masks = functools.partial(self.gate.mask, dtype=dtype)
+            if self._folding is not None:
+                # A checkpointed block is recomputed later, perhaps after another call.
+                later = self._checkpointed and torch.is_grad_enabled()
+                if autocast is None and not later and self._folding.fold(built, masks):
+                    self.gate.keep(None)
+                    return
+                self._folding.unfold()
+            self.gate.keep(self._updates.share(built, masks, autocast is not None))
+
+    def _built(self, dtype: torch.dtype) -> list[Built]:
+        """Return the factors of all layers; once only while the parameters don't change."""
+        if self._cache is None or torch.is_grad_enabled():
+            return self._updates.build(dtype, self.scale)
+        key = (dtype, self.scale)
+        if key not in self._cache:
+            self._cache[key] = self._updates.build(dtype, self.scale)
+        found: list[Built] = self._cache[key]
+        return found
+
+    def _update_alone(self, layer: Parametrization, x: Tensor) -> Tensor:
+        """Return the update of a layer that runs outside a call of the denoiser."""
+        down, up = layer.factors()
+        mask = self.gate.mask(layer.copies, x.dtype)
+        return self.scale * masked_low_rank(x, down.to(x), up.to(x), mask)
+
+    def _changed_weights(
+        self, name: str, layer: Reweighting, own: Mapping[str, Tensor]
+    ) -> Mapping[str, Tensor]:
+        """Return the weights to run a layer with; built in fp32, used in the base's dtype."""
+        cached = self._cache is not None and not torch.is_grad_enabled()
+        key = (name, self.scale)
+        if cached and self._cache is not None and key in self._cache:
+            found: Mapping[str, Tensor] = self._cache[key]
+            return found
+        whole = {part: tensor.detach().float() for part, tensor in own.items()}
+        made = layer.weights(whole)
+        if self.scale != 1.0:
+            made = {part: torch.lerp(whole[part], w, self.scale) for part, w in made.items()}
+        made = {part: tensor.to(own[part].dtype) for part, tensor in made.items()}
+        if cached and self._cache is not None:
+            self._cache[key] = made
+        return made
+
+    # --- public -------------------------------------------------------------------------------
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the trainable tensors, fp32; none for an adapter loaded for sampling only."""
+        for layer in self.layers.values():
+            yield from layer.parameters()
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the trainable tensors by their learning rate's factor, `rate`."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for layer in self.layers.values():
+            groups.setdefault(layer.rate, []).extend(layer.parameters())
+        return [{"params": tensors, "rate": rate} for rate, tensors in groups.items()]
+
+    def penalty(self) -> Tensor | None:
+        """Return what the method adds to the diffusion loss; None for most methods."""
+        penalty = self.method.penalty
+        return penalty(list(self.layers.values())) if penalty else None
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Do what the method does after an optimizer step, while gradients are still there."""
+        if self.method.after_step:
+            self.method.after_step(list(self.layers.values()), step, steps)
+
+    @property
+    def method(self) -> Method:
+        """The method, if it is one of ours; else plain LoRA."""
+        return METHODS.get(self.info.method or "", METHODS["lora"])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all tensors, trained and frozen, by `<layer>.<tensor>`."""
+        return {
+            f"{name}.{key}": tensor
+            for name, layer in self.layers.items()
+            for key, tensor in layer.state_dict().items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copy tensors in place; the names must be exactly those of `state_dict`."""
+        own = self.state_dict()
+        if own.keys() != state.keys():
+            raise ValueError("the adapter's state does not belong to this adapter")
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(state[key])
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute activations in the backward pass, each call under its own mask."""
+        model: Any = self.denoiser
+        model.enable_gradient_checkpointing(self.gate.checkpoint)
+        self._checkpointed = True
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, the parameters don't change, so factors are built and cast once.
+
+        Where `folding.py` can, the updates are in the weights for the length of a call.
+        """
+        before, self._cache = self._cache, {}
+        try:
+            with self.folded(self._folding or self.folding(training=False)):
+                yield
+        finally:
+            self._cache = before
+
+    def folding(self, *, training: bool, device: str = "cpu") -> Folding | None:
+        """Return what puts the updates into the weights of a call; None where the pair is better.
+
+        Args:
+            training: whether there will be gradients.
+            device: `cpu`, or `meta` to plan what it takes there.
+        """
+        modules = dict(self.denoiser.named_modules())
+        possible = can_fold(modules, self._updates, training=training, device=device)
+        return Folding(modules, self._updates) if possible else None
+
+    @contextmanager
+    def folded(self, folding: Folding | None) -> Iterator[None]:
+        """Inside, updates are folded into the weights once a call; None leaves all as it is."""
+        if folding is None or folding is self._folding:
+            yield
+            return
+        before, self._folding = self._folding, folding
+        try:
+            with folding:
+                yield
+        finally:
+            self._folding = before
+
+    def weights(self) -> AdapterWeights:
+        """Return the adapter as a file holds it."""
+        pairs, parts = {}, {}
+        with torch.no_grad():
+            for name, layer in self.layers.items():  # one layer at a time on the GPU
+                if not isinstance(layer, Parametrization):
+                    parts[name] = {key: tensor.cpu() for key, tensor in layer.state_dict().items()}
+                    continue
+                down, up = layer.factors()
+                pairs[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
+        first = next(iter(self.layers.values()))
+        copies = first.copies if isinstance(first, Parametrization) else 1
+        return AdapterWeights(
+            pairs, copies, self.schedule, self.family.name, self.info, parts, self.blocks
+        )
+
+    def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the adapter file, atomically; see `formats/tlora_file.py`.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
+        """
+        tlora_file.write(
+            Path(path), self.weights(), timestep_scale=self.family.timestep_scale, dtype=dtype
+        )
+
+    def remove(self) -> None:
+        """Take the adapter off; the denoiser is as before, bit for bit."""
+        for hook in self._hooks:
+            hook.remove()
+        for parameter in self._unfrozen:
+            parameter.requires_grad_(True)
+        if self._checkpointed:
+            model: Any = self.denoiser
+            model.disable_gradient_checkpointing()
+        self._hooks, self._unfrozen, self._checkpointed = [], [], False

@@ -1,0 +1,248 @@
+"""Load an adapter file, of any format that can be read, onto a denoiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tlora_cli.families import Family, denoiser_of, family_of
+from tlora_cli.formats import AdapterWeights, read_adapter, read_origin
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.attach import new_changes
+from tlora_cli.injection.words import ENCODERS, embeddings_of, hook_word, new_words
+from tlora_cli.methods import (
+    METHODS,
+    Change,
+    Fixed,
+    Parametrization,
+    StartSettings,
+    WordVectors,
+    rebuild,
+)
+
+
+def load_adapter(
+    model: Any, path: str | Path, min_rank: int | None = None, trainable: bool = False
+) -> Adapter:
+    """Put the adapter of a file on a denoiser or a pipeline.
+
+    Args:
+        model: an SDXL UNet, a FLUX transformer, or a pipeline with one.
+        path: our file, a diffusers or kohya LoRA, or a published T-LoRA checkpoint
+            (pytorch_lora_weights.safetensors, lora.pt, or the folder of either). Pickled code is
+            never run.
+        min_rank: rank at the noisiest timestep, for a file that doesn't say; it overrides a file
+            that does.
+        trainable: make the factors parameters again (fp32). S and A of the ortho form are known
+            only as a product; the function is the same, the optimizer's path may differ. To go on
+            exactly, resume from a checkpoint.
+
+    Raises:
+        UserError: if the file is missing, damaged, of another family or of another model's shape,
+            or if it should have a rank schedule but doesn't say it.
+    """
+    denoiser, family = denoiser_of(model), family_of(model)
+    linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
+    weights = read_adapter(Path(path), linears)
+    where = str(path)
+    if weights.family not in (None, family.name):
+        raise UserError(
+            f"the adapter is for {weights.family}, the model is {family.name}",
+            where=where,
+            do=f"use it with a {weights.family} base",
+        )
+    if weights.parts:
+        return _without_ranks(model, denoiser, family, weights, min_rank, trainable, where)
+    schedule = choose_schedule(weights, min_rank, where)
+    fitting = {name: check_fit(linears, name, p, where) for name, p in weights.layers.items()}
+    layers: dict[str, Change] = {
+        name: _parametrization(weights, name, trainable, linears[name])
+        for name in linears
+        if name in fitting
+    }
+    return Adapter(denoiser, family, layers, schedule, weights.info, trainable)
+
+
+def load_words(pipeline: Any, path: str | Path) -> list[RemovableHandle]:
+    """Put the learned words of an adapter file on a pipeline's text encoders, if it has any.
+
+    For a pipeline that holds the text encoders alone; `load_adapter` does it for a whole one.
+
+    Returns:
+        The hooks; remove them to take the words off.
+
+    Raises:
+        UserError: if the file can't be read or does not fit.
+    """
+    _, info = read_origin(Path(path))
+    method = METHODS.get(info.method or "")
+    if method is None or not method.word:
+        return []
+    words = _words(pipeline, read_adapter(Path(path), ()), str(path))
+    return [hook_word(module, words[name]) for name, module in embeddings_of(pipeline).items()]
+
+
+def _words(pipeline: Any, weights: AdapterWeights, where: str) -> dict[str, WordVectors]:
+    """Return the file's learned words for the text encoders that the pipeline has."""
+    if not any(name in weights.parts for name in ENCODERS):
+        return {}
+    made = new_words(pipeline, weights.info.placeholder, weights.info.class_name)
+    for name, word in made.items():
+        _fill(name, word, weights.parts.get(name, {}), where)
+    return made
+
+
+def _fill(name: str, change: nn.Module, parts: dict[str, Tensor], where: str) -> None:
+    try:
+        change.load_state_dict({key: tensor.float() for key, tensor in parts.items()})
+    except RuntimeError as error:
+        raise UserError(
+            f"the adapter does not fit layer {name} of the model",
+            where=where,
+            do="use the base model that the adapter was trained on",
+        ) from error
+
+
+def _without_ranks(
+    model: Any,
+    denoiser: nn.Module,
+    family: Family,
+    weights: AdapterWeights,
+    min_rank: int | None,
+    trainable: bool,
+    where: str,
+) -> Adapter:
+    """Put the adapter of a method on that changes the weights themselves."""
+    if min_rank is not None:
+        raise UserError(
+            f"{weights.info.method} has no ranks, so no min_rank", where, "leave --min-rank out"
+        )
+    changes = changes_without_ranks(model, denoiser, weights, where)
+    for change in changes.values():
+        change.requires_grad_(trainable)
+    encoders = embeddings_of(model)
+    return Adapter(
+        denoiser, family, changes, None, weights.info, trainable, weights.blocks, encoders
+    )
+
+
+def changes_without_ranks(
+    model: Any, denoiser: nn.Module, weights: AdapterWeights, where: str
+) -> dict[str, Change]:
+    """Return what a method that changes the weights themselves does to each module.
+
+    Args:
+        model: the denoiser, or a pipeline with it; learned words need one.
+        denoiser: with its weights, of which the changes are functions.
+        weights: with `parts`.
+        where: the file, for messages.
+
+    Raises:
+        UserError: if the method is unknown, or does not fit the model.
+    """
+    method = weights.info.method or ""
+    again = "get the file again, or save it again from its checkpoint"
+    if method not in METHODS or METHODS[method].size == "rank":
+        raise UserError(f"the file's method is {method or 'not said'}", where, again)
+    learned = weights.parts.keys() & ENCODERS.keys()
+    if learned and model is denoiser:
+        raise UserError(
+            f"{method} has learned a word, which belongs to the text encoders",
+            where=where,
+            do="load it on the whole pipeline",
+        )
+    modules = {name: m for name, m in denoiser.named_modules() if name in weights.parts}
+    if missing := weights.parts.keys() - modules.keys() - learned:
+        raise UserError(
+            f"the adapter has a layer the model lacks: {min(missing)}",
+            where=where,
+            do="use the base model that the adapter was trained on",
+        )
+    changes = new_changes(method, modules, StartSettings(blocks=weights.blocks or 1), seed=0)
+    for name, change in changes.items():
+        _fill(name, change, weights.parts[name], where)
+    if embeddings_of(model):  # none where text is encoded by another pipeline
+        changes |= _words(model, weights, where)
+    return changes
+
+
+def choose_schedule(
+    weights: AdapterWeights, min_rank: int | None, where: str, alpha: float | None = None
+) -> RankSchedule:
+    """Return the file's schedule, with what is given in place of what it says.
+
+    Raises:
+        UserError: if there is none, or the given numbers make none.
+    """
+    schedule = weights.schedule
+    if schedule is None and min_rank is None:
+        raise UserError(
+            "the file is a T-LoRA checkpoint but does not say its rank schedule",
+            where=where,
+            do="pass min_rank as it was trained (--min-rank), or keep logs/hparams.yml beside it",
+        )
+    if schedule is not None and min_rank is None and alpha is None:
+        return schedule
+    ranks = {down.shape[0] for down, _ in weights.layers.values()}
+    if len(ranks) > 1:
+        raise UserError(
+            "min_rank needs one rank for all layers; this file has several",
+            where=where,
+            do="leave min_rank out",
+        )
+    try:
+        if schedule is None or schedule.kind == "constant":
+            if min_rank is None:
+                raise ValueError("alpha shapes a rank schedule, and the file is a plain LoRA")
+            return RankSchedule(weights.rank, min_rank, 1.0 if alpha is None else alpha)
+        return dataclasses.replace(
+            schedule,
+            min_rank=schedule.min_rank if min_rank is None else min_rank,
+            alpha=schedule.alpha if alpha is None else alpha,
+        )
+    except ValueError as error:
+        raise UserError(str(error), where, do="choose min_rank between 1 and the rank") from error
+
+
+def check_fit(
+    linears: dict[str, nn.Linear], name: str, pair: tuple[Tensor, Tensor], where: str
+) -> nn.Linear:
+    """Return the layer that a pair belongs to.
+
+    Raises:
+        UserError: if the model lacks it or has it in another shape.
+    """
+    down, up = pair
+    layer = linears.get(name)
+    if layer is None:
+        raise UserError(
+            f"the adapter has a layer the model lacks: {name}",
+            where=where,
+            do="use the base model that the adapter was trained on",
+        )
+    if (up.shape[0], down.shape[1]) != (layer.out_features, layer.in_features):
+        raise UserError(
+            f"layer {name} is {layer.out_features}x{layer.in_features} in the model but "
+            f"{up.shape[0]}x{down.shape[1]} in the adapter",
+            where=where,
+            do="use the base model that the adapter was trained on",
+        )
+    return layer
+
+
+def _parametrization(
+    weights: AdapterWeights, name: str, trainable: bool, layer: nn.Linear
+) -> Parametrization:
+    down, up = weights.layers[name]
+    made = (
+        rebuild(down.float(), up.float(), weights.copies)
+        if trainable
+        else Fixed(down, up, weights.copies)
+    )
+    return made.to(layer.weight.device)

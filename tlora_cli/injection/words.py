@@ -1,0 +1,66 @@
+"""Learned words on the text encoders of a pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from transformers import T5EncoderModel
+
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods.word import WordVectors
+
+ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+"""Text encoder -> its tokenizer, by their names in a pipeline."""
+
+
+def embeddings_of(pipeline: Any) -> dict[str, nn.Module]:
+    """Return the token embeddings of a pipeline's text encoders; none if it has no encoders."""
+    found = {name: getattr(pipeline, name, None) for name in ENCODERS}
+    return {name: _embedding(one) for name, one in found.items() if one is not None}
+
+
+def _embedding(encoder: Any) -> nn.Module:
+    # T5's own answer is a module that shares the weights but isn't the one that runs.
+    running = encoder.encoder if isinstance(encoder, T5EncoderModel) else encoder
+    module: nn.Module = running.get_input_embeddings()
+    return module
+
+
+def hook_word(module: nn.Module, word: WordVectors) -> RemovableHandle:
+    """Let token embeddings give the word's vectors for its tokens."""
+    return module.register_forward_hook(lambda _, inputs, output: word.place(inputs[0], output))
+
+
+def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[str, WordVectors]:
+    """Return vectors for a word in every text encoder, starting at the class's mean embedding.
+
+    Raises:
+        UserError: if there is no word, no class, or no text encoder.
+    """
+    if not word or not class_name:
+        raise UserError(
+            "a learned word needs a placeholder and a class to start from",
+            where="concept",
+            do="give info=AdapterInfo(placeholder=..., class_name=...)",
+        )
+    modules = embeddings_of(pipeline)
+    if not modules:
+        raise UserError(
+            "the method learns a word, and the pipeline has no text encoders",
+            do="attach to a whole pipeline",
+        )
+    made = {}
+    for name, module in modules.items():
+        table = module.get_parameter("weight")
+        tokenizer = getattr(pipeline, ENCODERS[name])
+        start = table[_tokens(tokenizer, class_name)].mean(0)
+        made[name] = WordVectors(_tokens(tokenizer, word), start).to(table.device)
+    return made
+
+
+def _tokens(tokenizer: Any, word: str) -> list[int]:
+    """Return the token numbers of a word within a text."""
+    ids: list[int] = tokenizer(word, add_special_tokens=False).input_ids
+    return ids

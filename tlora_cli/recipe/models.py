@@ -1,0 +1,284 @@
+"""The recipe: everything a run depends on, as typed and documented models.
+
+A recipe is a YAML file (`recipe_io` reads it). Every field has a description, which is also the
+text of the JSON schema. Unknown keys are errors, and values must have their type: the text "64" is
+no number. Models are frozen: what was validated is what runs. This module imports neither torch nor
+diffusers, so a mistake is reported at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged, published_settings
+from tlora_cli.recipe.section import (
+    RANKLESS_METHODS,
+    FamilyName,
+    Precision,
+    Problem,
+    Section,
+)
+from tlora_cli.recipe.sections import (
+    AdapterConfig,
+    BaseModelConfig,
+    CheckpointConfig,
+    ConceptConfig,
+    LRScheduleConfig,
+    OptimizerConfig,
+    PreviewConfig,
+    TimestepConfig,
+)
+
+
+class TrainConfig(Section):
+    """How the adapter is trained."""
+
+    steps: int = Field(800, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
+    accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
+    resolution: int = Field(
+        1024, ge=8, multiple_of=8, description="Side of the training square in pixels."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the adapter's start and of every step's noise."
+    )
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
+    )
+    timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
+    objective: Literal["auto", "epsilon", "v_prediction", "flow"] = Field(
+        "auto",
+        description="What the base model predicts; auto reads it from its scheduler. A wrong one "
+        "gives noise.",
+    )
+    guidance: float = Field(
+        1.0, ge=0, description="Guidance value given to a guidance-distilled model (FLUX.1-dev)."
+    )
+    precision: Precision = Field("bf16", description="Number format of the frozen base model.")
+    quantization: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="Frozen base in 4 (nf4) or 8 bits (int8) by bitsandbytes, on a GPU: for "
+        "memory, not for speed.",
+    )
+    attention: Literal["sdpa", "xformers"] = Field(
+        "sdpa", description="Attention kernel: PyTorch's own, or that of xformers."
+    )
+    execution: Literal["auto", "eager", "compile", "cuda_graph"] = Field(
+        "auto",
+        description="How a step is run; all give the same losses. eager: operation by operation. "
+        "compile: the repeated blocks by torch.compile, for low-rank methods. cuda_graph: forward "
+        "and backward pass recorded once and replayed. auto: compile on a CPU if the run is long "
+        "enough to pay for it, else eager.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, about 1.5 times the work."
+    )
+    memory: Literal["24gb", "16gb", "12gb"] | None = Field(
+        None,
+        description="Settings with which a run fits a card of this size, under your own: "
+        "quantization, gradient_checkpointing, and on 12 GB a smaller resolution for FLUX.",
+    )
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    select: Literal["last", "auto"] = Field(
+        "last",
+        description="Which checkpoint becomes the result. last: the last one. auto: each is scored "
+        "with a few pictures, for likeness and for agreement with prompts, and the best balance is "
+        "kept.",
+    )
+    preview: PreviewConfig | None = Field(
+        None, description="Pictures while training; null: none are drawn."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to compute; auto: on a CUDA GPU if there is one."
+    )
+
+
+class SamplingConfig(Section):
+    """How pictures are drawn: by previews, and by `tlora sample` unless told otherwise."""
+
+    steps: int = Field(25, ge=1, description="Denoising steps.")
+    guidance: float = Field(5.0, ge=0, description="Guidance scale: how much the prompt counts.")
+    scheduler: Literal[
+        "default", "euler", "euler_ancestral", "ddim", "dpmpp_2m", "unipc", "heun"
+    ] = Field("default", description="default: Euler, as published, on both families.")
+    negative_prompt: str = Field("", description="What the picture must not show (SDXL).")
+    width: int | None = Field(
+        None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
+    )
+    height: int | None = Field(
+        None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
+    )
+
+
+class OutputConfig(Section):
+    """Where the result goes."""
+
+    dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
+    dtype: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32", description="Number format of the adapter file."
+    )
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        ["tensorboard"],
+        description="Who is told of each step and preview, beside metrics.jsonl. tensorboard: "
+        "event files in the run folder. wandb, trackio: packages of these names.",
+    )
+    project: str = Field(
+        "tlora", min_length=1, description="Project in which wandb and trackio show the run."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_switch(cls, data: Any) -> Any:
+        """Read `tensorboard: true`, as runs wrote it before there was `trackers`."""
+        if not isinstance(data, dict) or not isinstance(data.get("tensorboard"), bool):
+            return data
+        rest = {key: value for key, value in data.items() if key != "tensorboard"}
+        trackers = rest.get("trackers", [])
+        if not isinstance(trackers, list):
+            return rest
+        if data["tensorboard"]:
+            named = "tensorboard" in trackers
+            return {**rest, "trackers": trackers if named else ["tensorboard", *trackers]}
+        if "tensorboard" in trackers:
+            raise ValueError("`tensorboard: false` contradicts `trackers`; drop it")
+        return {**rest, "trackers": trackers}
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a tracker that is named twice."""
+        if len(set(self.trackers)) < len(self.trackers):
+            yield Problem("a tracker is named twice", ("trackers",))
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    family: FamilyName = Field(description="Model family of the base; it sets the defaults.")
+    base: BaseModelConfig = Field(description="The pretrained model; a plain string is its name.")
+    concept: ConceptConfig
+    adapter: AdapterConfig = Field(default_factory=AdapterConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    output: OutputConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, data: Any) -> Any:
+        """Let `base` be a string, and put the family's published settings under the user's."""
+        if not isinstance(data, dict):
+            return data
+        if isinstance(data.get("base"), str):
+            data = {**data, "base": {"model": data["base"]}}
+        family, adapter = data.get("family"), data.get("adapter")
+        if not isinstance(family, str):
+            return data
+        method = adapter.get("method") if isinstance(adapter, dict) else None
+        train = data.get("train")
+        if isinstance(train, dict) and isinstance(train.get("memory"), str):
+            fitting = MEMORY_PRESETS.get(family, {}).get(train["memory"], {})
+            data = merged({"train": fitting}, data)
+        base = data.get("base")
+        model = base.get("model") if isinstance(base, dict) else None
+        model = model if isinstance(model, str) else None  # what else it is, is told below
+        return merged(published_settings(family, str(method or "tlora"), model), data)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield settings that the family doesn't know."""
+        allowed = {"sdxl": ("auto", "epsilon", "v_prediction"), "flux": ("auto", "flow")}
+        if self.train.objective not in allowed[self.family]:
+            yield Problem(
+                f"{self.train.objective} does not fit {self.family}; "
+                f"use one of {', '.join(allowed[self.family])}",
+                ("train.objective", "family"),
+            )
+        quantized = self.train.quantization is not None
+        if quantized and self.adapter.init.startswith("weights"):
+            yield Problem(
+                f"{self.adapter.init} decomposes the base weights, which are quantized; "
+                "use a random start, or drop train.quantization",
+                ("adapter.init", "train.quantization"),
+            )
+        if quantized and self.base.model.endswith(SINGLE_FILES):
+            yield Problem(
+                "a single-file base can't be quantized while it is loaded; use a diffusers folder "
+                "or a Hub id as base, or drop it",
+                ("train.quantization", "base.model"),
+            )
+        yield from self.execution_problems(self.train.execution)
+        if self.train.device == "cpu":
+            needs_gpu = {
+                "train.quantization": quantized,
+                "train.precision": self.train.precision == "fp16",
+                "train.optimizer.name": self.train.optimizer.name == "adamw8bit",
+                "train.attention": self.train.attention == "xformers",
+                "train.execution": self.train.execution == "cuda_graph",
+            }
+            for key, wanted in needs_gpu.items():
+                if wanted:
+                    yield Problem("needs a GPU, but train.device is cpu", (key, "train.device"))
+        if self.family == "flux":
+            if self.sampling.negative_prompt:
+                yield Problem(
+                    "FLUX.1-dev takes no negative prompt: guidance is distilled into it",
+                    ("sampling.negative_prompt", "family"),
+                )
+            if self.sampling.scheduler not in FLOW_SCHEDULERS:
+                yield Problem(
+                    f"{self.sampling.scheduler} is not defined for flow matching; "
+                    f"use one of {', '.join(FLOW_SCHEDULERS)}",
+                    ("sampling.scheduler", "family"),
+                )
+            sides = {
+                "train.resolution": self.train.resolution,
+                "sampling.width": self.sampling.width,
+                "sampling.height": self.sampling.height,
+            }
+            for key, side in sides.items():
+                if side is not None and side % 16:
+                    yield Problem(f"must be a multiple of 16 for flux, got {side}", (key, "family"))
+
+    def execution_problems(self, execution: str) -> Iterator[Problem]:
+        """Yield settings under which a step can't be run in this way."""
+        if execution not in ("compile", "cuda_graph"):
+            return
+        train, key = self.train, "train.execution"
+        if self.adapter.method in RANKLESS_METHODS:
+            yield Problem(
+                f"{execution} is for the low-rank methods, and {self.adapter.method} is none; "
+                "use eager",
+                (key, "adapter.method"),
+            )
+        if train.quantization:
+            yield Problem(
+                f"{execution} and a quantized base don't go together; use eager",
+                (key, "train.quantization"),
+            )
+        if execution == "compile":
+            return
+        if train.accumulation > 1:
+            yield Problem(
+                "a CUDA graph can't accumulate gradients; use eager or compile, or a larger "
+                "batch_size",
+                (key, "train.accumulation"),
+            )
+        if train.gradient_checkpointing:
+            yield Problem(
+                "a CUDA graph and gradient_checkpointing don't go together; use eager",
+                (key, "train.gradient_checkpointing"),
+            )
+        if train.precision == "fp16":
+            yield Problem(
+                "a CUDA graph can't scale the loss of fp16; use bf16, or eager",
+                (key, "train.precision"),
+            )
+
+
+SINGLE_FILES = (".safetensors", ".ckpt")
+"""How the name of a base in one file ends."""
+
+FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
+"""Of the sampling schedulers, those that solve rectified flow (FLUX)."""

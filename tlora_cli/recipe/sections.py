@@ -1,0 +1,320 @@
+"""Sections of the recipe: base, concept, adapter, and the parts of train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, Strict, field_validator
+
+from tlora_cli.recipe.section import (
+    BLOCK_METHODS,
+    MASKED_METHODS,
+    POINT_SCHEDULES,
+    RANKLESS_METHODS,
+    InitName,
+    MethodName,
+    Problem,
+    ScheduleName,
+    Section,
+    check_expression,
+    check_files,
+    check_prompt,
+)
+
+
+class BaseModelConfig(Section):
+    """The pretrained model that is adapted."""
+
+    model: str = Field(
+        min_length=1,
+        description="A Hugging Face Hub id, a diffusers folder, one .safetensors file, or the "
+        "built-in toy-sdxl.",
+    )
+    revision: str | None = Field(None, description="Hub branch, tag or commit.")
+    variant: str | None = Field(None, description="Weight variant of the repository, e.g. fp16.")
+    config: str | None = Field(
+        None,
+        description="Local diffusers folder with the configuration and tokenizers that belong to a "
+        "single .safetensors file.",
+    )
+
+
+class PriorConfig(Section):
+    """Prior preservation: pictures of the class keep the class from drifting (DreamBooth)."""
+
+    images: str | None = Field(
+        None,
+        description="Folder of class pictures. What it lacks to `count`, the base model draws into "
+        "the run folder.",
+    )
+    count: int = Field(100, ge=1, description="How many class pictures to use.")
+    prompt: str = Field("a photo of {class}", min_length=1, description="What the pictures show.")
+    weight: float = Field(
+        1.0, gt=0, description="How much their loss counts against that of the concept."
+    )
+
+    _prompt_braces = field_validator("prompt")(check_prompt)
+
+
+class ConceptConfig(Section):
+    """What is learned: the picture(s) and the words for it."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    images: str | list[str] = Field(
+        description="A picture, a folder of pictures, or a list of pictures; toy:momo/1 is one of "
+        "the built-in world. Relative paths start at the current folder."
+    )
+    masks: str | list[str] | None = Field(
+        None,
+        description="Subject mask(s): white where the subject is. The loss then counts only there. "
+        "A picture, a folder with the same file names, or a list as long as `images`.",
+    )
+    placeholder: str = Field(
+        "sks", min_length=1, description="Rare word that stands for the concept."
+    )
+    class_name: str = Field(
+        alias="class", min_length=1, description="Class of the concept, e.g. dog."
+    )
+    prompt: str = Field(
+        "a photo of {placeholder} {class}",
+        min_length=1,
+        description="Training prompt; {placeholder} and {class} are filled in.",
+    )
+    prior: PriorConfig | None = Field(None, description="Prior preservation; off by default.")
+
+    _prompt_braces = field_validator("prompt")(check_prompt)
+
+    @field_validator("images", "masks", mode="before")
+    @classmethod
+    def _are_files(cls, value: Any) -> Any:
+        return value if value is None else check_files(value)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield a list of masks that doesn't match the list of pictures."""
+        if isinstance(self.images, list) and isinstance(self.masks, list):
+            images, masks = len(self.images), len(self.masks)
+            if images != masks:
+                yield Problem(f"{masks} masks for {images} images", ("masks", "images"))
+
+
+class ScheduleConfig(Section):
+    """How many of the ranks are active at a timestep (paper, eq. 4)."""
+
+    kind: ScheduleName = Field(
+        "linear",
+        description="linear: the paper's, with exponent alpha. constant: always the full rank. "
+        "cosine: half a cosine. step, piecewise: through `points`. reversed, random: controls with "
+        "the same mean rank as linear.",
+    )
+    alpha: float = Field(
+        1.0,
+        gt=0,
+        description="Exponent of linear and its controls: above 1, fewer ranks in between.",
+    )
+    points: list[Annotated[tuple[float, int], Strict(False)]] | None = Field(
+        None,
+        description="For step and piecewise: [timestep, rank] pairs in rising timestep; timesteps "
+        "on the 0..1000 scale.",
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield points that are missing, out of place or out of order."""
+        if self.kind in POINT_SCHEDULES:
+            if not self.points:
+                yield Problem(
+                    f"schedule kind {self.kind} needs points, e.g. [[0, 64], [800, 32]]",
+                    ("points", "kind"),
+                )
+            times = [time for time, _ in self.points or []]
+            if any(b <= a for a, b in pairwise(times)):
+                yield Problem("the timesteps of points must rise", ("points",))
+            if not all(0 <= time <= 1000 for time in times):
+                yield Problem("the timesteps of points must lie in 0..1000", ("points",))
+        elif self.points is not None:
+            yield Problem(
+                f"points belong to step and piecewise, not to {self.kind}", ("points", "kind")
+            )
+
+
+_DEFAULT_RANK, _DEFAULT_BLOCKS = 64, 32
+
+
+def _default_min_rank(data: dict[str, Any]) -> int:
+    """Half the rank, as in the paper; the whole rank for methods without a schedule."""
+    rank: int = data["rank"]
+    return max(1, rank // 2) if data["method"] in MASKED_METHODS else rank
+
+
+class AdapterConfig(Section):
+    """The adapter: a parametrization and a rank schedule."""
+
+    method: MethodName = Field(
+        "tlora",
+        description="lora, vanilla_tlora (LoRA with the schedule), ortho_lora (orthogonal start), "
+        "tlora (both); to compare with: pissa, adalora, oft (as the paper ran it), oft_v2 (as PEFT "
+        "has it today), gsoft, gsoft_double, svdiff, dreambooth (attention weights), "
+        "dreambooth_full (all weights), custom_diffusion (keys and values of the text, and a "
+        "learned word; SDXL), textual_inversion (a learned word alone).",
+    )
+    rank: int = Field(_DEFAULT_RANK, ge=1, description="Full rank R, of the low-rank methods.")
+    min_rank: int = Field(
+        default_factory=_default_min_rank,
+        ge=1,
+        description="Rank at the noisiest timestep. Default: half the rank (the paper).",
+    )
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    init: InitName = Field(
+        "random_last",
+        description="Start of the ortho methods: singular triplets of a random matrix or of the "
+        "layer's weights; the first, middle or last ones.",
+    )
+    init_std: Literal["1/r", "1/sqrt(r)"] = Field(
+        "1/r",
+        description="Standard deviation of the random start: 1/r as in the published code, or "
+        "1/sqrt(r), the paper's N(0, 1/r) read as a variance.",
+    )
+    blocks: int = Field(
+        _DEFAULT_BLOCKS,
+        ge=1,
+        description="Number of diagonal blocks of OFT and GSOFT; more is smaller.",
+    )
+    targets: str | None = Field(
+        None,
+        description="Regular expression for the full names of the layers to adapt. Default: the "
+        "attention projections of the family; all layers for svdiff and dreambooth_full.",
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        return value if value is None else check_expression(value)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield ranks out of bounds, and settings that the method would ignore."""
+        if self.method in RANKLESS_METHODS:
+            yield from self._rank_settings()
+            return
+        if self.blocks != _DEFAULT_BLOCKS:
+            yield Problem(f"{self.method} has no blocks; drop it", ("blocks", "method"))
+        if self.min_rank > self.rank:
+            yield Problem(f"{self.min_rank} is above rank {self.rank}", _RANK_KEYS)
+        elif self.method not in MASKED_METHODS and self.min_rank != self.rank:
+            masked = "tlora" if self.method == "ortho_lora" else "vanilla_tlora"
+            yield Problem(
+                f"{self.method} always uses its full rank; drop min_rank or take {masked}",
+                (*_RANK_KEYS, "method"),
+            )
+        if self.method not in MASKED_METHODS and self.schedule != ScheduleConfig():
+            yield Problem(
+                f"{self.method} has no rank schedule; drop schedule", ("schedule", "method")
+            )
+        for _, rank in self.schedule.points or []:
+            if not 0 <= rank <= self.rank:
+                yield Problem(
+                    f"a point of the schedule has rank {rank}, outside 0..{self.rank}",
+                    ("schedule.points", "rank"),
+                )
+
+    def _rank_settings(self) -> Iterator[Problem]:
+        """Yield settings of ranks that a method without ranks would ignore."""
+        # By value, not by what was written: the recipe a run keeps has every key.
+        given = {
+            "rank": self.rank != _DEFAULT_RANK,
+            "min_rank": self.min_rank != self.rank,
+            "schedule": self.schedule != ScheduleConfig(),
+        }
+        for key, set_by_user in given.items():
+            if set_by_user:
+                yield Problem(
+                    f"{self.method} has no ranks, so no {key}; drop it, or use tlora or another "
+                    "low-rank method",
+                    (key, "method"),
+                )
+        if self.method not in BLOCK_METHODS and self.blocks != _DEFAULT_BLOCKS:
+            yield Problem(f"{self.method} has no blocks; drop it", ("blocks", "method"))
+
+
+_RANK_KEYS = ("min_rank", "rank")
+
+
+def _default_lr(data: dict[str, Any]) -> float:
+    """Prodigy finds the step size itself: its lr is a factor."""
+    return 1.0 if data["name"] == "prodigy" else 1e-4
+
+
+class OptimizerConfig(Section):
+    """The optimizer of the adapter's parameters."""
+
+    name: Literal["adamw", "adamw8bit", "prodigy"] = Field(
+        "adamw",
+        description="adamw; adamw8bit: its memory in 8 bits, on a GPU (bitsandbytes); prodigy: "
+        "finds the step size by itself.",
+    )
+    lr: float = Field(
+        default_factory=_default_lr,
+        gt=0,
+        description="Learning rate. Default: 1e-4; 1.0 for prodigy.",
+    )
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999),
+        strict=False,
+        description="Shares of the running means of gradients and of their squares kept at a step.",
+    )
+    eps: float = Field(1e-8, gt=0, description="Added where a step is divided by, against zero.")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="Pull of the weights to zero, as a multiple of lr (decoupled)."
+    )
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_in_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("must lie in [0, 1)")
+        return value
+
+
+class LRScheduleConfig(Section):
+    """Learning rate over the run."""
+
+    name: Literal["constant", "linear", "cosine", "polynomial"] = Field(
+        "constant",
+        description="After the warm-up: constant, or falling to 0 at the last step along a line, "
+        "half a cosine, or a parabola (polynomial).",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps in which it rises from 0.")
+
+
+class TimestepConfig(Section):
+    """Which timesteps are trained."""
+
+    low: int = Field(0, ge=0, le=999, description="Least timestep, included; 0 is least noisy.")
+    high: int = Field(1000, ge=1, le=1000, description="End of the interval, excluded.")
+    distribution: Literal["uniform", "logit_normal"] = Field(
+        "uniform", description="All alike, or mostly those in the middle of low..high."
+    )
+    mean: float = Field(0.0, description="Mean of the logit (logit_normal).")
+    std: float = Field(1.0, gt=0, description="Standard deviation of the logit (logit_normal).")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield an empty interval."""
+        if self.low >= self.high:
+            yield Problem(f"{self.low} is not below high {self.high}", ("low", "high"))
+
+
+class CheckpointConfig(Section):
+    """Checkpoints to resume from."""
+
+    every: int = Field(100, ge=1, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, description="How many of the last ones stay on disk.")
+
+
+class PreviewConfig(Section):
+    """Pictures drawn while training, with the settings of `sampling`."""
+
+    every: int = Field(100, ge=1, description="Steps between previews.")
+    prompts: list[str] = Field(min_length=1, description="Prompts; V* stands for the concept.")
+    seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt.")
+    count: int = Field(1, ge=1, description="Pictures per prompt.")

@@ -1,0 +1,1 @@
+"""Draw pictures: prompts and seeds through the stock pipeline of a base model."""

@@ -1,0 +1,80 @@
+"""Put the parts of a base model where they are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlora_cli.families import Family
+from tlora_cli.families.loading import Base, load_pipeline
+from tlora_cli.formats import AdapterInfo
+from tlora_cli.foundation.errors import UserError
+
+
+def base_of_adapter(adapter: Path, info: AdapterInfo, base: str | None, config: str | None) -> Base:
+    """Return the base that is given, else the one that the adapter says.
+
+    Raises:
+        UserError: if neither says one.
+    """
+    if base:
+        return Base(base, config=config)
+    if info.base_model is None:
+        raise UserError(
+            "the adapter file does not say which base model it belongs to",
+            where=str(adapter),
+            do="pass --base with a Hub id, a diffusers folder or a .safetensors file",
+        )
+    return Base(info.base_model, info.base_revision, info.base_variant, info.base_config)
+
+
+def load_text(family: Family, base: Base, device: torch.device, dtype: torch.dtype) -> Any:
+    """Return a pipeline with the text encoders only; delete it to free them."""
+    return load_pipeline(family, base, parts=("text",), dtype=dtype).to(device)
+
+
+def load_denoiser(
+    family: Family,
+    base: Base,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: str | None,
+    objective: str,
+) -> Any:
+    """Return a pipeline with denoiser, VAE and scheduler, ready to run.
+
+    Args:
+        family: of the base.
+        base: where it is.
+        device: where it computes.
+        dtype: of the denoiser; the VAE is fp32.
+        quantization: `nf4`, `int8` or None.
+        objective: what the adapter is trained for; the scheduler is told if it is not `auto`.
+    """
+    parts = ("vae", "denoiser")
+    pipeline = load_pipeline(family, base, parts=parts, dtype=dtype, quantization=quantization)
+    if not quantization:  # bitsandbytes has placed a quantized denoiser already
+        getattr(pipeline, family.denoiser).to(device)
+    pipeline.vae.to(device)
+    family.set_objective(pipeline.scheduler, objective)
+    return pipeline
+
+
+def choose_attention(denoiser: Any, kind: str) -> None:
+    """Compute attention by `sdpa`, PyTorch's own, or by `xformers`.
+
+    Raises:
+        UserError: if xformers is missing or can't run on this machine.
+    """
+    if kind == "sdpa":  # what diffusers does by itself
+        return
+    try:
+        denoiser.enable_xformers_memory_efficient_attention()
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"xformers attention can't be used: {error}",
+            where="train.attention",
+            do="pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
+        ) from error

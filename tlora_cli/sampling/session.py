@@ -1,0 +1,235 @@
+"""An adapter file and prompts -> PNG files: what `tlora sample` does."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from tlora_cli.families import FAMILIES, Family
+from tlora_cli.families.loading import family_of_base
+from tlora_cli.formats import AdapterInfo, read_origin
+from tlora_cli.foundation.devices import DTYPES, choose_device, memory_explained
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import explained, write_atomically
+from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.load import load_adapter, load_words
+from tlora_cli.recipe.defaults import FAMILY_DEFAULTS
+from tlora_cli.recipe.models import SamplingConfig
+from tlora_cli.sampling.base_model import (
+    base_of_adapter,
+    choose_attention,
+    load_denoiser,
+    load_text,
+)
+from tlora_cli.sampling.draw import (
+    Job,
+    SamplingSettings,
+    Texts,
+    contact_sheet,
+    describe,
+    draw,
+    encode_texts,
+    next_number,
+    save_picture,
+)
+
+DEFAULT_SIZE = 1024
+"""Side of a picture in pixels, for files that don't say at what size they were trained."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw; None means what the adapter file says.
+
+    Attributes:
+        prompts: with V* or {concept} for the concept.
+        seed, count: pictures seed, seed + 1, ... of each prompt.
+        scale: adapter strength.
+        quantization: of the base: `nf4`, `int8` or `none`.
+        settings: values over those of the file, by name of `SamplingSettings`.
+    """
+
+    adapter: Path
+    prompts: Sequence[str]
+    output: Path
+    seed: int = 0
+    count: int = 1
+    scale: float = 1.0
+    min_rank: int | None = None
+    concept: str | None = None
+    base: str | None = None
+    base_config: str | None = None
+    precision: str | None = None
+    quantization: str | None = None
+    device: str = "auto"
+    batch_size: int = 1
+    sheet: bool = False
+    settings: dict[str, Any] | None = None
+
+
+class Easel:
+    """An adapter on its base, ready to draw: loaded once, used for many prompts.
+
+    Args:
+        request: which adapter, and how to draw; its prompts are not looked at.
+        say: told what is loaded.
+
+    Attributes:
+        info: where the adapter comes from.
+        settings: how it draws.
+        concept: words for V*, or None if they are not known.
+
+    Raises:
+        UserError: for an adapter or base that doesn't fit.
+    """
+
+    def __init__(self, request: Request, say: Callable[[str], None]) -> None:
+        family_name, self.info = read_origin(request.adapter)
+        self.base = base_of_adapter(request.adapter, self.info, request.base, request.base_config)
+        self.family = FAMILIES[family_name or family_of_base(self.base)]
+        self.settings = _settings(request, self.family, self.info)
+        self.concept = request.concept or _concept(self.info)
+        self._request, self._say = request, say
+        precision = request.precision or self.info.precision
+        if precision not in DTYPES:  # the file doesn't say
+            precision = "bf16" if torch.cuda.is_available() else "fp32"
+        self.precision = precision
+        given = self.info.quantization if request.quantization is None else request.quantization
+        self.quantization = None if given == "none" else given
+        self._device = choose_device(request.device, precision, self.quantization)
+        self.family.sampler(self.settings.scheduler, {})  # an unknown name fails at once
+        self._texts: Texts | None = None
+        self._plain: Texts | None = None
+        self._pipeline: Any = None
+        self._adapter: Adapter | None = None
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encode all prompts that will be drawn, free the encoders, load the denoiser.
+
+        Args:
+            prompts: with the concept filled in.
+        """
+        dtype = DTYPES[self.precision]
+        self._say(f"loading {self.base.model}")
+        pipeline = load_text(self.family, self.base, self._device, dtype)
+        negative = self.settings.negative_prompt
+        words = load_words(pipeline, self._request.adapter)
+        self._texts = self._plain = encode_texts(self.family, pipeline, prompts, negative)
+        if words:  # the base alone has not learned them
+            for hook in words:
+                hook.remove()
+            self._plain = encode_texts(self.family, pipeline, prompts, negative)
+        del pipeline
+        self._pipeline = load_denoiser(
+            self.family,
+            self.base,
+            self._device,
+            dtype,
+            self.quantization,
+            self.info.objective or "auto",
+        )
+        denoiser = getattr(self._pipeline, self.family.denoiser)
+        _same_attention(denoiser, self.info.attention, self._say)
+        self._adapter = load_adapter(
+            self._pipeline, self._request.adapter, min_rank=self._request.min_rank
+        )
+
+    def draw(
+        self, jobs: Sequence[Job], scale: float, batch_size: int
+    ) -> Iterator[tuple[Job, Image.Image]]:
+        """Draw jobs, whose prompts were prepared, at an adapter strength; 0 is the base alone."""
+        texts = self._texts if scale else self._plain
+        assert self._adapter is not None and texts is not None, "prepare comes first"
+        self._adapter.scale = scale
+        yield from draw(
+            self.family, self._pipeline, self._adapter, texts, jobs, self.settings, batch_size
+        )
+
+    def describe(self, **more: Any) -> dict[str, Any]:
+        """Return what a picture's metadata says beside prompt, seed and settings."""
+        return describe(
+            self._adapter,
+            self.base.model,
+            self.base.revision,
+            self.precision,
+            adapter_file=self._request.adapter.name,
+            quantization=self.quantization,
+            **more,
+        )
+
+
+def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
+    """Draw all pictures and return their files, the contact sheet last if one was asked for.
+
+    Raises:
+        UserError: for an adapter, base or prompt that doesn't fit.
+    """
+    with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
+        return _generate(request, say)
+
+
+def _generate(request: Request, say: Callable[[str], None]) -> list[Path]:
+    easel = Easel(request, say)
+    prompts = [sampling_prompt(p, easel.concept) for p in request.prompts]
+    with explained(request.output):
+        request.output.mkdir(parents=True, exist_ok=True)
+    easel.prepare(prompts)
+    jobs = [Job(p, request.seed + n) for p in dict.fromkeys(prompts) for n in range(request.count)]
+    written, rows = [], defaultdict[str, list[Image.Image]](list)
+    for job, picture in easel.draw(jobs, request.scale, request.batch_size):
+        about = easel.describe(batch_size=request.batch_size)
+        written.append(save_picture(request.output, job, picture, easel.settings, about))
+        if request.sheet:
+            rows[job.prompt].append(picture)
+        say(str(written[-1]))
+    if request.sheet:
+        path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
+        sheet = contact_sheet(rows)
+        write_atomically(path, lambda file: sheet.save(file, format="PNG"))
+        written.append(path)
+        say(str(path))
+    return written
+
+
+def _same_attention(denoiser: Any, kind: str | None, say: Callable[[str], None]) -> None:
+    """Compute attention as in training, so that a preview is met again; else by PyTorch's own."""
+    try:
+        choose_attention(denoiser, kind or "sdpa")
+    except UserError as error:
+        say(f"{error.what}; using sdpa")
+
+
+def _concept(info: AdapterInfo) -> str | None:
+    if info.placeholder is None or info.class_name is None:
+        return None
+    return f"{info.placeholder} {info.class_name}"
+
+
+def _settings(request: Request, family: Family, info: AdapterInfo) -> SamplingSettings:
+    published = {"width": DEFAULT_SIZE, "height": DEFAULT_SIZE}
+    published.update(FAMILY_DEFAULTS[family.name]["sampling"])
+    try:
+        recorded = SamplingConfig.model_validate({**published, **info.sampling}).model_dump()
+    except ValueError as error:
+        raise UserError(
+            "the sampling settings in the adapter's header are damaged",
+            where=str(request.adapter),
+            do="get the file again, or save it again from its checkpoint",
+        ) from error
+    given = {key: value for key, value in (request.settings or {}).items() if value is not None}
+    settings = SamplingSettings(**{**recorded, **given})
+    unit = 8 * family.latent_patch
+    for side in ("width", "height"):
+        if getattr(settings, side) % unit or getattr(settings, side) <= 0:
+            raise UserError(
+                f"{side} {getattr(settings, side)} is not a positive multiple of {unit}",
+                do=f"choose a {side} that is",
+            )
+    return settings

@@ -1,0 +1,1 @@
+"""What an adapter holds: singular values, effective ranks, plots."""

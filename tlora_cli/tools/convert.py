@@ -1,0 +1,119 @@
+"""Turn an adapter of any readable format into another.
+
+No base model's weights are needed, but for a LyCORIS T-LoRA that leaves its start out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from tlora_cli.exports import TARGETS
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.loading import Base, load_pipeline
+from tlora_cli.families.standard import meta_denoiser
+from tlora_cli.formats import (
+    AdapterInfo,
+    AdapterWeights,
+    needs_weights,
+    read_adapter,
+    read_origin,
+)
+from tlora_cli.formats.common import method_name
+from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.injection.load import check_fit, choose_schedule
+
+
+def convert_file(
+    source: Path,
+    output: Path,
+    family: str | None,
+    base: str | None,
+    min_rank: int | None,
+    alpha: float | None,
+    given: Mapping[str, str | None],
+    to: str = "tlora",
+) -> tuple[str, list[str]]:
+    """Read `source`, check that it fits its model, and write `output`.
+
+    Args:
+        source: the adapter, or its folder.
+        output: the new file.
+        family: if the layers don't tell it.
+        base: a diffusers folder for layers and shapes; else the adapter's own if it is a folder,
+            else the standard model's are taken.
+        min_rank: of the schedule, in place of what the file says.
+        alpha: exponent of the schedule, likewise.
+        given: fields of `AdapterInfo` in place of what the file says; None leaves them.
+        to: a name of `exports.TARGETS`.
+
+    Returns:
+        What was written, in a few words, and what to know about it, in sentences.
+
+    Raises:
+        UserError: if the file can't be read, doesn't fit, or says no schedule and none is given.
+    """
+    where = str(source)
+    stated, about = read_origin(source)
+    name = stated or family
+    if name is None:
+        raise UserError("the file does not tell its model family", where, "pass --family")
+    if family not in (None, name):
+        raise UserError(f"the adapter is for {name}, not {family}", where, "leave --family out")
+    model = _denoiser(name, base, about, needs_weights(source))
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    weights = read_adapter(source, linears)
+    if weights.parts and to != "tlora":
+        raise UserError(
+            f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
+            where,
+            "use it with tlora, or put it into the base's weights: tlora merge",
+        )
+    for layer, pair in weights.layers.items():
+        check_fit(linears, layer, pair, where)
+    if weights.parts and (min_rank, alpha) != (None, None):
+        raise UserError(
+            f"{weights.info.method} has no ranks", where, "leave --min-rank and --alpha out"
+        )
+    schedule = None if weights.parts else choose_schedule(weights, min_rank, where, alpha)
+    new = dataclasses.replace(
+        weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
+    )
+    sizes = {layer: module.out_features for layer, module in linears.items()}
+    notes = TARGETS[to].write(output, new, sizes)
+    count = f"{len(new.layers or new.parts)} layers"
+    if schedule is None:
+        return f"{name} {new.info.method}, {count}", notes
+    rank = f"rank {schedule.rank}"
+    if not schedule.always_full:
+        rank += f", least rank {schedule.min_rank}"
+    return f"{name} {new.info.method}, {rank}, {count}", notes
+
+
+def _denoiser(family: str, base: str | None, info: AdapterInfo, whole: bool) -> nn.Module:
+    """Return the layers of the base's denoiser; with their weights, as they are stored, if `whole`.
+
+    The base is the given one, else the adapter's own; only a local folder's configuration is read.
+    """
+    if whole and base is not None:
+        kind = FAMILIES[family]
+        pipeline = load_pipeline(kind, Base(base), parts=("denoiser",))
+        model: nn.Module = getattr(pipeline, kind.denoiser)
+        return model
+    known = base or info.base_model
+    path = None if known is None else Base(known).path
+    local = path is not None and path.is_dir()
+    return meta_denoiser(family, str(path) if local else info.base_config)
+
+
+def _info(
+    weights: AdapterWeights, schedule: RankSchedule | None, given: Mapping[str, str | None]
+) -> AdapterInfo:
+    changes = {key: value for key, value in given.items() if value is not None}
+    if schedule is not None and (schedule is not weights.schedule or weights.info.method is None):
+        changes["method"] = method_name(weights.copies, not schedule.always_full)
+    return dataclasses.replace(weights.info, **changes)  # type: ignore[arg-type]

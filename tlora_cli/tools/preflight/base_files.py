@@ -1,0 +1,307 @@
+"""A look at the base model: are its files there, whole and to be had; no weights are loaded.
+
+Of a Hub repository no weights are downloaded either: its index (a kilobyte), then what it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import (
+    HfApi,
+    constants,
+    get_token,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
+
+from tlora_cli.families import FAMILIES, Family
+from tlora_cli.families.loading import Base, check_family, explained, read_index
+from tlora_cli.families.single_file import find_single_file
+from tlora_cli.families.standard import meta_denoiser, meta_vae
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import free_space
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
+from tlora_cli.training.setup import base_of
+
+SECONDS = 10.0
+"""How long the Hub may take to answer."""
+_INDEX = "model_index.json"
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+_SINGLE_FILE_KEYS = {
+    "sdxl": ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders."),
+    "flux": ("double_blocks.", "single_blocks."),
+}
+"""Family -> what the names of its weights hold in a file of a model site."""
+_WEIGHTS = re.compile(
+    r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
+    r"(?:\.(?P<variant>\w+))?(?:-(?P<number>\d{5})-of-(?P<total>\d{5}))?"
+    r"\.(?P<kind>safetensors|bin)"
+)
+
+
+def look_at_base(recipe: Recipe) -> Iterator[Finding]:
+    """Yield what is found of the recipe's base model."""
+    base, family = base_of(recipe), FAMILIES[recipe.family]
+    try:
+        if base.is_file:
+            yield from _single_file(family, base)
+            return
+        index = read_index(base)
+        check_family(family, index, base)
+        if base.path is not None:
+            yield from _folder(family, base, base.path, recipe.train.objective)
+        else:
+            yield from _repository(family, base, recipe.train.objective)
+    except UserError as error:
+        yield of_error("base", error)
+
+
+# --- a file or a folder -----------------------------------------------------------------------
+
+
+def _single_file(family: Family, base: Base) -> Iterator[Finding]:
+    file, folder = find_single_file(base.model, base.config)
+    parts = [p for p in needed_parts(family, _names(folder), None) if p.name != family.denoiser]
+    if family.single_file_is_whole:  # the folder gives what has no weights
+        parts = [p for p in parts if p.name.startswith(("tokenizer", "scheduler"))]
+    for part in parts:
+        if part.lacking:
+            yield problem(
+                "base", f"{folder}: {part.lacking}", "give the whole folder as base.config"
+            )
+    if file.suffix != ".safetensors":
+        yield warning("base", f"{file} is not looked into", "a .safetensors file is safer")
+        return
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+    except (OSError, SafetensorError) as error:
+        yield problem("base", f"{file} is damaged: {error}", "download it again")
+        return
+    absent = [part for part in _SINGLE_FILE_KEYS[family.name] if not any(part in n for n in names)]
+    if absent:
+        yield problem(
+            "base",
+            f"{file} is no whole {family.name} file: no tensor is called {absent[0]}*",
+            "change family or base",
+        )
+    else:
+        yield ok("base", f"{file}: {gigabytes(file.stat().st_size)}, {len(names)} tensors")
+
+
+def _names(folder: Path) -> list[str]:
+    """Return the names of all files below a folder, from its top down."""
+    return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a base, such as its text_encoder: what of it should be on the disk."""
+
+    name: str
+    files: list[str]
+    lacking: str = ""
+    """What is not there, or empty."""
+
+
+def needed_parts(family: Family, names: Collection[str], variant: str | None) -> list[_Part]:
+    """Return the files of a base that are read, of all that it has.
+
+    Args:
+        family: of the base.
+        names: of its files, from the base's top down.
+        variant: of the weights, such as fp16; parts without it have the plain files.
+    """
+    parts = (*family.text_parts, "vae", family.denoiser, "scheduler")
+    return [_part(part, [n for n in names if n.startswith(f"{part}/")], variant) for part in parts]
+
+
+def _part(part: str, names: list[str], variant: str | None) -> _Part:
+    own = [name.removeprefix(f"{part}/") for name in names]
+    small = [f"{part}/{name}" for name in own if name.endswith((".json", ".txt", ".model"))]
+    if not own:
+        return _Part(part, [], f"the folder {part} is missing")
+    if part.startswith("tokenizer"):
+        there = any(name in own for name in _TOKENIZER_FILES)
+        return _Part(part, small, "" if there else f"{part} holds no vocabulary")
+    config = "scheduler_config.json" if part == "scheduler" else "config.json"
+    if config not in own:
+        return _Part(part, small, f"{part}/{config} is missing")
+    if part == "scheduler":
+        return _Part(part, small)
+    weights, lacking = _weights(part, own, variant)
+    return _Part(part, [*small, *(f"{part}/{name}" for name in weights)], lacking)
+
+
+def _weights(part: str, names: list[str], variant: str | None) -> tuple[list[str], str]:
+    """Return the weight files that are read, and what is missing of them."""
+    found = [match for name in names if (match := _WEIGHTS.fullmatch(name))]
+    for wanted in dict.fromkeys((variant, None)):
+        for kind in ("safetensors", "bin"):
+            chosen = [m for m in found if m["variant"] == wanted and m["kind"] == kind]
+            whole = [m.string for m in chosen if m["number"] is None]
+            if whole:
+                return whole[:1], ""
+            if chosen:
+                total = int(chosen[0]["total"])
+                short = "" if len(chosen) == total else f"{len(chosen)} of {total} files of weights"
+                return [m.string for m in chosen], short and f"{part} has only {short}"
+    return [], f"{part} has no weights"
+
+
+def _folder(family: Family, base: Base, folder: Path, objective: str) -> Iterator[Finding]:
+    parts = needed_parts(family, _names(folder), base.variant)
+    wrong = [part.lacking for part in parts if part.lacking]
+    sizes = []
+    for name in (name for part in parts for name in part.files):
+        reason = _damage(folder / name)
+        if reason:
+            wrong.append(f"{name} {reason}")
+        else:
+            sizes.append((folder / name).stat().st_size)
+    if not wrong:
+        wrong = [*_denoiser_shapes(family, folder, parts), *_scheduler(family, folder, objective)]
+    for what in wrong:
+        yield problem("base", f"{folder}: {what}", "download it again, or mend the folder")
+    if not wrong:
+        text = f"{base.model}: {gigabytes(sum(sizes))} in {len(sizes)} files, all whole"
+        yield ok("base", text)
+
+
+def _damage(file: Path) -> str:
+    """Return what is wrong with a file, or nothing; of weights the header is read."""
+    try:
+        if file.suffix == ".json":
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if file.name.endswith("config.json") and not isinstance(values, dict):
+                return "is damaged: it holds no settings"
+        elif file.suffix == ".safetensors":
+            with safe_open(file, framework="pt"):
+                pass
+        elif file.stat().st_size == 0:
+            return "is empty"
+    except (OSError, ValueError, SafetensorError) as error:
+        return f"is damaged: {error}"
+    return ""
+
+
+def _denoiser_shapes(family: Family, folder: Path, parts: list[_Part]) -> Iterator[str]:
+    """Yield a difference between the denoiser's weights and its configuration.
+
+    Weights that are not there would be drawn at random, without an error.
+    """
+    [part] = [part for part in parts if part.name == family.denoiser]
+    files = [folder / name for name in part.files if name.endswith(".safetensors")]
+    if not files:
+        return
+    there: dict[str, list[int]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            there |= {name: opened.get_slice(name).get_shape() for name in list(opened.keys())}
+    wanted: dict[str, Any] = {}
+    for name, make in ((family.denoiser, meta_denoiser), ("vae", meta_vae)):
+        try:
+            model: Any = make(family.name, str(folder))
+        except Exception as error:  # whatever settings that don't go together make diffusers raise
+            yield f"{name}/config.json makes no model: {type(error).__name__}: {error}"
+            return
+        wanted = wanted or model.state_dict()
+    absent = [name for name in wanted if name not in there]
+    if absent:
+        yield f"{family.denoiser} lacks {len(absent)} of {len(wanted)} tensors, such as {absent[0]}"
+    for name, tensor in wanted.items():
+        if name in there and list(tensor.shape) != list(there[name]):
+            yield (
+                f"{family.denoiser}: {name} is {list(there[name])}, but by config.json "
+                f"{list(tensor.shape)}"
+            )
+            return
+
+
+def _scheduler(family: Family, folder: Path, objective: str) -> Iterator[str]:
+    text = (folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
+    try:
+        family.objective(json.loads(text), objective)
+    except UserError:
+        raise
+    except Exception as error:  # as above
+        yield f"scheduler/scheduler_config.json can't be used: {type(error).__name__}: {error}"
+
+
+# --- the Hub ----------------------------------------------------------------------------------
+
+
+def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]:
+    """Yield what is found of a repository whose index could be read."""
+    cached = Path(hf_hub_download(base.model, _INDEX, revision=base.revision)).parent
+    if constants.HF_HUB_OFFLINE:
+        yield from _snapshot(family, base, cached, objective, "HF_HUB_OFFLINE is set")
+        return
+    try:
+        about = HfApi().model_info(
+            base.model, revision=base.revision, files_metadata=True, timeout=SECONDS
+        )
+    except HfHubHTTPError as error:
+        raise explained(error, base) from error
+    except Exception as error:  # whatever the network library raises
+        why = f"the Hub can't be reached ({type(error).__name__})"
+        yield from _snapshot(family, base, cached, objective, why)
+        return
+    listed = {file.rfilename: file.size or 0 for file in about.siblings or ()}
+    parts = needed_parts(family, listed, base.variant)
+    lacking = [part.lacking for part in parts if part.lacking]
+    for what in lacking:
+        yield problem("base", f"{base.model}: {what}", "check base.revision and base.variant")
+    if lacking:
+        return
+    absent = [
+        name
+        for part in parts
+        for name in part.files
+        if not isinstance(try_to_load_from_cache(base.model, name, revision=about.sha), str)
+    ]
+    to_come = sum(listed[name] for name in absent)
+    access = "with your token" if get_token() else "without a token"
+    if not absent:
+        yield from _folder(family, base, cached, objective)
+        return
+    cache = Path(constants.HF_HUB_CACHE)
+    free = free_space(cache)
+    if to_come > free:
+        yield problem(
+            "base",
+            f"{base.model}: {gigabytes(to_come)} are to be downloaded into {cache}, where "
+            f"{gigabytes(free)} are free",
+            "free disk space, or set HF_HUB_CACHE to a folder on another disk",
+        )
+        return
+    yield ok(
+        "base",
+        f"{base.model}: to be had {access}; {gigabytes(to_come)} will be downloaded into {cache} "
+        f"({gigabytes(free)} free)",
+    )
+
+
+def _snapshot(
+    family: Family, base: Base, cached: Path, objective: str, why: str
+) -> Iterator[Finding]:
+    """Yield what is found of the files that are in the cache, the Hub being out of reach."""
+    found = list(_folder(family, base, cached, objective))
+    if all(finding.level == "ok" for finding in found):
+        yield from found
+        return
+    reasons = "; ".join(finding.text.partition(": ")[2] for finding in found)
+    yield problem(
+        "base",
+        f"{base.model} is not all on this machine, and {why}: {reasons}",
+        f"download it once where there is a network: hf download {base.model}",
+    )

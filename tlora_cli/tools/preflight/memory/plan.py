@@ -1,0 +1,258 @@
+"""The memory plan of a run: its phases, and what each holds on the device.
+
+Weights are counted from configurations, activations by running the true step on the meta device
+(`live.py`). Model parts are loaded and freed in turn, so a card must hold the largest phase.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlora_cli.families import FAMILIES, Family
+from tlora_cli.families.shapes import latent_channels, random_conditioning, text_tokens
+from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
+from tlora_cli.foundation.bundled import BASES, model_folder
+from tlora_cli.foundation.devices import DTYPES
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.attach import attach
+from tlora_cli.injection.folded_weights import Folding
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
+from tlora_cli.training.optimizers import STATE_COPIES
+from tlora_cli.training.setup import sampling_settings
+from tlora_cli.training.step import Batch, compute_loss
+
+CUDA_CONTEXT = 600_000_000
+"""Bytes that the driver and its kernels take on a GPU, which PyTorch doesn't count."""
+SPARE = 1.05
+"""What an allocator takes over what is asked of it."""
+USABLE = 0.95
+"""Share of a GPU that is there for one program; screens take the rest."""
+NF4_BYTES = 0.5 + 4 / 64
+"""Of a weight: four bits, and an fp32 scale for 64."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is on the device at the same time, in bytes."""
+
+    name: str
+    parts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The phases of a run in order."""
+
+    phases: list[Phase]
+
+    @property
+    def largest(self) -> Phase:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda phase: phase.total)
+
+    @property
+    def peak(self) -> int:
+        """Bytes of tensors at the peak, as `torch.cuda.max_memory_allocated` counts them."""
+        return self.largest.total
+
+    @property
+    def card(self) -> int:
+        """Bytes that a GPU must have free."""
+        return math.ceil(self.peak * SPARE) + CUDA_CONTEXT
+
+    def fits(self, size: int) -> bool:
+        """Say whether it fits a GPU of `size` bytes, of which some are never free."""
+        return self.card <= USABLE * size
+
+
+def plan_memory(recipe: Recipe) -> MemoryPlan:
+    """Compute the memory plan of a recipe; needs neither weights nor a GPU.
+
+    A base that is a folder is read for its sizes; any other is taken to have the standard ones.
+
+    Raises:
+        UserError: if the folder's configuration can't be read, or the adapter doesn't fit the base.
+    """
+    train, family = recipe.train, FAMILIES[recipe.family]
+    dtype, place = DTYPES[train.precision], _folder(recipe)
+    bare = planned_denoiser(recipe)
+    denoiser = _weights(bare, train.quantization, dtype)
+    vae = meta_vae(family.name, place)
+    vae_weights = _size(vae)
+    text = text_parameters(family.name, place) * dtype.itemsize
+    pixels = torch.empty(3, train.resolution, train.resolution, device="meta")
+    encoding = _peak(lambda: family.encode_image(vae, pixels))
+    adapter = attach_planned(recipe, bare)
+    held = sum(tensor.nbytes for tensor in adapter.state_dict().values())
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    moments = int(4 * trained * STATE_COPIES[train.optimizer.name])
+    tokens = text_tokens(family.name, place)
+    transient = _dequantized(bare, dtype) if train.quantization else 0
+    draws = train.preview is not None or train.select == "auto"
+    kept = {"denoiser": denoiser, **({"VAE": vae_weights} if draws else {})}
+    shared = {**kept, "adapter": held, "optimizer": moments}
+    phases = [
+        Phase("text", {"text encoders": text}),
+        Phase("encoding", {"denoiser": denoiser, "VAE": vae_weights, "activations": encoding}),
+    ]
+    folding = adapter.folding(training=True, device="meta") if _on_cpu(recipe) else None
+    step = _step_peak(recipe, family, adapter, folding, tokens)
+    if folding is not None:
+        shared["weights to fold into"] = folding.nbytes
+    gradients = 4 * trained
+    phases.append(
+        Phase(
+            "training",
+            {**shared, "activations and gradients": max(step, gradients) + transient},
+        )
+    )
+    if draws:
+        drawing = _sampling_peak(recipe, family, adapter, vae, tokens)
+        phases.append(Phase("previews", {**shared, "activations": drawing + transient}))
+    return MemoryPlan(phases)
+
+
+def _on_cpu(recipe: Recipe) -> bool:
+    device = recipe.train.device
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
+def _folder(recipe: Recipe) -> str | None:
+    model = recipe.base.model
+    if model in BASES:
+        return str(model_folder(model))
+    return model if Path(model).expanduser().is_dir() else None
+
+
+def _size(module: nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _weights(denoiser: nn.Module, quantization: str | None, dtype: torch.dtype) -> int:
+    """Return the bytes of the weights; bitsandbytes quantizes those of linear layers."""
+    whole = _size(denoiser)
+    if quantization is None:
+        return whole
+    saved = 0.0
+    for module in denoiser.modules():
+        if isinstance(module, nn.Linear):
+            numbers, rows = module.weight.numel(), module.weight.shape[0]
+            packed = numbers * NF4_BYTES if quantization == "nf4" else numbers + 4 * rows
+            saved += numbers * dtype.itemsize - packed
+    return int(whole - saved)
+
+
+def _dequantized(denoiser: nn.Module, dtype: torch.dtype) -> int:
+    """Return the bytes of the largest linear layer's weights: one is unpacked at a time."""
+    linear = [m.weight.numel() for m in denoiser.modules() if isinstance(m, nn.Linear)]
+    return max(linear) * dtype.itemsize
+
+
+def planned_denoiser(recipe: Recipe) -> Any:
+    """Return the denoiser of a recipe's base without weights, in the number format it runs in."""
+    bare = meta_denoiser(recipe.family, _folder(recipe))
+    return bare.to(DTYPES[recipe.train.precision]).requires_grad_(False)
+
+
+def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
+    """Put a recipe's adapter on a denoiser without weights.
+
+    Raises:
+        UserError: if it doesn't fit the denoiser.
+    """
+    own = recipe.adapter
+    adapter = attach(
+        denoiser,
+        own.method,
+        own.rank,
+        init="random_last",  # of the same size as all others
+        blocks=own.blocks,
+        targets=own.targets,
+    )
+    if recipe.train.gradient_checkpointing:
+        adapter.enable_gradient_checkpointing()
+    return adapter
+
+
+def _peak(run: Any) -> int:
+    live = LiveMemory()
+    with flash_attention(), live:
+        result = run()
+        del result
+    return live.peak
+
+
+def _step_peak(
+    recipe: Recipe, family: Family, adapter: Adapter, folding: Folding | None, tokens: int
+) -> int:
+    """Return the most bytes alive in a forward and backward pass, its gradients included."""
+    train, denoiser = recipe.train, adapter.denoiser
+    samples = train.batch_size * (2 if recipe.concept.prior else 1)
+    side = train.resolution // 8
+    latents = torch.empty(samples, latent_channels(family.name, denoiser), side, side).to("meta")
+    objective = family.objective(
+        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, "auto"
+    )
+    batch = Batch(
+        latents,
+        latents.clone(),
+        torch.full((samples,), 500, device="meta"),
+        random_conditioning(family.name, denoiser, samples, tokens),
+        None,
+        train.batch_size,
+    )
+
+    def step() -> None:
+        loss: Tensor = compute_loss(
+            family,
+            denoiser,
+            objective,
+            batch,
+            dtype=DTYPES[train.precision],
+            guidance=train.guidance,
+            prior_weight=1.0,
+        )
+        penalty = adapter.penalty()
+        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+
+    def folded_step() -> None:
+        with adapter.folded(folding):
+            step()
+
+    peak = _peak(folded_step)
+    for parameter in adapter.parameters():
+        parameter.grad = None
+    return peak
+
+
+@torch.no_grad()
+def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, tokens: int) -> int:
+    """Return the most bytes alive while a preview is denoised and decoded."""
+    settings, denoiser = sampling_settings(recipe), adapter.denoiser
+    assert settings.height and settings.width
+    rows = 2 if family.name == "sdxl" and settings.guidance > 1 else 1
+    shape = (latent_channels(family.name, denoiser), settings.height // 8, settings.width // 8)
+    dtype = DTYPES[recipe.train.precision]
+    noisy = torch.empty(rows, *shape, device="meta", dtype=dtype)
+    text = random_conditioning(family.name, denoiser, rows, tokens)
+    t = torch.full((rows,), 500.0, device="meta")
+
+    def denoise() -> None:
+        folds = adapter.folding(training=False, device="meta") if _on_cpu(recipe) else None
+        with adapter.folded(folds), adapter.frozen():
+            family.predict(denoiser, noisy, t, text, settings.guidance)
+
+    latent = torch.empty(1, *shape, device="meta")
+    return max(_peak(denoise), _peak(lambda: vae.decode(latent, return_dict=False)))

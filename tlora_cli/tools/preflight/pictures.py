@@ -1,0 +1,234 @@
+"""A look at the training pictures and masks, each by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.pictures import FORMATS, read_picture
+from tlora_cli.foundation.training_images import (
+    TrainingImage,
+    find_images,
+    load_training_image,
+    match_masks,
+)
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
+
+DARK, BRIGHT = 0.12, 0.93
+"""Mean brightness, of 0 to 1, beyond which a picture shows little."""
+FLAT = 0.03
+"""Standard deviation of the brightness under which a picture is nearly of one color."""
+CUT = 0.4
+"""Share of a picture outside of its center square from which on it is a warning."""
+FAINT_COLOR = 0.01
+"""Mean difference between the color channels under which a picture is gray."""
+THIN_MASK = 0.01
+"""Share of a mask that is white under which it is hardly more than nothing."""
+
+_IMAGES, _MASKS = "concept.images", "concept.masks"
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What can be said of a picture without knowing what it shows.
+
+    Attributes:
+        width, height: in pixels.
+        crop: side of the center square, which is all that is trained on.
+        brightness: mean of the square, 0 to 1.
+        contrast: standard deviation of its brightness.
+        gray: whether it has no colors.
+        transparent: whether parts are transparent; they become white.
+    """
+
+    width: int
+    height: int
+    crop: int
+    brightness: float
+    contrast: float
+    gray: bool
+    transparent: bool
+
+    @property
+    def cut(self) -> float:
+        """Share of the picture outside of the center square."""
+        return 1 - self.crop**2 / (self.width * self.height)
+
+    @property
+    def size(self) -> str:
+        """Return width and height in words."""
+        return f"{self.width} x {self.height}"
+
+
+def traits_of(image: TrainingImage) -> Traits:
+    """Return the traits of a picture that was read."""
+    colors = (image.pixels + 1) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(image.path, formats=FORMATS) as opened:
+            width, height = opened.size
+            if opened.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE:
+                width, height = height, width
+            transparent = opened.has_transparency_data
+    light = colors.mean(0)
+    spread = float((colors.amax(0) - colors.amin(0)).mean())
+    return Traits(
+        width,
+        height,
+        image.crop,
+        float(light.mean()),
+        float(light.std()),
+        spread < FAINT_COLOR,
+        transparent,
+    )
+
+
+_ORIENTATION, _FIRST_ON_ITS_SIDE = 0x0112, 5
+"""The EXIF tag, and the first of its values that turn a picture by a quarter."""
+
+
+def advice(name: str, traits: Traits, resolution: int) -> Iterator[Finding]:
+    """Yield what may be wrong with a picture.
+
+    Args:
+        name: what messages call it.
+        traits: of the picture.
+        resolution: that is trained at.
+    """
+    if traits.crop < resolution:
+        yield warning(
+            "pictures",
+            f"{name} is {traits.size} and is enlarged to {resolution} x {resolution}; its blur is "
+            "learned, too",
+            "take a larger picture, or lower train.resolution",
+        )
+    if traits.cut > CUT:
+        yield warning(
+            "pictures",
+            f"{name} is {traits.size}: only its center square is used, and {traits.cut:.0%} is cut",
+            "crop it to a square around the subject",
+        )
+    if traits.brightness < DARK:
+        yield warning(
+            "pictures", f"{name} is very dark", "brighten it, or take one with more light"
+        )
+    elif traits.brightness > BRIGHT:
+        yield warning("pictures", f"{name} is very bright", "darken it, or take another one")
+    elif traits.contrast < FLAT:
+        yield warning("pictures", f"{name} is nearly of one color", "check that it is the one")
+    if traits.gray and traits.contrast >= FLAT:
+        yield warning(
+            "pictures", f"{name} has no colors, so gray is learned", "take a picture in color"
+        )
+    if traits.transparent:
+        yield warning(
+            "pictures",
+            f"{name} is transparent in parts, which become white and are learned",
+            "put it on a real background, or give a mask",
+        )
+
+
+def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
+    """Yield what is found of the training pictures and their masks."""
+    concept, resolution = recipe.concept, recipe.train.resolution
+    paths, wrong = _find(concept.images, _IMAGES)
+    yield from wrong
+    masks: list[Path | None] = [None] * len(paths)
+    if concept.masks is not None:
+        found, missing = _find(concept.masks, _MASKS)
+        yield from missing
+        if not wrong and not missing:
+            try:
+                masks = list(match_masks(paths, concept.masks))
+            except UserError as error:
+                yield of_error("masks", error)
+        elif wrong:
+            yield from (bad for mask in found if (bad := _unreadable(mask, _MASKS, "L")))
+    yield from _each(paths, masks, resolution)
+    if concept.prior and concept.prior.images:
+        yield from _class_pictures(concept.prior.images)
+
+
+def _find(spec: str | Sequence[str], key: str) -> tuple[list[Path], list[Finding]]:
+    """Return the files that are there, and a problem for each that is not."""
+    paths: list[Path] = []
+    wrong = []
+    for entry in [spec] if isinstance(spec, str) else [[one] for one in spec]:
+        try:
+            paths += find_images(entry, key)
+        except UserError as error:
+            wrong.append(of_error(_called(key), error))
+    return paths, wrong
+
+
+def _called(key: str) -> str:
+    return "masks" if key == _MASKS else "pictures"
+
+
+def _unreadable(path: Path, key: str, mode: str) -> Finding | None:
+    try:
+        read_picture(path, key, mode)
+    except UserError as error:
+        return of_error(_called(key), error)
+    return None
+
+
+def _each(paths: list[Path], masks: list[Path | None], resolution: int) -> Iterator[Finding]:
+    seen: dict[str, Path] = {}
+    for path, mask in zip(paths, masks, strict=True):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # `advice` tells of small pictures
+                image = load_training_image(path, None, resolution)
+        except UserError as error:
+            yield of_error("pictures", error)
+            if mask is not None and (bad := _unreadable(mask, _MASKS, "L")):
+                yield bad
+            continue
+        traits = traits_of(image)
+        yield ok("pictures", f"{path}: {traits.size}, trained at {resolution} x {resolution}")
+        yield from advice(str(path), traits, resolution)
+        digest = hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest()
+        if digest in seen:
+            yield warning("pictures", f"{path} is the same picture as {seen[digest]}", "drop one")
+        seen[digest] = path
+        if mask is not None:
+            yield _mask(path, mask, resolution)
+
+
+def _mask(path: Path, mask: Path, resolution: int) -> Finding:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            image = load_training_image(path, mask, resolution)
+    except UserError as error:
+        return of_error("masks", error)
+    assert image.mask is not None
+    if bool(torch.all(image.mask == 1)):
+        return warning("masks", f"{mask} is white everywhere and masks nothing", "drop it")
+    share = float(image.mask.mean())
+    if share < THIN_MASK:
+        return warning(
+            "masks",
+            f"{mask} leaves {share:.2%} of the picture to learn from",
+            "paint the whole subject white",
+        )
+    return ok("masks", f"{mask}: the subject is {share:.0%} of the picture")
+
+
+def _class_pictures(folder: str) -> Iterator[Finding]:
+    key = "concept.prior.images"
+    paths, wrong = _find(folder, key)
+    yield from wrong
+    bad = [found for path in paths if (found := _unreadable(path, key, "RGB"))]
+    yield from bad
+    if paths and not bad:
+        yield ok("pictures", f"{len(paths)} class pictures in {folder}")

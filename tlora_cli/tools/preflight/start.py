@@ -1,0 +1,319 @@
+"""From pictures and a word to a recipe that fits this machine, with the reasons of its choices."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.loading import Base, family_of_base
+from tlora_cli.foundation.bundled import BASES, PICTURE_PREFIX, is_base
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.training_images import find_images, load_training_image
+from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.reading import parse_recipe
+from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
+from tlora_cli.tools.preflight.fitting import RESOLUTIONS, Room, plan_for, thriftier
+from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
+from tlora_cli.tools.preflight.pictures import Traits, advice, traits_of
+from tlora_cli.toyworld.factors import FACTORS
+from tlora_cli.training.run_folder import RunFolder
+
+STANDARD_BASES = {
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+    "flux": "black-forest-labs/FLUX.1-dev",
+}
+"""Family -> the base that is taken if none is named."""
+PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
+"""Of previews: another place, another style. What only shows up there has been learned."""
+TOY_PROMPTS = ("a photo of a V* in the snow, on the right", "a photo of a V* in a meadow")
+PARTS = 4
+"""How often a run saves and draws previews."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said.
+
+    Attributes:
+        images: pictures, or one folder, as in a recipe.
+        class_name: what the pictures show, in a word.
+        base: of the recipe; empty for the standard one.
+        family: of the base; empty if the base tells it.
+        name: of the run.
+        rank: of the adapter; None for the usual one.
+    """
+
+    images: list[str]
+    class_name: str
+    base: str
+    family: str
+    name: str
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """A recipe to start from.
+
+    Attributes:
+        text: its file.
+        recipe: what the file says.
+        reasons: why it is as it is.
+    """
+
+    text: str
+    recipe: Recipe
+    reasons: list[Finding]
+
+
+def name_of(image: str) -> str:
+    """Return a name for a run, of the picture's or the folder's."""
+    stem = Path(image.removeprefix(PICTURE_PREFIX).partition("/")[0]).stem
+    if not image.startswith(PICTURE_PREFIX):
+        stem = Path(image).expanduser().resolve().stem
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
+
+
+def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
+    """Return base, family and the reason, from what was said of them.
+
+    Raises:
+        UserError: if the family can't be told, or isn't the base's.
+    """
+    if base in BASES:
+        if family not in ("", BASES[base]):
+            raise UserError(f"{base} is {BASES[base]}, not {family}", do="drop --family")
+        return base, BASES[base], "as asked"
+    if base:
+        known = next((name for name, model in STANDARD_BASES.items() if model == base), "")
+        return base, family or known or family_of_base(Base(base)), "as asked"
+    if family:
+        return STANDARD_BASES[family], family, f"the base of {family}"
+    if has_card:
+        return STANDARD_BASES["sdxl"], "sdxl", "for photographs, on the card that is here"
+    toy = next(iter(BASES))
+    return toy, BASES[toy], "no card is here; for a card elsewhere, add --family sdxl or flux"
+
+
+def make_start(wishes: Wishes, room: Room | None) -> Start:
+    """Return a recipe that fits, and why it is as it is.
+
+    Args:
+        wishes: what the user said.
+        room: the memory it must fit; None if not known.
+
+    Raises:
+        UserError: if a picture can't be read.
+    """
+    traits = _look(wishes.images)
+    plain = _recipe(wishes, {})
+    wishes = replace(wishes, rank=_rank(plain))
+    side = _resolution(traits, plain.train.resolution)
+    own = {} if side == plain.train.resolution else {"resolution": side}
+    recipe, saved, why = _fitting(_recipe(wishes, own), wishes, own, room)
+    reasons = [
+        *(
+            ok("pictures", f"{name}: {one.size}, of which the center square is used")
+            for name, one in traits.items()
+        ),
+        *(a for name, one in traits.items() for a in advice(name, one, recipe.train.resolution)),
+        ok("resolution", _resolution_reason(recipe, traits)),
+        *_class_reason(wishes),
+        ok(
+            "settings",
+            f"{recipe.adapter.method}, rank {recipe.adapter.rank}, {recipe.train.steps} steps: "
+            + ("found on the built-in world" if is_base(wishes.base) else "as published"),
+        ),
+        why,
+    ]
+    text = _written(wishes, recipe, saved)
+    made = parse_recipe(text, "the new recipe")
+    assert made == recipe, "the file says what was planned"
+    return Start(text, recipe, reasons)
+
+
+# --- choices ----------------------------------------------------------------------------------
+
+
+def _look(images: list[str]) -> dict[str, Traits]:
+    paths = find_images(images[0] if len(images) == 1 else images, "IMAGE")
+    found = {}
+    for path in paths:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of small ones: `advice` tells it
+            found[str(path)] = traits_of(load_training_image(path, None, RESOLUTIONS[-1]))
+    return found
+
+
+def _rank(plain: Recipe) -> int | None:
+    """Return a rank that fits a base narrower than the usual ones, else None."""
+    if is_base(plain.base.model) or not Path(plain.base.model).expanduser().is_dir():
+        return None
+    layers = FAMILIES[plain.family].target_layers(planned_denoiser(plain)).values()
+    width = min(min(layer.in_features, layer.out_features) for layer in layers)
+    if plain.adapter.rank <= width:
+        return None
+    return int(2 ** (width.bit_length() - 1))  # the power of two below
+
+
+def _resolution(traits: Mapping[str, Traits], usual: int) -> int:
+    """Return the side to train at: the base's own, or less where a picture has less."""
+    smallest = min(one.crop for one in traits.values())
+    sides = [side for side in RESOLUTIONS if side <= usual]
+    fitting = [side for side in sides if side <= smallest]
+    return fitting[0] if fitting else min(sides, default=usual)
+
+
+def _resolution_reason(recipe: Recipe, traits: Mapping[str, Traits]) -> str:
+    side, smallest = recipe.train.resolution, min(one.crop for one in traits.values())
+    if is_base(recipe.base.model):
+        return f"{side}, all that {recipe.base.model} draws"
+    if side == RESOLUTIONS[0]:
+        return f"{side}, the base's own; the picture has {smallest}"
+    why = "more would not fit" if smallest > side else f"the picture has only {smallest}"
+    return f"{side} of the base's {RESOLUTIONS[0]}: {why}"
+
+
+def _class_reason(wishes: Wishes) -> Iterator[Finding]:
+    if is_base(wishes.base) and wishes.class_name not in FACTORS["class"]:
+        yield warning(
+            "class",
+            f"{wishes.base} doesn't know the word {wishes.class_name}",
+            f"use one of {', '.join(FACTORS['class'])}; for photographs another base",
+        )
+
+
+def _recipe(wishes: Wishes, train: dict[str, Any]) -> Recipe:
+    draft: dict[str, Any] = {
+        "family": wishes.family,
+        "base": wishes.base,
+        "concept": {
+            "images": wishes.images[0] if len(wishes.images) == 1 else wishes.images,
+            "class": wishes.class_name,
+            "placeholder": "sks",
+        },
+        "adapter": {} if wishes.rank is None else {"rank": wishes.rank},
+        "train": train,
+        "output": {"dir": free_run_folder(wishes.name)},
+    }
+    steps = Recipe.model_validate(draft).train.steps
+    every = max(1, steps // PARTS)
+    prompts = list(TOY_PROMPTS if is_base(wishes.base) else PROMPTS)
+    cycle = {
+        "checkpoint": {"every": every, "keep": 2},
+        "preview": {"every": every, "prompts": prompts},
+    }
+    return Recipe.model_validate(merged({"train": cycle}, draft))
+
+
+def free_run_folder(name: str) -> str:
+    """Return runs/name, or with a number if a run is there already."""
+    folder, number = f"runs/{name}", 1
+    while RunFolder(Path(folder)).holds_run():
+        number += 1
+        folder = f"runs/{name}-{number}"
+    return folder
+
+
+def _fitting(
+    recipe: Recipe, wishes: Wishes, own: dict[str, Any], room: Room | None
+) -> tuple[Recipe, dict[str, Any], Finding]:
+    """Return a recipe that fits the room, what was set for it, and the reason."""
+    plan = plan_for(recipe, room)
+    elsewhere = (room is None or not room.is_card) and not is_base(recipe.base.model)
+    if elsewhere:
+        text = f"it takes a card with {gigabytes(plan.card)} free, and there is none here"
+        return recipe, {}, warning("memory", text, "plan for one: add --card 24gb, say")
+    if room is None or room.fits(plan):
+        return recipe, {}, ok("memory", _fits(plan, room, "nothing need be saved"))
+    for preset, settings in MEMORY_PRESETS[recipe.family].items():
+        if not settings:  # as it is
+            continue
+        tried = _recipe(wishes, {**own, "memory": preset})
+        if room.fits(plan := plan_for(tried, room)):
+            return tried, {"memory": preset}, ok("memory", _fits(plan, room, f"memory: {preset}"))
+    for settings, _ in thriftier(recipe):
+        tried = _recipe(wishes, {**own, **settings})
+        if room.fits(plan := plan_for(tried, room)):
+            told = ", ".join(f"{key}: {_scalar(value)}" for key, value in settings.items())
+            return tried, settings, ok("memory", _fits(plan, room, told))
+    return (
+        recipe,
+        {},
+        warning(
+            "memory",
+            f"it takes {gigabytes(room.need(plan))}, of {gigabytes(room.size)}, whatever is saved",
+            "train on a larger card, or take another base",
+        ),
+    )
+
+
+def _fits(plan: MemoryPlan, room: Room | None, how: str) -> str:
+    if room is None:
+        return f"{gigabytes(plan.peak)}"
+    return f"{gigabytes(room.need(plan))} of {gigabytes(room.size)} ({room.name}): {how}"
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+def _scalar(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    text: str = yaml.safe_dump([value], default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.strip()[1:-1]
+
+
+def _written(wishes: Wishes, recipe: Recipe, saved: dict[str, Any]) -> str:
+    train, preview = recipe.train, recipe.train.preview
+    assert preview is not None
+    savings = {"resolution": train.resolution, **saved}
+    lines = "\n".join(f"  {key}: {_scalar(value)}{_note(key)}" for key, value in savings.items())
+    prompts = "\n".join(f"      - {_scalar(prompt)}" for prompt in preview.prompts)
+    concept = recipe.concept
+    return f"""\
+# Made by `tlora init`. What is left out has the published settings of family and method;
+# `tlora recipe schema` describes every key, `tlora recipe show` prints all that runs.
+
+family: {recipe.family}
+base: {_scalar(recipe.base.model)}
+
+concept:
+  images: {_scalar(concept.images)}   # paths start at the current folder
+  # masks: mask.png   # of the picture's size, white where the subject is: only that is learned
+  class: {_scalar(concept.class_name)}   # a common word for what it is
+  placeholder: {_scalar(concept.placeholder)}   # a rare word: with the class it names this very one
+
+adapter:
+  method: {recipe.adapter.method}   # fewer ranks at noisy timesteps: poses and places stay free
+  rank: {recipe.adapter.rank}   # less makes a smaller file and keeps less detail
+
+train:
+  steps: {train.steps}   # if the last previews copy the picture, take fewer
+{lines}
+  checkpoint: {{every: {train.checkpoint.every}, keep: {train.checkpoint.keep}}}
+  preview:
+    every: {preview.every}
+    prompts:   # V* is the concept; ask for what the picture does not show
+{prompts}
+
+output:
+  dir: {_scalar(recipe.output.dir)}
+"""
+
+
+def _note(key: str) -> str:
+    notes = {
+        "memory": "   # what a card of this size needs; the plan: tlora validate",
+        "gradient_checkpointing": "   # less memory, about 1.5 times the work",
+        "quantization": "   # of the base: less memory, somewhat slower",
+        "resolution": "   # side of the training square in pixels",
+    }
+    return notes.get(key, "")

@@ -1,0 +1,185 @@
+"""What `tlora validate` looks at: all that could go wrong in a run, before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.reading import examine_recipe
+from tlora_cli.tools.preflight.base_files import look_at_base
+from tlora_cli.tools.preflight.cards import usable_card
+from tlora_cli.tools.preflight.findings import Finding, count, of_error, ok, problem, warning
+from tlora_cli.tools.preflight.fitting import Room, look_at_memory, room_of
+from tlora_cli.tools.preflight.libraries import look_at_libraries
+from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
+from tlora_cli.tools.preflight.pictures import look_at_pictures
+from tlora_cli.tools.preflight.settings import (
+    look_at_device,
+    look_at_disk,
+    look_at_encoders,
+    look_at_output,
+    look_at_speed,
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the checks look at.
+
+    Attributes:
+        recipe: the recipe; what is wrong in it has its default.
+        card: bytes of the card to plan for in place of the one that is there; None for that.
+    """
+
+    recipe: Recipe
+    card: int | None = None
+
+    @cached_property
+    def room(self) -> Room | None:
+        """The memory that the run will have."""
+        if self.card is not None:
+            return Room(self.card, "the card of --card")
+        return room_of(None if self.recipe.train.device == "cpu" else usable_card())
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether the run will compute on a CPU."""
+        here = self.recipe.train.device == "cpu" or not torch.cuda.is_available()
+        return here and self.card is None
+
+    @cached_property
+    def adapter(self) -> Any:
+        """The adapter as it will be, without values, on a denoiser without weights."""
+        return attach_planned(self.recipe, planned_denoiser(self.recipe))
+
+
+def _pictures(look: Look) -> Iterator[Finding]:
+    yield from look_at_pictures(look.recipe)
+
+
+def _base(look: Look) -> Iterator[Finding]:
+    yield from look_at_base(look.recipe)
+
+
+def _device(look: Look) -> Iterator[Finding]:
+    for finding in look_at_device(look.recipe):
+        if look.card is not None and finding.level == "problem":
+            yield replace(finding, level="warning", text=f"on this machine: {finding.text}")
+        else:
+            yield finding
+
+
+def _encoders(look: Look) -> Iterator[Finding]:
+    yield from look_at_encoders(look.recipe)
+
+
+def _libraries(look: Look) -> Iterator[Finding]:
+    found = list(look_at_libraries())
+    yield from (finding for finding in found if finding.level != "ok")
+    if all(finding.level == "ok" for finding in found):
+        versions = ", ".join(f"{one.about} {one.text}" for one in found)
+        yield ok("libraries", f"torch {torch.__version__}, {versions}")
+
+
+def _output(look: Look) -> Iterator[Finding]:
+    yield from look_at_output(look.recipe)
+
+
+def _model(look: Look) -> Iterator[Finding]:
+    """Look at what needs the shapes of the base."""
+    if METHODS[look.recipe.adapter.method].word:
+        yield from look_at_memory(look.recipe, look.room)
+        return
+    adapter = look.adapter
+    trained = sum(parameter.numel() for parameter in adapter.parameters())
+    yield ok("adapter", f"{trained:,} parameters in {len(adapter.layers)} layers are trained")
+    yield from look_at_speed(adapter.denoiser, look.on_cpu)
+    yield look_at_disk(look.recipe, adapter)
+    yield from look_at_memory(look.recipe, look.room)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check.
+
+    Attributes:
+        about: what it looks at.
+        run: what it does.
+        keys: what it reads of the recipe; it is left out if one of them is wrong.
+        after: the check, if any, that must have found no problem.
+    """
+
+    about: str
+    run: Callable[[Look], Iterator[Finding]]
+    keys: tuple[str, ...]
+    after: Callable[[Look], Iterator[Finding]] | None = None
+
+
+CHECKS = (
+    Check("pictures", _pictures, ("concept", "train.resolution")),
+    Check("base", _base, ("family", "base", "train.objective")),
+    Check("libraries", _libraries, ()),
+    Check("device", _device, ("train",)),
+    Check("encoders", _encoders, ("train.select", "base")),
+    Check("output", _output, ("output.dir",)),
+    Check(
+        "memory",
+        _model,
+        ("family", "base", "adapter", "train", "sampling", "output.dir"),
+        after=_base,
+    ),
+)
+
+
+def validate_recipe(
+    path: Path, overrides: Sequence[str] = (), card: int | None = None
+) -> tuple[Recipe | None, list[Finding]]:
+    """Look at a recipe and all that it names; nothing is trained, written or downloaded.
+
+    Of a Hub repository the index is downloaded, which is a kilobyte.
+
+    Args:
+        path: the recipe's file.
+        overrides: `train.steps=100` settings that win over the file.
+        card: bytes of the card to plan for, in place of the one that is there.
+
+    Returns:
+        The recipe, None if it is wrong; and all findings.
+
+    Raises:
+        UserError: if the file can't be read, or is no recipe at all.
+    """
+    recipe, mistakes = examine_recipe(path, overrides)
+    found = [problem("recipe", str(mistake)) for mistake in mistakes]
+    if not mistakes:
+        found.append(ok("recipe", f"{path} is right by itself"))
+    if recipe is None:
+        return None, found
+    wrong = [".".join(map(str, mistake.path)) for mistake in mistakes]
+    look, failed = Look(recipe, card), set()
+    for check in CHECKS:
+        if check.after in failed or any(_touch(key, w) for key in check.keys for w in wrong):
+            failed.add(check.run)
+            found.append(warning(check.about, "not looked at, as the above is wrong"))
+            continue
+        try:
+            new = list(check.run(look))
+        except UserError as error:
+            new = [of_error("adapter" if check.run is _model else "recipe", error)]
+        if count(new, "problem"):
+            failed.add(check.run)
+        found += new
+    return (None if mistakes else recipe), found
+
+
+def _touch(key: str, other: str) -> bool:
+    """Say whether one dotted key is the other, or lies within it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")

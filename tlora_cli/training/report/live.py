@@ -1,0 +1,70 @@
+"""The report of a run, written from its folder: while it trains, at its end, and when asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tlora_cli.foundation.files import write_text
+from tlora_cli.training.report.page import page
+from tlora_cli.training.report.reading import read_run
+from tlora_cli.training.run_folder import RunFolder
+
+SHARE = 0.01
+"""Of a training's time that its reports may take."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder, atomically, and return it.
+
+    Raises:
+        UserError: if the folder holds no run, or can't be written.
+    """
+    run = RunFolder(folder)
+    write_text(run.report, page(read_run(folder)))
+    return run.report
+
+
+class RunReports:
+    """Keeps the report of a training up to date; no failure of it stops the training.
+
+    Args:
+        run: the folder.
+        say: tells the user something, in a line.
+    """
+
+    def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
+        self._run, self._say = run, say
+        self._begun = self._told = False
+        self._next = 0.0
+
+    def begin(self) -> None:
+        """From here on the folder holds this run."""
+        self._begun = True
+
+    def update(self) -> None:
+        """Write the report, unless that would take more than its share of the time."""
+        began = time.monotonic()
+        if began < self._next:
+            return
+        self._write()
+        ended = time.monotonic()
+        self._next = ended + (ended - began) / SHARE
+
+    def end(self) -> None:
+        """Write the report for the last time, if the run has begun."""
+        if self._begun:
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            write_report(self._run.path)
+        except Exception as error:  # whatever it is, hours of training are worth more
+            if not self._told:
+                self._told = True
+                reason = str(error).partition("\n")[0]
+                self._say(
+                    f"the report can't be written ({type(error).__name__}: {reason}); the training "
+                    f"goes on. Later: tlora report {self._run.path}"
+                )

@@ -1,0 +1,200 @@
+"""A run folder -> what its report shows. Old and unfinished runs, too; nothing is written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import is_locked
+from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.pictures import picture_settings
+from tlora_cli.foundation.training_images import load_training_images
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.reading import load_recipe, read_text
+from tlora_cli.training.choice import Record, read_record
+from tlora_cli.training.pictures import kept_pictures, small_pictures
+from tlora_cli.training.report.metrics import Metrics, read_metrics
+from tlora_cli.training.report.pictures import Seen, see
+from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
+
+MAX_PREVIEWS = 240
+"""On the page: about 2 MB. Of more, steps are left out."""
+MAX_PICTURES = 24
+"""Training pictures that are read."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """One picture drawn while training.
+
+    Attributes:
+        step: after which.
+        prompt: its prompt.
+        seed: of its noise.
+        seen: the picture.
+    """
+
+    step: int
+    prompt: str
+    seed: str
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds.
+
+    Attributes:
+        path: of the folder, absolute.
+        recipe: of the run.
+        recipe_text: as YAML.
+        state: `running`, `finished` or `stopped`.
+        about: parameters, device and versions, as far as they are known.
+        metrics: of its steps.
+        pictures: training pictures, and of each its mask.
+        previews: by step.
+        scores: of the checkpoints, or None.
+        adapter: the newest adapter file, or None.
+        notes: what is missing or was left out, in sentences.
+    """
+
+    path: Path
+    recipe: Recipe
+    recipe_text: str
+    state: str
+    about: dict[str, Any]
+    metrics: Metrics
+    pictures: list[tuple[Seen, Seen | None]]
+    previews: list[Preview]
+    scores: Record | None
+    adapter: Path | None
+    notes: list[str]
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        UserError: if it holds no run, or its recipe can't be read.
+    """
+    run = RunFolder(folder.absolute())
+    if not run.recipe.is_file():
+        raise UserError(
+            "the folder holds no run",
+            where=str(folder),
+            do="name the folder of a run, the output.dir of its recipe",
+        )
+    recipe = load_recipe(run.recipe)
+    notes: list[str] = []
+    metrics = read_metrics(run.metrics, recipe, notes)
+    finished = run.finished(recipe)
+    running = "running" if is_locked(run.path) else "stopped"
+    adapter = run.adapter if finished else _newest_adapter(run)
+    return Run(
+        run.path,
+        recipe,
+        read_text(run.recipe),
+        "finished" if finished else running,
+        _about(run, adapter),
+        metrics,
+        _pictures(run, recipe, notes),
+        _previews(run.previews, notes),
+        _scores(run.scores, notes),
+        adapter,
+        notes,
+    )
+
+
+def _newest_adapter(run: RunFolder) -> Path | None:
+    """Return the adapter of the last checkpoint; without checkpoints, the result."""
+    found = [folder / "adapter.safetensors" for folder in reversed(checkpoints(run.checkpoints))]
+    return next((file for file in [*found, run.adapter] if file.is_file()), None)
+
+
+def _about(run: RunFolder, adapter: Path | None) -> dict[str, Any]:
+    """Return about.json; versions of a run from before they stood there are the adapter file's."""
+    try:
+        about = parse_json(run.about.read_text(encoding="utf-8")) if run.about.is_file() else {}
+    except (OSError, ValueError):
+        about = {}
+    about = about if isinstance(about, dict) else {}
+    if "versions" not in about and adapter is not None:
+        try:
+            with safe_open(adapter, "pt") as file:
+                about["versions"] = parse_json((file.metadata() or {}).get("tlora.versions", "{}"))
+        except (OSError, ValueError, SafetensorError):
+            pass  # a damaged file says no versions; the page shows none
+    if not isinstance(about.get("versions"), dict):
+        about["versions"] = {}
+    return about
+
+
+def _pictures(run: RunFolder, recipe: Recipe, notes: list[str]) -> list[tuple[Seen, Seen | None]]:
+    """Return the copies that the run keeps; of an old run, the files that its recipe names."""
+    if kept := kept_pictures(run.training_pictures):
+        if len(kept) > MAX_PICTURES:
+            notes.append(f"Of {len(kept)} training pictures the first {MAX_PICTURES} are shown.")
+        try:
+            return [(see(one), see(mask) if mask else None) for one, mask in kept[:MAX_PICTURES]]
+        except UserError as error:
+            notes.append(f"The kept training pictures are not shown: {error.what}.")
+            return []
+    concept = recipe.concept
+    try:
+        images = load_training_images(concept.images, concept.masks, recipe.train.resolution)
+    except UserError as error:
+        notes.append(f"The training pictures are not shown: {error.what}.")
+        return []
+    small = small_pictures(images[:MAX_PICTURES])
+    notes.append("The training pictures are those that the recipe's files hold today.")
+    return [
+        (Seen.of(one.picture), Seen.of(one.mask.convert("RGB")) if one.mask else None)
+        for one in small
+    ]
+
+
+def _scores(path: Path, notes: list[str]) -> Record | None:
+    try:
+        return read_record(path)
+    except UserError as error:
+        notes.append(f"{error.what[0].upper()}{error.what[1:]}.")
+        return None
+
+
+def _previews(folder: Path, notes: list[str]) -> list[Preview]:
+    """Return the previews; if there are too many, those of steps spread evenly."""
+    by_step = {
+        step_of(one): sorted(one.glob("*.png"))
+        for one in folder.glob("step-*")
+        if re.fullmatch(r"step-\d+", one.name)
+    }
+    steps = sorted(by_step)
+    rows = max((len(files) for files in by_step.values()), default=0)
+    most = max(2, MAX_PREVIEWS // max(rows, 1))
+    if len(steps) > most:
+        chosen = [steps[number * (len(steps) - 1) // (most - 1)] for number in range(most)]
+        notes.append(f"Of {len(steps)} steps with previews {most} are shown.")
+        steps = chosen
+    found = []
+    for step in steps:
+        for file in by_step[step]:
+            try:
+                found.append(_preview(step, file))
+            except UserError:
+                notes.append(f"The preview {file.name} of step {step} can't be read.")
+    return found
+
+
+def _preview(step: int, file: Path) -> Preview:
+    """Read a preview; its metadata knows prompt and seed, else its name is all there is."""
+    said = picture_settings(file)
+    try:
+        prompt, seed = str(said["prompt"]), str(said["seed"])
+    except KeyError:
+        prompt, seed = file.stem.partition("_")[2] or file.stem, ""
+    return Preview(step, prompt, seed, see(file))

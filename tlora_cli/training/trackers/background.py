@@ -1,0 +1,138 @@
+"""Trackers beside a training: each on a thread of its own, so that none can stop or slow it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+from tlora_cli.foundation.pictures import picture_settings
+from tlora_cli.training.progress import StepRecord
+from tlora_cli.training.trackers.base import Drawn, Sitting, Tracker, make_tracker
+
+WINDOW = 20
+"""Steps over which the speed is taken."""
+PATIENCE = 60.0
+"""Seconds that the end of a run waits for its trackers."""
+
+Say = Callable[[str], None]
+
+
+class Trackers:
+    """The trackers of one sitting; as a context they end with it, at once on Ctrl-C.
+
+    Args:
+        names: of `TRACKERS`.
+        sitting: the run.
+        say: tells the user something, in a line; from any thread.
+    """
+
+    def __init__(self, names: Sequence[str], sitting: Sitting, say: Say) -> None:
+        self._say = say
+        self._recent: deque[StepRecord] = deque(maxlen=WINDOW + 1)
+        self._threads = [_Thread(name, make_tracker(name), sitting, say) for name in names]
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.end(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
+
+    def log(self, record: StepRecord) -> None:
+        """Hand a finished step on; returns at once."""
+        self._recent.append(record)
+        numbers = self._numbers(record)
+        for thread in self._threads:
+            thread.ask(lambda tracker: tracker.log(record.step, numbers))
+
+    def pictures(self, step: int, folder: Path) -> None:
+        """Hand on the previews in a folder; returns at once."""
+        for thread in self._threads:
+            thread.ask(partial(_pictures, step, folder))
+
+    def end(self, wait: bool = True) -> None:
+        """Let them finish; wait for that, but no longer than `PATIENCE` seconds in all."""
+        for thread in self._threads:
+            thread.finish()
+        if not wait:
+            return
+        until = time.monotonic() + PATIENCE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _numbers(self, record: StepRecord) -> dict[str, float]:
+        first = self._recent[0]
+        steps, seconds = record.step - first.step, record.seconds - first.seconds
+        numbers = {
+            "loss": record.loss,
+            "lr": record.lr,
+            "active_rank": record.active_rank,
+            "timestep": record.timestep,
+            "d": record.d,
+            "steps_per_second": steps / seconds if seconds > 0 else None,
+            "memory_gb": record.memory_gb,
+        }
+        return {f"train/{name}": value for name, value in numbers.items() if value is not None}
+
+
+def _pictures(step: int, folder: Path, tracker: Tracker) -> None:
+    drawn = []
+    for file in sorted(folder.glob("*.png")):
+        said = picture_settings(file)
+        drawn.append(Drawn(file, f"{said['prompt']}, seed {said['seed']}"))
+    tracker.pictures(step, drawn)
+
+
+class _Thread:
+    """One tracker and what it was asked to do; after a failure it is asked nothing more."""
+
+    def __init__(self, name: str, tracker: Tracker, sitting: Sitting, say: Say) -> None:
+        self._name, self._tracker, self._sitting, self._say = name, tracker, sitting, say
+        self._asked: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
+        self._failed = self._left = False
+        # A daemon: a server that never answers must not keep the process.
+        self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
+        self._thread.start()
+
+    def ask(self, what: Callable[[Tracker], None]) -> None:
+        """Have it do something later."""
+        if not self._failed:
+            self._asked.put(what)
+
+    def finish(self) -> None:
+        """Have it end once it has done all it was asked."""
+        self._asked.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for that end."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._left = True
+            self._say(f"{self._name} did not finish in time; it may lack the last steps")
+
+    def _work(self) -> None:
+        try:
+            if note := self._tracker.start(self._sitting):
+                self._say(note)
+            while (what := self._asked.get()) is not None:
+                what(self._tracker)
+            self._tracker.end()
+        except Exception as error:  # whatever it is, the training is worth more
+            self._failed = True
+            if self._left:
+                return  # that has been told
+            reason = str(error).partition("\n")[0]
+            self._say(
+                f"{self._name} failed ({type(error).__name__}: {reason}); the training goes on "
+                "without it"
+            )
