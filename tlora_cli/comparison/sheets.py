@@ -14,7 +14,7 @@ from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
 from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pages import thumbnail_url
+from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 
 KeyT = TypeVar("KeyT")
