@@ -26,7 +26,7 @@ class Shot:
     """One picture of an evaluation.
 
     Attributes:
-        group: as in `asking.GROUPS`.
+        group: as in `asking.Ask`.
         prompt: with V* for the concept.
         text: with the concept filled in: what is drawn.
         seed: of its noise.
