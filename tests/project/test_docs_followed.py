@@ -14,12 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
 from PIL import Image
-from reference_runs import REFERENCE, Run
-from test_convert import base_folder
-from training_runs import draw_picture
+from reference_runs import REFERENCE, Run, base_folder
+from training_runs import ROOT, draw_picture
 
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.bundled import model_folder

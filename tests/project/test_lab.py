@@ -11,24 +11,22 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from lab import keys_of
+from laboratory.claims import CLAIMS, CURVE, GRIDS
+from laboratory.labels import place_names
+from laboratory.matched import is_of, match
+from laboratory.results import Pick, Results
+from laboratory.tables import costs
+from laboratory.verdicts import LIKENESS, Claim, Contrast, decide, verdict
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from tlora_cli.comparison.bootstrap import Interval
+from tlora_cli.comparison.grid_io import load_grid
+from tlora_cli.comparison.planning import make_plan
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from lab import keys_of  # noqa: E402
-from laboratory.claims import CLAIMS, CURVE, GRIDS  # noqa: E402
-from laboratory.labels import place_names  # noqa: E402
-from laboratory.matched import is_of, match  # noqa: E402
-from laboratory.results import Pick, Results  # noqa: E402
-from laboratory.tables import costs  # noqa: E402
-from laboratory.verdicts import LIKENESS, Claim, Contrast, decide, verdict  # noqa: E402
-
-from tlora_cli.comparison.bootstrap import Interval  # noqa: E402
-from tlora_cli.comparison.grid_io import load_grid  # noqa: E402
-from tlora_cli.comparison.planning import make_plan  # noqa: E402
 
 
 def write_cells(folder: Path, values: dict[tuple[str, str], list[float]]) -> Results:
