@@ -22,7 +22,7 @@ from tlora_cli.foundation.files import write_text
 from tlora_cli.recipe.defaults import MEMORY_PRESETS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import RANKLESS_METHODS, FamilyName, MethodName
+from tlora_cli.recipe.strict_section import RANKLESS_METHODS, FamilyName, MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 

@@ -33,7 +33,7 @@ from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.studio import Studio
 from tlora_cli.toyworld.suites import base_prompt, contexts
-from tlora_cli.training.choice import Record, best, overfitting, read_record
+from tlora_cli.training.checkpoint_scores import Record, best, overfitting, read_record
 from tlora_cli.training.loop import train
 from tlora_cli.training.run_folder import RunFolder
 

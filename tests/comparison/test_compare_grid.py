@@ -15,7 +15,7 @@ from tlora_cli.comparison.selection import part_of
 from tlora_cli.evaluation.encoders import KINDS
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.defaults import PUBLISHED_STEPS
-from tlora_cli.recipe.section import MethodName
+from tlora_cli.recipe.strict_section import MethodName
 
 ROOT = Path(__file__).parents[2]
 RECIPE = """\

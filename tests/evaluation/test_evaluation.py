@@ -24,8 +24,8 @@ from transformers import (
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
 from tlora_cli.evaluation import metrics
-from tlora_cli.evaluation.asking import asks_of_suite
 from tlora_cli.evaluation.encoders import load_encoder
+from tlora_cli.evaluation.image_requests import asks_of_suite
 from tlora_cli.evaluation.masking import GRAY, Segmenter, paint_over
 from tlora_cli.evaluation.scoring import Looked, score
 from tlora_cli.evaluation.suites import SUITES, read_prompts, suite_for

@@ -10,7 +10,7 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.foundation.devices import DTYPES
 from tlora_cli.methods import INIT_STD, METHODS, STARTS
-from tlora_cli.recipe import section as recipe_base
+from tlora_cli.recipe import strict_section as recipe_base
 from tlora_cli.recipe.models import FLOW_SCHEDULERS, OutputConfig, SamplingConfig
 from tlora_cli.recipe.sections import AdapterConfig, OptimizerConfig
 from tlora_cli.training.loop import FILE_DTYPES

@@ -16,7 +16,7 @@ from transformers import CLIPModel, CLIPProcessor
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.foundation.bundled import BASES, model_folder
-from tlora_cli.toyworld import gate, reading, studio
+from tlora_cli.toyworld import base_accuracy, reading, studio
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import (
@@ -199,7 +199,7 @@ def test_copies_are_told_from_right_drawings() -> None:
 @pytest.mark.parametrize("base", BASES)
 def test_a_base_draws_what_it_is_asked(base: str) -> None:
     """A small gate, looser than the real one (`tlora toyworld gate`) so that 60 pictures do."""
-    measured = gate.measure(base, 60)
+    measured = base_accuracy.measure(base, 60)
     for kind in ("seen", "held-out"):
         assert measured.whole[kind].count == 60
         assert measured.whole[kind].value >= 0.8, str(measured)

@@ -75,7 +75,7 @@ def gate(
             do=known_names(base, builtin.BASES),
         )
     hush_libraries()
-    from tlora_cli.toyworld.gate import measure
+    from tlora_cli.toyworld.base_accuracy import measure
 
     if sheet is not None and sheet.exists():
         raise UserError(

@@ -15,8 +15,8 @@ from pydantic import ConfigDict, Field, field_validator
 
 from tlora_cli.foundation.errors import known_names
 from tlora_cli.recipe.mistakes import KeyPath, Layout
-from tlora_cli.recipe.section import MethodName, Problem, Section, check_files, check_prompt
 from tlora_cli.recipe.sections import ScheduleConfig
+from tlora_cli.recipe.strict_section import MethodName, Problem, Section, check_files, check_prompt
 from tlora_cli.toyworld.concepts import CONCEPTS
 
 ENCODERS = ("clip", "dino", "dinov2", "siglip")

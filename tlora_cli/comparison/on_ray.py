@@ -136,7 +136,7 @@ def _do(task: Task, folder: str) -> str:
         task: the cell.
         folder: current folder of the comparison, to which its paths are relative.
     """
-    from tlora_cli.comparison.work import attempt
+    from tlora_cli.comparison.run_cell import attempt
 
     try:
         os.chdir(folder)

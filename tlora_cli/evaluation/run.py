@@ -8,11 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlora_cli.evaluation import tables
-from tlora_cli.evaluation.asking import asks_of_suite
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
-from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
-from tlora_cli.evaluation.pictures import (
+from tlora_cli.evaluation.generated_images import (
     Shot,
     claim_folder,
     digest,
@@ -22,6 +19,9 @@ from tlora_cli.evaluation.pictures import (
     opened,
     plan_shots,
 )
+from tlora_cli.evaluation.image_requests import asks_of_suite
+from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
+from tlora_cli.evaluation.result_files import write_tables
 from tlora_cli.evaluation.scoring import Looked, Mask, Scores, score
 from tlora_cli.evaluation.suites import BASE, suite_for
 from tlora_cli.evaluation.world import world_of
@@ -131,7 +131,7 @@ def evaluate_adapter(
             if world is not None:
                 pictures = [one.picture for one in looked]
                 _add(found, *world.judge(pictures))
-            tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
+            write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
 
@@ -173,7 +173,7 @@ def evaluate_pictures(
     with locked(job.output):
         mask = _mask(segmenter, class_name)
         found = score(looked, training, encoders, placeholder, class_name, mask)
-        tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
+        write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
 

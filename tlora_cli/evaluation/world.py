@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from tlora_cli.evaluation.asking import Ask
+from tlora_cli.evaluation.image_requests import Ask
 from tlora_cli.formats import AdapterInfo
 from tlora_cli.foundation import bundled as builtin
 from tlora_cli.toyworld import reading, scores, studio

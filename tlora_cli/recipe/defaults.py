@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlora_cli.recipe.section import MASKED_METHODS, RANKLESS_METHODS
+from tlora_cli.recipe.strict_section import MASKED_METHODS, RANKLESS_METHODS
 
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "sdxl": {"sampling": {"steps": 25, "guidance": 5.0}},

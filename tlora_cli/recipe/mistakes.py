@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import Section
+from tlora_cli.recipe.strict_section import Section
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list indices from the top of the recipe down."""

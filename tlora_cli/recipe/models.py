@@ -14,13 +14,6 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged, published_settings
-from tlora_cli.recipe.section import (
-    RANKLESS_METHODS,
-    FamilyName,
-    Precision,
-    Problem,
-    Section,
-)
 from tlora_cli.recipe.sections import (
     AdapterConfig,
     BaseModelConfig,
@@ -30,6 +23,13 @@ from tlora_cli.recipe.sections import (
     OptimizerConfig,
     PreviewConfig,
     TimestepConfig,
+)
+from tlora_cli.recipe.strict_section import (
+    RANKLESS_METHODS,
+    FamilyName,
+    Precision,
+    Problem,
+    Section,
 )
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Layout, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import Section
+from tlora_cli.recipe.strict_section import Section
 from tlora_cli.recipe.yaml_text import MAX_DEPTH, Dumper, YAMLMistake, parse_yaml
 
 MAX_BYTES = 1_000_000

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator
 
-from tlora_cli.recipe.section import (
+from tlora_cli.recipe.strict_section import (
     BLOCK_METHODS,
     MASKED_METHODS,
     POINT_SCHEDULES,

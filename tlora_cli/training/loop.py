@@ -18,11 +18,11 @@ from tlora_cli.foundation.devices import choose_device, device_name, memory_expl
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked, remove_leftovers, require_space
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.training.choosing import Choosing
+from tlora_cli.training.checkpoint_selection import Choosing
 from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.interruption import Interruption
+from tlora_cli.training.kept_images import keep_pictures
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
-from tlora_cli.training.pictures import keep_pictures
 from tlora_cli.training.previews import Previews
 from tlora_cli.training.progress import Display, Metrics, Pending, StepRecord
 from tlora_cli.training.report.live import RunReports

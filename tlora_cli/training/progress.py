@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import explained, write_text
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""

@@ -13,7 +13,8 @@ from huggingface_hub import HfApi, constants, get_session, get_token
 
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
-from tlora_cli.tools.preflight.cards import (
+from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
+from tlora_cli.tools.preflight.gpus import (
     Card,
     cards_on_the_bus,
     driver_cards,
@@ -21,7 +22,6 @@ from tlora_cli.tools.preflight.cards import (
     threads,
     usable_card,
 )
-from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
 from tlora_cli.tools.preflight.libraries import look_at_libraries, look_at_optional, look_at_version
 from tlora_cli.training.execution import missing_compiler
 

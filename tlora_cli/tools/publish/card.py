@@ -11,9 +11,9 @@ from huggingface_hub import ModelCardData
 from tlora_cli.formats import AdapterInfo, AdapterWeights
 from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.prompts import training_prompt
+from tlora_cli.tools.publish.card_images import Shown
 from tlora_cli.tools.publish.licenses import License
-from tlora_cli.tools.publish.pictures import Shown
-from tlora_cli.tools.publish.using import use_section
+from tlora_cli.tools.publish.usage_section import use_section
 
 PAPER = "[T-LoRA](https://arxiv.org/abs/2507.05964)"
 _TAGS = {

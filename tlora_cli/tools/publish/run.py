@@ -16,13 +16,13 @@ from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.sampling.session import Request, generate
 from tlora_cli.tools.convert import convert_file
 from tlora_cli.tools.publish.card import Card, card_text
-from tlora_cli.tools.publish.hub import check_login, upload
-from tlora_cli.tools.publish.licenses import license_of
-from tlora_cli.tools.publish.pictures import (
+from tlora_cli.tools.publish.card_images import (
     find_pictures,
     publish_pictures,
     publish_training_pictures,
 )
+from tlora_cli.tools.publish.hub import check_login, upload
+from tlora_cli.tools.publish.licenses import license_of
 from tlora_cli.tools.publish.sources import (
     Source,
     pictures_count,
@@ -30,7 +30,7 @@ from tlora_cli.tools.publish.sources import (
     public_info,
     read_source,
 )
-from tlora_cli.tools.publish.using import ADAPTER
+from tlora_cli.tools.publish.usage_section import ADAPTER
 
 Say = Callable[[str], None]
 Found = list[tuple[Path, dict[str, Any]]]

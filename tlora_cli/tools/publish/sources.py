@@ -14,10 +14,10 @@ from tlora_cli.formats.opening import locate, open_file
 from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
-from tlora_cli.foundation.json_text import parse_json
 from tlora_cli.foundation.training_images import EXTENSIONS
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.reading import load_recipe
-from tlora_cli.training.pictures import kept_pictures
+from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -18,7 +18,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Job, SamplingSettings, draw
-from tlora_cli.training.choice import (
+from tlora_cli.training.checkpoint_scores import (
     Cosines,
     Record,
     best,
@@ -28,11 +28,11 @@ from tlora_cli.training.choice import (
 )
 from tlora_cli.training.execution import uncompiled
 from tlora_cli.training.interruption import Interruption
-from tlora_cli.training.pictures import SmallPicture
+from tlora_cli.training.kept_images import SmallPicture
 from tlora_cli.training.progress import Display
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.scoring_prompts import ENCODERS, MOST_STEPS, Trial, trial_of
 from tlora_cli.training.setup import Prepared, concept_of, sampling_settings
-from tlora_cli.training.trial import ENCODERS, MOST_STEPS, Trial, trial_of
 
 TOGETHER = 32
 """Pictures of a built-in base that are drawn at a time; of others one, as previews are."""

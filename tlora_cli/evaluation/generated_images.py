@@ -11,12 +11,12 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tlora_cli.evaluation.asking import Ask
+from tlora_cli.evaluation.image_requests import Ask
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import remove_leftovers, write_text
-from tlora_cli.foundation.json_text import parse_json
 from tlora_cli.foundation.pictures import FORMATS, picture_settings, read_picture
 from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.sampling.draw import Job, write_picture
 from tlora_cli.sampling.session import Easel
 
@@ -26,7 +26,7 @@ class Shot:
     """One picture of an evaluation.
 
     Attributes:
-        group: as in `asking.GROUPS`.
+        group: as in `image_requests.GROUPS`.
         prompt: with V* for the concept.
         text: with the concept filled in: what is drawn.
         seed: of its noise.

@@ -21,8 +21,8 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import RESOLUTIONS, Room, plan_for, thriftier
+from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
 from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
-from tlora_cli.tools.preflight.pictures import Traits, advice, traits_of
 from tlora_cli.toyworld.factors import FACTORS
 from tlora_cli.training.run_folder import RunFolder
 

@@ -22,10 +22,10 @@ from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok,
 from tlora_cli.training.execution import check_execution, choose_execution
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.scoring_prompts import ENCODERS
 from tlora_cli.training.setup import sampling_settings
 from tlora_cli.training.state import bytes_needed, room_for_checkpoints
 from tlora_cli.training.trackers.base import check_installed
-from tlora_cli.training.trial import ENCODERS
 
 LARGE = 500_000_000
 """Parameters of a denoiser from which on a step on a CPU takes minutes."""

@@ -29,8 +29,8 @@ from tlora_cli.formats import read_origin
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Job
 from tlora_cli.sampling.session import Easel, Request
-from tlora_cli.training import choosing
-from tlora_cli.training.choice import (
+from tlora_cli.training import checkpoint_selection
+from tlora_cli.training.checkpoint_scores import (
     Cosines,
     Record,
     best,
@@ -226,16 +226,16 @@ from tlora_cli.evaluation import encoders
 for name, checkpoint in {toy!r}.items():
     encoders.KINDS[name] = replace(encoders.KINDS[name], checkpoint=checkpoint)
 from tlora_cli.recipe.reading import load_recipe
-from tlora_cli.training import choosing, loop
+from tlora_cli.training import checkpoint_selection, loop
 drawn = 0
-original = choosing.draw
+original = checkpoint_selection.draw
 def killed(*arguments, **options):
     global drawn
     drawn += 1
     if drawn == {when}:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments, **options)
-choosing.draw = killed
+checkpoint_selection.draw = killed
 loop.train(load_recipe(Path({recipe!r})))
 """
 
@@ -254,7 +254,7 @@ def test_killed_and_interrupted_while_scoring_it_ends_the_same(
     assert "checkpoint-000004" in kept(tmp_path / "hurt")
 
     # Asked to stop in the midst of the last step's pictures, when the training is over.
-    real: Callable[..., Any] = choosing.draw
+    real: Callable[..., Any] = checkpoint_selection.draw
     calls = 0
 
     def interrupted(*arguments: Any) -> Any:
@@ -265,12 +265,12 @@ def test_killed_and_interrupted_while_scoring_it_ends_the_same(
                 os.kill(os.getpid(), signal.SIGINT)
             yield one
 
-    monkeypatch.setattr(choosing, "draw", interrupted)
+    monkeypatch.setattr(checkpoint_selection, "draw", interrupted)
     stopped = run(tiny_sdxl, tmp_path / "hurt", resume=True, **SETTINGS)
     assert (stopped.adapter, stopped.step) == (None, 8)
     assert list(record_of(tmp_path / "hurt").steps) == [2, 4, 6]
     assert not (tmp_path / "hurt" / "run" / "adapter.safetensors").exists()
-    monkeypatch.setattr(choosing, "draw", real)
+    monkeypatch.setattr(checkpoint_selection, "draw", real)
     resumed = run(tiny_sdxl, tmp_path / "hurt", resume=True, **SETTINGS)
     assert whole.adapter and resumed.adapter
     assert same_tensors(whole.adapter, resumed.adapter)
