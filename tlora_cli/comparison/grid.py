@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from tlora_cli.foundation.bundled import concepts, shipped
 from tlora_cli.foundation.errors import known_names
 from tlora_cli.recipe.mistakes import KeyPath, Layout
 from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.strict_section import MethodName, Problem, Section, check_files, check_prompt
-from tlora_cli.toyworld.concepts import CONCEPTS
 
 ENCODERS = ("clip", "dino", "dinov2", "siglip")
 """Names of the feature extractors (`evaluation/encoders.py` has them; it needs torch)."""
@@ -66,10 +66,10 @@ class ConceptEntry(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield a concept that is neither built in nor has pictures and a class."""
-        if self.images is None and self.name not in CONCEPTS:
+        if self.images is None and self.name not in (known := concepts()):
             yield Problem(
-                f"{self.name} is no concept of the built-in world "
-                f"({known_names(self.name, CONCEPTS)}); a concept of your own needs "
+                f"{self.name} is no concept of {shipped().title} "
+                f"({known_names(self.name, known)}); a concept of your own needs "
                 "name, images and class",
                 ("name",),
             )

@@ -12,7 +12,7 @@ from typing import TypeVar
 from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import bundle_of_picture, picture_files
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pages import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
@@ -109,8 +109,8 @@ def _pictures(summary: Summary, cell: Cell) -> dict[tuple[str, str, int], Path]:
 
 def _training_picture(cell: Cell) -> str:
     spec = cell.images if isinstance(cell.images, str) else cell.images[0]
-    if spec.startswith(builtin.PICTURE_PREFIX):
-        return _thumbnail(builtin.picture_files(spec, "concept.images")[0])
+    if bundle := bundle_of_picture(spec):
+        return _thumbnail(picture_files(bundle, spec, "concept.images")[0])
     path = Path(spec).expanduser()
     if path.is_dir():
         inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)

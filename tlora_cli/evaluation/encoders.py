@@ -1,6 +1,6 @@
 """Pictures and texts -> features of length one, by well-known encoders.
 
-Each is a Hub id, a local folder, or a built-in model's name.
+Each is a Hub id, a local folder, or a bundled model's name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoProcessor, CLIPModel, ViTModel
 
 from tlora_cli.families.loading import no_load_bars
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import Bundle, is_encoder, model_folder
 from tlora_cli.foundation.errors import UserError, known_names
 
 BATCH = 32
@@ -116,7 +116,6 @@ class Kind:
 
     Attributes:
         checkpoint: the default, a Hub id.
-        builtin: what stands in for it on the built-in world, or None.
         encoder: our class.
         model: transformers' class.
         processor: transformers' class.
@@ -125,7 +124,6 @@ class Kind:
     """
 
     checkpoint: str
-    builtin: str | None
     encoder: type[Encoder]
     model: Any
     processor: Any
@@ -134,36 +132,31 @@ class Kind:
 
 
 KINDS: dict[str, Kind] = {
-    "clip": Kind(
-        "openai/clip-vit-base-patch32", "toy-clip", TextImage, CLIPModel, AutoProcessor, {}
-    ),
+    "clip": Kind("openai/clip-vit-base-patch32", TextImage, CLIPModel, AutoProcessor, {}),
     "dino": Kind(
         "facebook/dino-vits16",
-        "toy-vit",
         SelfSupervised,
         ViTModel,
         AutoImageProcessor,
         {"add_pooling_layer": False},
         (256, 224),
     ),
-    "dinov2": Kind(
-        "facebook/dinov2-small", None, SelfSupervised, AutoModel, AutoImageProcessor, {}
-    ),
-    "siglip": Kind("google/siglip-base-patch16-224", None, TextImage, AutoModel, AutoProcessor, {}),
+    "dinov2": Kind("facebook/dinov2-small", SelfSupervised, AutoModel, AutoImageProcessor, {}),
+    "siglip": Kind("google/siglip-base-patch16-224", TextImage, AutoModel, AutoProcessor, {}),
 }
 """Name -> kind. The T-LoRA paper uses CLIP ViT-B/32 and a DINO it does not name."""
 
 
 def load_encoder(
-    name: str, checkpoint: str | None, device: torch.device, built_in: bool = False
+    name: str, checkpoint: str | None, device: torch.device, bundle: Bundle | None = None
 ) -> Encoder:
     """Load an encoder.
 
     Args:
         name: of `KINDS`.
-        checkpoint: Hub id, folder or built-in model; None for the kind's default.
+        checkpoint: Hub id, folder or bundled model; None for the kind's default.
         device: where it computes.
-        built_in: whether the pictures are of the built-in world, which has defaults of its own.
+        bundle: whose world the pictures show, and which has defaults of its own.
 
     Raises:
         UserError: if the name is unknown or the checkpoint can't be had.
@@ -173,9 +166,9 @@ def load_encoder(
             f"there is no encoder {name!r}", where="metrics", do=known_names(name, KINDS)
         )
     kind = KINDS[name]
-    source = checkpoint or (kind.builtin if built_in else None) or kind.checkpoint
-    if source in builtin.ENCODERS:
-        source = str(builtin.model_folder(source))
+    source = checkpoint or (bundle.encoders.get(name) if bundle else None) or kind.checkpoint
+    if is_encoder(source):
+        source = str(model_folder(source))
     try:
         with no_load_bars(Path(source).is_dir()):
             model = kind.model.from_pretrained(source, dtype=torch.float32, **kind.options)

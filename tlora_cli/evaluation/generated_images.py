@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tlora_cli.evaluation.image_requests import Ask
+from tlora_cli.evaluation.image_requests import ImageRequest
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import remove_leftovers, write_text
 from tlora_cli.foundation.pictures import FORMATS, picture_settings, read_picture
@@ -44,22 +44,22 @@ class Shot:
         return read_picture(self.file, str(self.file), "RGB")
 
 
-def plan_shots(folder: Path, asks: Sequence[Ask], concept: str) -> list[Shot]:
+def plan_shots(folder: Path, requests: Sequence[ImageRequest], concept: str) -> list[Shot]:
     """Return where each picture of an evaluation lies.
 
     Args:
         folder: of the pictures; each group has a folder of its own.
-        asks: what to draw.
+        requests: what to draw.
         concept: words for V*.
     """
     numbers: dict[str, dict[str, int]] = {}
     shots = []
-    for ask in asks:
-        known = numbers.setdefault(ask.group, {})
-        number = known.setdefault(ask.prompt, len(known))
-        file = folder / ask.group / f"{number:03d}_seed{ask.seed}.png"
-        text = sampling_prompt(ask.prompt, concept)
-        shots.append(Shot(ask.group, ask.prompt, text, ask.seed, file))
+    for request in requests:
+        known = numbers.setdefault(request.group, {})
+        number = known.setdefault(request.prompt, len(known))
+        file = folder / request.group / f"{number:03d}_seed{request.seed}.png"
+        text = sampling_prompt(request.prompt, concept)
+        shots.append(Shot(request.group, request.prompt, text, request.seed, file))
     return shots
 
 

@@ -19,20 +19,23 @@ from tlora_cli.evaluation.generated_images import (
     opened,
     plan_shots,
 )
-from tlora_cli.evaluation.image_requests import asks_of_suite
+from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
+from tlora_cli.evaluation.judging import judged_evaluation
 from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
 from tlora_cli.evaluation.result_files import write_tables
 from tlora_cli.evaluation.scoring import Looked, Mask, Scores, score
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.evaluation.world import world_of
 from tlora_cli.formats import AdapterInfo
 from tlora_cli.formats.opening import locate
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import Bundle, bundle_of_base
 from tlora_cli.foundation.devices import choose_device, memory_explained
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
 from tlora_cli.foundation.training_images import find_images, load_training_images
 from tlora_cli.sampling.session import Easel, Request
+
+BATCH = 4
+"""Pictures drawn together, where neither the user nor a bundle says how many."""
 
 Progress = Callable[[int, int], None]
 """(pictures drawn, pictures to draw)."""
@@ -53,7 +56,7 @@ class Evaluation:
         base_count: pictures of the base prompt (15 in the paper).
         free_count: pictures of each concept-free prompt, with and without the adapter; 0 for none.
             On the built-in world, there are 8 such prompts for each of this count.
-        batch_size: pictures drawn together; None for 4, or 32 of the built-in world's small ones.
+        batch_size: pictures drawn together; None for `BATCH`, or what suits a bundle's base.
         device: auto, cpu or cuda.
         mask: checkpoint that finds the subject; None for no masks; "auto" for CLIPSeg, but none
             on the built-in world.
@@ -98,27 +101,27 @@ def evaluate_adapter(
                 do="convert it with `tlora convert --placeholder sks --class dog` first",
             )
         info = easel.info
-        counts = dict(count=job.count, base_count=job.base_count, free_count=job.free_count)
-        ours = world_of(easel.base.model, info, **counts, seed=job.seed)
-        world = ours if job.prompts is None else None
-        built_in = builtin.is_base(easel.base.model)
-        encoders, segmenter = _load(job, built_in)
+        bundle = bundle_of_base(easel.base.model)
+        counts = Counts(job.count, job.base_count, job.free_count, job.seed)
+        judged = judged_evaluation(bundle, info.recipe, counts) if job.prompts is None else None
+        encoders, segmenter = _load(job, bundle)
         training = _training_pictures(job, info)
-        if world is not None:
-            asks = world.asks()
+        if judged is not None:
+            requests = judged.requests()
         else:
             prompts = job.prompts or suite_for(info.class_name or "").prompts
-            asks = asks_of_suite(prompts, job.count, job.base_count, job.free_count, job.seed)
+            requests = requests_of_suite(prompts, counts)
         origin = {
             "adapter": digest(locate(adapter)),
             "base": easel.base.model,
             "settings": asdict(easel.settings),
-            "pictures": [[ask.group, ask.prompt, ask.seed] for ask in asks],
+            "pictures": [[one.group, one.prompt, one.seed] for one in requests],
         }
         claim_folder(job.output, origin)
         with locked(job.output):
-            shots = plan_shots(job.output / "pictures", asks, easel.concept)
-            _draw(easel, shots, job.batch_size or (32 if built_in else 4), progress)
+            shots = plan_shots(job.output / "pictures", requests, easel.concept)
+            together = job.batch_size or (bundle.batch_size if bundle else BATCH)
+            _draw(easel, shots, together, progress)
             looked = [Looked(s.group, s.prompt, _name(s, job.output), s.open()) for s in shots]
             found = score(
                 looked,
@@ -128,9 +131,8 @@ def evaluate_adapter(
                 info.class_name or "",
                 _mask(segmenter, info.class_name or ""),
             )
-            if world is not None:
-                pictures = [one.picture for one in looked]
-                _add(found, *world.judge(pictures))
+            if judged is not None:
+                _add(found, *judged.judge([one.picture for one in looked]))
             write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
@@ -164,7 +166,7 @@ def evaluate_pictures(
         if "V*" not in prompt:
             group = "free"
         looked.append(Looked(group, prompt, file.name, _opened(file)))
-    encoders, segmenter = _load(job, built_in=False)
+    encoders, segmenter = _load(job, None)
     origin = {
         "folder": str(folder.resolve()),
         "pictures": [[one.group, one.prompt, one.name] for one in looked],
@@ -177,16 +179,16 @@ def evaluate_pictures(
     return found
 
 
-def _load(job: Evaluation, built_in: bool) -> tuple[dict[str, Encoder], Segmenter | None]:
-    """Return what looks at the pictures; the built-in world brings its own encoders."""
+def _load(job: Evaluation, bundle: Bundle | None) -> tuple[dict[str, Encoder], Segmenter | None]:
+    """Return what looks at the pictures; a bundle brings its own encoders, and needs no masks."""
     device = choose_device(job.device, "fp32", None)
     encoders = {
-        name: load_encoder(name, checkpoint, device, built_in)
+        name: load_encoder(name, checkpoint, device, bundle)
         for name, checkpoint in job.metrics.items()
     }
     checkpoint = job.mask
     if checkpoint == "auto":
-        checkpoint = None if built_in else CHECKPOINT
+        checkpoint = None if bundle else CHECKPOINT
     return encoders, Segmenter(checkpoint, device) if checkpoint else None
 
 

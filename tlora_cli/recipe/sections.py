@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator
 
+from tlora_cli.foundation.bundled import shipped
 from tlora_cli.recipe.strict_section import (
     BLOCK_METHODS,
     MASKED_METHODS,
@@ -30,7 +31,7 @@ class BaseModelConfig(Section):
     model: str = Field(
         min_length=1,
         description="A Hugging Face Hub id, a diffusers folder, one .safetensors file, or the "
-        "built-in toy-sdxl.",
+        f"built-in {next(iter(shipped().bases))}.",
     )
     revision: str | None = Field(None, description="Hub branch, tag or commit.")
     variant: str | None = Field(None, description="Weight variant of the repository, e.g. fp16.")
@@ -64,8 +65,9 @@ class ConceptConfig(Section):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     images: str | list[str] = Field(
-        description="A picture, a folder of pictures, or a list of pictures; toy:momo/1 is one of "
-        "the built-in world. Relative paths start at the current folder."
+        description="A picture, a folder of pictures, or a list of pictures; "
+        f"{shipped().example_picture} is one of {shipped().title}. Relative paths start at the "
+        "current folder."
     )
     masks: str | list[str] | None = Field(
         None,

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants, get_session, get_token
 
+from tlora_cli.foundation.bundled import shipped
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
@@ -70,7 +71,8 @@ def look_at_driver(seen: list[Card] | None, plugged_in: int) -> Iterator[Finding
             "install NVIDIA's driver and reboot; in a container, start it with --gpus all",
         )
     else:
-        yield ok("driver", "no NVIDIA card: training runs on the CPU, fit for toy-sdxl only")
+        small = next(iter(shipped().bases))
+        yield ok("driver", f"no NVIDIA card: training runs on the CPU, fit for {small} only")
 
 
 def look_at_torch(card: Card | None, has_card: bool) -> Iterator[Finding]:

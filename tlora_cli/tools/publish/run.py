@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.formats import tlora_file
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.sampling.session import Request, generate
@@ -154,7 +154,7 @@ def _found(source: Source, wanted: Publication, folder: Path, say: Say) -> tuple
 def _others(source: Source, folder: Path, wanted: Publication) -> dict[str, str]:
     """Write files for other tools; return target -> path in the folder."""
     model = source.info.base_model or ""
-    base = str(builtin.model_folder(model)) if builtin.is_base(model) else model
+    base = str(model_folder(model)) if is_base(model) else model
     name = wanted.output.name
     paths = {"kohya": f"{name}-kohya.safetensors", "comfyui": f"comfyui/{name}"}
     written = {}
