@@ -17,9 +17,9 @@ from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_fi
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.reading import validate
 from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.strict_section import BLOCK_METHODS, MASKED_METHODS, RANKLESS_METHODS
+from tlora_cli.recipe.validation import validate
 
 ValueT = TypeVar("ValueT")
 

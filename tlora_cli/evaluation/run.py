@@ -31,6 +31,7 @@ from tlora_cli.foundation.bundled import Bundle, bundle_of_base
 from tlora_cli.foundation.devices import choose_device, memory_explained
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
+from tlora_cli.foundation.prompts import concept_words
 from tlora_cli.foundation.training_images import find_images, load_training_images
 from tlora_cli.sampling.session import Easel, Request
 
@@ -161,7 +162,7 @@ def evaluate_pictures(
     training = [_opened(path) for path in find_images(job.images, "--images")]
     looked = []
     for file, said in given_pictures(folder, prompts_of):
-        prompt = said.replace(f"{placeholder} {class_name}", "V*")
+        prompt = said.replace(concept_words(placeholder, class_name), "V*")
         group = "base" if prompt in (BASE, BASE.replace(" a V*", " V*")) else "suite"
         if "V*" not in prompt:
             group = "free"

@@ -1,6 +1,6 @@
 """The recipe: everything a run depends on, as typed and documented models.
 
-A recipe is a YAML file (`recipe_io` reads it). Every field has a description, which is also the
+A recipe is a YAML file (`reading` reads it). Every field has a description, which is also the
 text of the JSON schema. Unknown keys are errors, and values must have their type: the text "64" is
 no number. Models are frozen: what was validated is what runs. This module imports neither torch nor
 diffusers, so a mistake is reported at once.
@@ -13,23 +13,21 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged, published_settings
-from tlora_cli.recipe.sections import (
-    AdapterConfig,
-    BaseModelConfig,
+from tlora_cli.recipe.sections import AdapterConfig, BaseModelConfig, ConceptConfig
+from tlora_cli.recipe.strict_section import (
+    RANKLESS_METHODS,
+    FamilyName,
+    Problem,
+    Section,
+)
+from tlora_cli.recipe.train_sections import (
     CheckpointConfig,
-    ConceptConfig,
     LRScheduleConfig,
     OptimizerConfig,
     PreviewConfig,
     TimestepConfig,
-)
-from tlora_cli.recipe.strict_section import (
-    RANKLESS_METHODS,
-    FamilyName,
-    Precision,
-    Problem,
-    Section,
 )
 
 
@@ -119,9 +117,7 @@ class OutputConfig(Section):
     """Where the result goes."""
 
     dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="Number format of the adapter file."
-    )
+    dtype: FileFormat = Field("float32", description="Number format of the adapter file.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         ["tensorboard"],
         description="Who is told of each step and preview, beside metrics.jsonl. tensorboard: "

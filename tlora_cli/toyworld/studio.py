@@ -94,10 +94,8 @@ class Studio:
         """Draw every task with an adapter file, which is taken off again."""
         adapter = load_adapter(self.pipeline, file)
         words = load_words(self._texts, file)
-        known = adapter.info.placeholder, adapter.info.class_name
-        concept = " ".join(word for word in known if word) or None
         try:
-            return self.draw(tasks, adapter, concept)
+            return self.draw(tasks, adapter, adapter.info.concept or None)
         finally:
             adapter.remove()
             for hook in words:

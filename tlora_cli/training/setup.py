@@ -78,7 +78,7 @@ def sampling_settings(recipe: Recipe) -> SamplingSettings:
 
 def concept_of(recipe: Recipe) -> str:
     """Return what V* stands for, e.g. "sks dog"."""
-    return f"{recipe.concept.placeholder} {recipe.concept.class_name}"
+    return recipe.concept.words
 
 
 def adapter_info(recipe: Recipe) -> AdapterInfo:

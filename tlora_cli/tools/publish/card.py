@@ -56,8 +56,7 @@ class Card:
     @property
     def concept(self) -> str:
         """What V* stands for; empty if the file doesn't say."""
-        info = self.weights.info
-        return " ".join(word for word in (info.placeholder, info.class_name) if word)
+        return self.weights.info.concept
 
 
 def card_text(card: Card) -> str:
