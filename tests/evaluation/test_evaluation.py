@@ -27,7 +27,7 @@ from tlora_cli.evaluation import metrics
 from tlora_cli.evaluation.encoders import load_encoder
 from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
 from tlora_cli.evaluation.masking import GRAY, Segmenter, paint_over
-from tlora_cli.evaluation.scoring import Looked, score
+from tlora_cli.evaluation.scoring import PromptedImage, score
 from tlora_cli.evaluation.suites import SUITES, read_prompts, suite_for
 from tlora_cli.foundation.bundled import model_folder
 from tlora_cli.recipe.models import Recipe
@@ -86,8 +86,8 @@ def encoders() -> dict[str, Any]:
     return {name: load_encoder(name, None, CPU, BUNDLE) for name in ("clip", "dino")}
 
 
-def looked(group: str, prompt: str, picture: Image.Image) -> Looked:
-    return Looked(group, prompt, f"{group}.png", picture)
+def looked(group: str, prompt: str, picture: Image.Image) -> PromptedImage:
+    return PromptedImage(group, prompt, f"{group}.png", picture)
 
 
 def test_training_pictures_drawn_again_are_told(encoders: dict[str, Any]) -> None:

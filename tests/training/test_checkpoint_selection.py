@@ -23,7 +23,8 @@ from training_runs import ROOT, recipe_values, run, same_tensors, tlora, write_r
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
 from tlora_cli.comparison.tasks import Task
-from tlora_cli.evaluation import encoders
+from tlora_cli.evaluation import encoder_kinds
+from tlora_cli.evaluation.encoders import load_encoder
 from tlora_cli.evaluation.suites import SUITES
 from tlora_cli.formats import read_origin
 from tlora_cli.recipe.models import Recipe
@@ -55,8 +56,8 @@ SETTINGS: dict[str, Any] = {
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the built-in encoders stand in for those of the Hub."""
     for name, checkpoint in TOY.items():
-        kind = replace(encoders.KINDS[name], checkpoint=checkpoint)
-        monkeypatch.setitem(encoders.KINDS, name, kind)
+        kind = replace(encoder_kinds.KINDS[name], checkpoint=checkpoint)
+        monkeypatch.setitem(encoder_kinds.KINDS, name, kind)
 
 
 def record_of(folder: Path) -> Record:
@@ -195,7 +196,7 @@ def test_scores_are_those_of_the_checkpoints_pictures(
     prompts = ["a photo of a V*"] * 4 + list(contexts)
     seeds = [0, 1, 2, 3, *range(9)]
     assert record.suite["pictures"] == [list(one) for one in zip(prompts, seeds, strict=True)]
-    see = {name: encoders.load_encoder(name, None, torch.device("cpu")) for name in TOY}
+    see = {name: load_encoder(name, None, torch.device("cpu")) for name in TOY}
     easel = Easel(Request(tmp_path / "run" / "adapter.safetensors", (), tmp_path), print)
     words = [[p.replace("V*", v) for p in prompts] for v in ("sks dog", "dog")]
     easel.prepare([*words[0], *words[1]])
@@ -222,9 +223,9 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = [{root!r}]
-from tlora_cli.evaluation import encoders
+from tlora_cli.evaluation import encoder_kinds
 for name, checkpoint in {toy!r}.items():
-    encoders.KINDS[name] = replace(encoders.KINDS[name], checkpoint=checkpoint)
+    encoder_kinds.KINDS[name] = replace(encoder_kinds.KINDS[name], checkpoint=checkpoint)
 from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training import checkpoint_selection, loop
 drawn = 0

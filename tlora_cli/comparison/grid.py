@@ -13,14 +13,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.foundation.bundled import concepts, shipped
 from tlora_cli.foundation.errors import known_names
 from tlora_cli.recipe.mistakes import KeyPath, Layout
 from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.strict_section import MethodName, Problem, Section, check_files, check_prompt
-
-ENCODERS = ("clip", "dino", "dinov2", "siglip")
-"""Names of the feature extractors (`evaluation/encoders.py` has them; it needs torch)."""
 
 
 def check_name(name: str) -> str:
@@ -127,7 +125,7 @@ class EvaluateConfig(Section):
     metrics: list[str] = Field(
         default_factory=lambda: ["clip", "dino"],
         min_length=1,
-        description="clip, dino, dinov2, siglip; NAME=CHECKPOINT for another checkpoint.",
+        description=f"{', '.join(KINDS)}; NAME=CHECKPOINT for another checkpoint.",
     )
     suite: Literal["live", "object"] | None = Field(
         None, description="Prompt suite. Default: what suits the concept."
@@ -155,8 +153,8 @@ class EvaluateConfig(Section):
     def _are_known(cls, values: list[str]) -> list[str]:
         names = [value.partition("=")[0] for value in values]
         for name in names:
-            if name not in ENCODERS:
-                raise ValueError(f"there is no metric {name!r}; {known_names(name, ENCODERS)}")
+            if name not in KINDS:
+                raise ValueError(f"there is no metric {name!r}; {known_names(name, KINDS)}")
             if names.count(name) > 1:
                 raise ValueError(f"{name} is given twice")
         return values

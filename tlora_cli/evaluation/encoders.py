@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoImageProcessor, AutoModel, AutoProcessor, CLIPModel, ViTModel
 
+from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import no_load_bars
 from tlora_cli.foundation.bundled import Bundle, is_encoder, model_folder
 from tlora_cli.foundation.errors import UserError, known_names
@@ -110,43 +109,6 @@ def _pooled(answer: Any) -> Tensor:
     return pooled
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How an encoder is loaded.
-
-    Attributes:
-        checkpoint: the default, a Hub id.
-        encoder: our class.
-        model: transformers' class.
-        processor: transformers' class.
-        options: for the model's class.
-        crop: what the default checkpoint's authors did to a picture; see `Encoder.crop`.
-    """
-
-    checkpoint: str
-    encoder: type[Encoder]
-    model: Any
-    processor: Any
-    options: dict[str, Any]
-    crop: tuple[int, int] | None = None
-
-
-KINDS: dict[str, Kind] = {
-    "clip": Kind("openai/clip-vit-base-patch32", TextImage, CLIPModel, AutoProcessor, {}),
-    "dino": Kind(
-        "facebook/dino-vits16",
-        SelfSupervised,
-        ViTModel,
-        AutoImageProcessor,
-        {"add_pooling_layer": False},
-        (256, 224),
-    ),
-    "dinov2": Kind("facebook/dinov2-small", SelfSupervised, AutoModel, AutoImageProcessor, {}),
-    "siglip": Kind("google/siglip-base-patch16-224", TextImage, AutoModel, AutoProcessor, {}),
-}
-"""Name -> kind. The T-LoRA paper uses CLIP ViT-B/32 and a DINO it does not name."""
-
-
 def load_encoder(
     name: str, checkpoint: str | None, device: torch.device, bundle: Bundle | None = None
 ) -> Encoder:
@@ -169,17 +131,21 @@ def load_encoder(
     source = checkpoint or (bundle.encoders.get(name) if bundle else None) or kind.checkpoint
     if is_encoder(source):
         source = str(model_folder(source))
+    import transformers  # its image processing takes seconds, and most runs look at no picture
+
+    load_model = getattr(transformers, kind.model).from_pretrained
+    load_processor = getattr(transformers, kind.processor).from_pretrained
     try:
         with no_load_bars(Path(source).is_dir()):
-            model = kind.model.from_pretrained(source, dtype=torch.float32, **kind.options)
-            processor = kind.processor.from_pretrained(source)
+            model = load_model(source, dtype=torch.float32, **kind.options)
+            processor = load_processor(source)
     except (OSError, ValueError) as error:
         raise UserError(
             f"the {name} checkpoint can't be loaded: {str(error).splitlines()[0]}",
             where=source,
             do="check the name and the network, or name a local folder",
         ) from error
-    encoder = kind.encoder(model, processor, device)
+    encoder = (TextImage if kind.reads_text else SelfSupervised)(model, processor, device)
     if source == kind.checkpoint:
         encoder.crop = kind.crop
     return encoder

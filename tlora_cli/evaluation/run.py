@@ -10,20 +10,20 @@ from PIL import Image
 
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
 from tlora_cli.evaluation.generated_images import (
-    Shot,
+    PlannedImage,
     claim_folder,
     digest,
     draw_missing,
     given_pictures,
     missing,
     opened,
-    plan_shots,
+    plan_images,
 )
 from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
 from tlora_cli.evaluation.judging import judged_evaluation
 from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
 from tlora_cli.evaluation.result_files import write_tables
-from tlora_cli.evaluation.scoring import Looked, Mask, Scores, score
+from tlora_cli.evaluation.scoring import Mask, PromptedImage, Scores, score
 from tlora_cli.evaluation.suites import BASE, suite_for
 from tlora_cli.formats import AdapterInfo
 from tlora_cli.formats.opening import locate
@@ -120,12 +120,15 @@ def evaluate_adapter(
         }
         claim_folder(job.output, origin)
         with locked(job.output):
-            shots = plan_shots(job.output / "pictures", requests, easel.concept)
-            together = job.batch_size or (bundle.batch_size if bundle else BATCH)
-            _draw(easel, shots, together, progress)
-            looked = [Looked(s.group, s.prompt, _name(s, job.output), s.open()) for s in shots]
+            planned = plan_images(job.output / "pictures", requests, easel.concept)
+            at_once = job.batch_size or (bundle.batch_size if bundle else BATCH)
+            _draw(easel, planned, at_once, progress)
+            images = [
+                PromptedImage(one.group, one.prompt, _name(one, job.output), one.open())
+                for one in planned
+            ]
             found = score(
-                looked,
+                images,
                 training,
                 encoders,
                 info.placeholder or "",
@@ -133,7 +136,7 @@ def evaluate_adapter(
                 _mask(segmenter, info.class_name or ""),
             )
             if judged is not None:
-                _add(found, *judged.judge([one.picture for one in looked]))
+                _add(found, *judged.judge([one.picture for one in images]))
             write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
@@ -160,22 +163,22 @@ def evaluate_pictures(
     if job.images is None:
         raise UserError("no real pictures were given", where="--images", do="name them")
     training = [_opened(path) for path in find_images(job.images, "--images")]
-    looked = []
+    images = []
     for file, said in given_pictures(folder, prompts_of):
         prompt = said.replace(concept_words(placeholder, class_name), "V*")
         group = "base" if prompt in (BASE, BASE.replace(" a V*", " V*")) else "suite"
         if "V*" not in prompt:
             group = "free"
-        looked.append(Looked(group, prompt, file.name, _opened(file)))
+        images.append(PromptedImage(group, prompt, file.name, _opened(file)))
     encoders, segmenter = _load(job, None)
     origin = {
         "folder": str(folder.resolve()),
-        "pictures": [[one.group, one.prompt, one.name] for one in looked],
+        "pictures": [[one.group, one.prompt, one.name] for one in images],
     }
     claim_folder(job.output, origin)
     with locked(job.output):
         mask = _mask(segmenter, class_name)
-        found = score(looked, training, encoders, placeholder, class_name, mask)
+        found = score(images, training, encoders, placeholder, class_name, mask)
         write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
@@ -204,21 +207,23 @@ def _add(found: Scores, summary: dict[str, float], rows: Sequence[dict[str, floa
         row.update(more)
 
 
-def _draw(easel: Easel, shots: Sequence[Shot], batch_size: int, progress: Progress) -> None:
-    total = len(shots)
-    drawn = total - len(missing(shots))
+def _draw(
+    easel: Easel, planned: Sequence[PlannedImage], batch_size: int, progress: Progress
+) -> None:
+    total = len(planned)
+    drawn = total - len(missing(planned))
     progress(drawn, total)
 
-    def one_more(shot: Shot) -> None:
+    def one_more(image: PlannedImage) -> None:
         nonlocal drawn
         drawn += 1
         progress(drawn, total)
 
-    draw_missing(easel, shots, batch_size, one_more)
+    draw_missing(easel, planned, batch_size, one_more)
 
 
-def _name(shot: Shot, folder: Path) -> str:
-    return shot.file.relative_to(folder).as_posix()
+def _name(image: PlannedImage, folder: Path) -> str:
+    return image.file.relative_to(folder).as_posix()
 
 
 def _training_pictures(job: Evaluation, info: AdapterInfo) -> list[Image.Image]:

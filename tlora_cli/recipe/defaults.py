@@ -83,8 +83,7 @@ def published_settings(family: str, method: str, base: str | None = None) -> dic
         settings = merged({"train": {"steps": steps}}, settings)
     if family == "flux" and method in MASKED_METHODS:
         settings = merged({"adapter": {"min_rank": 1}}, settings)
-    bundle = bundle_of_base(base or "")
-    if base and bundle:
+    if base and (bundle := bundle_of_base(base)):
         settings = merged(settings, bundle.settings(base, method))
     if method in RANKLESS_METHODS:
         ranks = ("rank", "min_rank")

@@ -9,7 +9,7 @@ from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.recipe.models import Recipe
 
 ENCODERS = ("clip", "dino")
-"""Which look at the pictures; names of `evaluation.encoders.KINDS`."""
+"""Which look at the pictures; names of `evaluation.encoder_kinds.KINDS`."""
 MOST_STEPS = 12
 """Denoising steps, where the recipe's `sampling` has more: scoring so costs half. All checkpoints
 and the base draw with as many, so they are compared fairly."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 
-from tlora_cli.evaluation.encoders import KINDS
+from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import quantization_config
 from tlora_cli.foundation.bundled import is_base
 from tlora_cli.foundation.devices import DTYPES, choose_device, device_name
