@@ -120,7 +120,7 @@ class Block(Section):
 
 
 class EvaluateConfig(Section):
-    """How every cell is evaluated; the same settings as of `tlora evaluate`."""
+    """The evaluation of every cell; the same settings as of `tlora evaluate`."""
 
     metrics: list[str] = Field(
         default_factory=lambda: ["clip", "dino"],

@@ -13,7 +13,7 @@ from tlora_cli.comparison.cells import Arm, Cell, Plan
 from tlora_cli.comparison.tasks import Result
 
 LOWER_IS_BETTER = ("leak", "copy", "copying", "copied", "drift")
-"""How the names of such metrics end."""
+"""Ends of the names of such metrics."""
 
 
 @dataclass(frozen=True)

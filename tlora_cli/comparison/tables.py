@@ -20,7 +20,7 @@ from tlora_cli.foundation.files import write_text
 
 DIGITS = 6
 MAIN = (" IS", " IS (masked)", " TS (class)")
-"""How the main metrics end, beside those of the built-in world."""
+"""Ends of the main metrics' names, beside those of the built-in world."""
 WORLD = ("TS*", "ID*", "ID* (base prompt)", "leak", "copy")
 
 

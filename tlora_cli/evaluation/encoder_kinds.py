@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """How an encoder is loaded.
+    """What is loaded for an encoder.
 
     Attributes:
         checkpoint: the default, a Hub id.

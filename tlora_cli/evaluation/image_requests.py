@@ -29,7 +29,7 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many pictures an evaluation draws.
+    """The numbers of pictures that an evaluation draws.
 
     Attributes:
         count: pictures of each prompt of the suite.

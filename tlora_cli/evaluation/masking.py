@@ -19,7 +19,7 @@ CHECKPOINT = "CIDAS/clipseg-rd64-refined"
 GRAY = (127, 127, 127)
 """What the background becomes: near zero after the encoders' normalization."""
 THRESHOLD = 0.4
-"""Of the probability; CLIPSeg's maps seldom reach 1 inside thin parts."""
+"""Least probability of the subject; CLIPSeg's maps seldom reach 1 inside thin parts."""
 
 
 class Segmenter:

@@ -19,7 +19,7 @@ from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.plugins import Registry
 
 CHECKSUMS = "SHA256SUMS"
-"""In each model's folder: lines of `sha256sum`, one for each other file."""
+"""File in each model's folder: lines of `sha256sum`, one for each other file."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where and in which number format to compute."""
+"""Devices, and the number formats they compute in."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list indices from the top of the recipe down."""
 
 MAX_MISTAKES = 30
-"""How many mistakes are printed."""
+"""Most mistakes that are printed."""
 MEND_RECIPE = "mend the recipe; `tlora recipe schema` describes every key"
 
 

@@ -32,7 +32,7 @@ from tlora_cli.recipe.train_sections import (
 
 
 class TrainConfig(Section):
-    """How the adapter is trained."""
+    """The training of the adapter."""
 
     steps: int = Field(800, ge=1, description="Optimizer steps.")
     batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
@@ -97,7 +97,7 @@ class TrainConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How pictures are drawn: by previews, and by `tlora sample` unless told otherwise."""
+    """The drawing of previews, and of the pictures of `tlora sample` unless told otherwise."""
 
     steps: int = Field(25, ge=1, description="Denoising steps.")
     guidance: float = Field(5.0, ge=0, description="Guidance scale: how much the prompt counts.")
@@ -114,7 +114,7 @@ class SamplingConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where the result goes."""
+    """The result: its folder, its number format, who is told."""
 
     dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
     dtype: FileFormat = Field("float32", description="Number format of the adapter file.")
@@ -274,7 +274,7 @@ class Recipe(Section):
 
 
 SINGLE_FILES = (".safetensors", ".ckpt")
-"""How the name of a base in one file ends."""
+"""Ends of the name of a base in one file."""
 
 FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
-"""Of the sampling schedulers, those that solve rectified flow (FLUX)."""
+"""Sampling schedulers that solve rectified flow (FLUX)."""

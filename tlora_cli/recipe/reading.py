@@ -22,7 +22,7 @@ MAX_BYTES = 1_000_000
 
 
 class _Origin(NamedTuple):
-    """Where a value comes from: a line of the file, or an override."""
+    """The place a value comes from: a line of the file, or an override."""
 
     line: int | None = None
     override: str = ""

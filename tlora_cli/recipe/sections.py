@@ -109,7 +109,7 @@ class ConceptConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How many of the ranks are active at a timestep (paper, eq. 4)."""
+    """The number of ranks that are active at a timestep (paper, eq. 4)."""
 
     kind: ScheduleName = Field(
         "linear",

@@ -58,7 +58,7 @@ class LRScheduleConfig(Section):
 
 
 class TimestepConfig(Section):
-    """Which timesteps are trained."""
+    """The timesteps that are trained."""
 
     low: int = Field(0, ge=0, le=999, description="Least timestep, included; 0 is least noisy.")
     high: int = Field(1000, ge=1, le=1000, description="End of the interval, excluded.")

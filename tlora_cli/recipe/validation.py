@@ -11,7 +11,7 @@ from tlora_cli.recipe.mistakes import KeyPath, Layout
 from tlora_cli.recipe.strict_section import Section
 
 MAX_PASSES = 10
-"""How often data is mended to look for more mistakes."""
+"""Times that data is mended to look for more mistakes."""
 
 RootT = TypeVar("RootT", bound=Section)
 

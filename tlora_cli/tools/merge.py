@@ -36,7 +36,7 @@ _NEEDLESS = shutil.ignore_patterns("*.msgpack", "*.onnx*", "openvino*")
 
 @dataclass
 class _Rounding:
-    """How much of an update is lost where its sum with the base's weights is rounded."""
+    """The share of an update that is lost where its sum with the base's weights is rounded."""
 
     dtype: torch.dtype
     update: float = 0.0

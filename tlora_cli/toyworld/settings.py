@@ -33,7 +33,7 @@ BLOCKS = 16
 parameters (OFT 11%, GSOFT 25%)."""
 BLOCK_METHODS = ("oft", "oft_v2", "gsoft", "gsoft_double")
 CLASS_PICTURES = 50
-"""Of prior preservation: drawing the published 200 takes longer than training."""
+"""Class pictures of prior preservation: drawing the published 200 takes longer than training."""
 
 
 def settings(base: str, method: str) -> dict[str, Any]:

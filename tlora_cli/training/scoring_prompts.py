@@ -9,14 +9,14 @@ from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.recipe.models import Recipe
 
 ENCODERS = ("clip", "dino")
-"""Which look at the pictures; names of `evaluation.encoder_kinds.KINDS`."""
+"""Encoders that look at the pictures; names of `evaluation.encoder_kinds.KINDS`."""
 MOST_STEPS = 12
 """Denoising steps, where the recipe's `sampling` has more: scoring so costs half. All checkpoints
 and the base draw with as many, so they are compared fairly."""
 PLAIN = 4
 """Pictures of the base prompt, for likeness."""
 EVERY = 3
-"""Of the suite that suits the class every so-manieth contextual prompt is drawn: nine, and of all
+"""Every so-manieth contextual prompt of the suite that suits the class is drawn: nine, and of all
 kinds (places, clothes, colors, light, styles), as the suite is in that order."""
 
 

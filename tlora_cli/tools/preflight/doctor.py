@@ -31,7 +31,7 @@ DOWNLOADS = 40_000_000_000
 """Bytes of room that the cache should have: FLUX.1-dev is 34 GB, SDXL 14 GB."""
 LITTLE_MEMORY = 4_000_000_000
 SECONDS = 5.0
-"""How long the Hub may take to answer."""
+"""Seconds that the Hub may take to answer."""
 
 
 def examine_machine() -> list[Finding]:

@@ -30,7 +30,7 @@ from tlora_cli.training.trackers.base import check_installed
 LARGE = 500_000_000
 """Parameters of a denoiser from which on a step on a CPU takes minutes."""
 PICTURE_BYTES = 2
-"""Of a preview, a pixel: PNG of a photograph takes 1 to 2."""
+"""Bytes of a preview's pixel: PNG of a photograph takes 1 to 2."""
 
 
 def look_at_device(recipe: Recipe) -> Iterator[Finding]:

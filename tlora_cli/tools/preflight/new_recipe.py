@@ -31,9 +31,9 @@ STANDARD_BASES = {
 }
 """Family -> the base that is taken if none is named."""
 PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
-"""Of previews: another place, another style. What only shows up there has been learned."""
+"""Prompts of previews: another place, another style. What only shows up there has been learned."""
 PARTS = 4
-"""How often a run saves and draws previews."""
+"""Times that a run saves and draws previews."""
 
 
 @dataclass(frozen=True)

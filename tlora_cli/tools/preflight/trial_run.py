@@ -38,7 +38,7 @@ from tlora_cli.training.state import STATE_FILE
 
 STEPS = 2
 FOLDER = ".tlora-trial-"
-"""How the names of trial folders begin."""
+"""Start of the names of trial folders."""
 
 
 @dataclass(frozen=True)

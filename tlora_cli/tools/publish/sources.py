@@ -21,7 +21,7 @@ from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""How the Hub names a repository: OWNER/NAME."""
+"""The Hub's name of a repository: OWNER/NAME."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Source:
 
     @property
     def info(self) -> AdapterInfo:
-        """Where the adapter comes from; with paths of this computer."""
+        """The origin of the adapter; with paths of this computer."""
         return self.weights.info
 
     @property

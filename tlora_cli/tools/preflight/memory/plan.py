@@ -35,7 +35,7 @@ SPARE = 1.05
 USABLE = 0.95
 """Share of a GPU that is there for one program; screens take the rest."""
 NF4_BYTES = 0.5 + 4 / 64
-"""Of a weight: four bits, and an fp32 scale for 64."""
+"""Bytes of a weight: four bits, and an fp32 scale for 64."""
 
 
 @dataclass(frozen=True)
