@@ -21,8 +21,9 @@ from tlora_cli.comparison.bootstrap import LEAST_PAIRS, Interval, interval, pair
 from tlora_cli.comparison.page import page
 from tlora_cli.comparison.pareto import Point, front, pareto_svg
 from tlora_cli.comparison.summary import Summary, lower_is_better, summarize
-from tlora_cli.comparison.tables import csv_text, write_tables
+from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, task_of
+from tlora_cli.evaluation.result_files import csv_text
 
 # --- bootstrap ------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ def test_the_core_does_not_know_the_built_in_world(path: Path) -> None:
     names += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     told = [node.value for node in code_strings(tree) if isinstance(node.value, str)]
     assert not [text for text in (*names, *told) if "toy" in text and text not in allowed]
+    assert not BUNDLE.scores.keys() & set(told)
 
 
 @pytest.fixture

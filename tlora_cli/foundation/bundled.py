@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Bundle:
         license: of all its bases, as the Hub's model cards name it.
         evaluation: `module:attribute` of an `evaluation.judging.FindEvaluation`, which has the
             prompts and the judge for a concept of the bundle; None for a bundle without a judge.
+        scores: what the judge counts -> whether less of it is better.
+        plotted: two of the scores, which a comparison plots against each other.
     """
 
     title: str
@@ -60,6 +62,8 @@ class Bundle:
     batch_size: int
     license: str
     evaluation: str | None = None
+    scores: Mapping[str, bool] = field(default_factory=dict)
+    plotted: tuple[str, str] | None = None
 
     def picture_name(self, concept: str) -> str:
         """Return how a recipe names the first picture of a concept."""
@@ -112,6 +116,11 @@ def bundle_of_picture(name: object) -> Bundle | None:
 def concepts() -> dict[str, Bundle]:
     """Return the concepts of all bundles -> their bundle."""
     return {concept: one for one in BUNDLES.values() for concept in one.concepts}
+
+
+def judged_scores() -> dict[str, bool]:
+    """Return the scores of all bundles' judges -> whether less is better."""
+    return {name: less for one in BUNDLES.values() for name, less in one.scores.items()}
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -28,4 +28,6 @@ BUNDLE = Bundle(
     batch_size=32,
     license="apache-2.0",
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
+    scores={"TS*": False, "ID*": False, "ID* (base prompt)": False, "leak": True, "copy": True},
+    plotted=("TS*", "ID*"),
 )
