@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62
 RADIUS = 6.0
 LABEL_PLACES = ((9, -8), (9, 20), (-9, -8), (-9, 20), (9, -24), (9, 36))
-"""Of a label beside its point, the better ones first; to the left it ends there."""
+"""Places of a label beside its point, the better ones first; to the left it ends there."""
 LETTER, LINE = 8, 15
 """About the size of a letter, to keep labels apart."""
 

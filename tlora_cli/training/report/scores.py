@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tlora_cli.foundation.axes import COLORS
 from tlora_cli.foundation.pages import NOTHING, table
-from tlora_cli.training.choice import ERRORS, best, overfitting
+from tlora_cli.training.checkpoint_scores import ERRORS, best, overfitting
 from tlora_cli.training.report.drawing import Line, Mark, line_plot
 from tlora_cli.training.report.reading import Run
 
