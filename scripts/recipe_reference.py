@@ -17,12 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
-from tlora_cli.foundation.bundled import BASES
+from tlora_cli.foundation.bundled import bases
 from tlora_cli.foundation.files import write_text
 from tlora_cli.recipe.defaults import MEMORY_PRESETS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import RANKLESS_METHODS, FamilyName, MethodName
+from tlora_cli.recipe.strict_section import RANKLESS_METHODS, FamilyName, MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 
@@ -251,7 +251,7 @@ def _left_out(varying: set[str]) -> list[str]:
 def _built_in() -> list[str]:
     """Return what a built-in base changes."""
     lines = []
-    for base, family in BASES.items():
+    for base, family in bases().items():
         lines += [f"On the built-in `{base}`:", "", "| method | |", "|---|---|"]
         for method in ("tlora", "vanilla_tlora", "ortho_lora", "lora"):
             own, plain = _filled(family, method, base), _filled(family, method)

@@ -19,7 +19,7 @@ from tlora_cli import Adapter, attach
 from tlora_cli.families import FAMILIES
 from tlora_cli.formulas.objectives import Objective, TimestepSampler
 from tlora_cli.methods import METHODS
-from tlora_cli.recipe.sections import OptimizerConfig
+from tlora_cli.recipe.train_sections import OptimizerConfig
 from tlora_cli.training.execution import make_passes
 from tlora_cli.training.optimizers import make_optimizer
 from tlora_cli.training.step import Batch, Example, compute_loss, draw_batch

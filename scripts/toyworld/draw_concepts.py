@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlora_cli.foundation.bundled import PICTURES
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
+from tlora_cli.toyworld.contact_sheet import labelled_sheet
 from tlora_cli.toyworld.export import write_concept
-from tlora_cli.toyworld.sheets import labelled_sheet
 
 SHEET = Path(__file__).resolve().parents[2] / "docs" / "images" / "concepts.png"
 BLACK = "#1c1c1c"
@@ -22,7 +22,7 @@ BLACK = "#1c1c1c"
 def main() -> None:
     items = []
     for name, concept in CONCEPTS.items():
-        folder = PICTURES / name
+        folder = BUNDLE.pictures / name
         if folder.exists():
             shutil.rmtree(folder)
         write_concept(folder, name)

@@ -27,13 +27,13 @@ import torch
 from rich.console import Console
 
 from tlora_cli.comparison.bootstrap import Interval, interval
-from tlora_cli.foundation.bundled import BASES
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld import studio
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.studio import Studio
 from tlora_cli.toyworld.suites import base_prompt, contexts
-from tlora_cli.training.choice import Record, best, overfitting, read_record
+from tlora_cli.training.checkpoint_scores import Record, best, overfitting, read_record
 from tlora_cli.training.loop import train
 from tlora_cli.training.run_folder import RunFolder
 
@@ -59,7 +59,7 @@ def train_run(work: Path, concept: str, method: str) -> None:
     run = run_folder(work, concept, method)
     recipe = Recipe.model_validate(
         {
-            "family": BASES[BASE],
+            "family": BUNDLE.bases[BASE],
             "base": BASE,
             "concept": {"images": f"toy:{concept}/1", "class": CONCEPTS[concept].class_name},
             "adapter": {"method": method},

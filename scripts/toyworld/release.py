@@ -12,8 +12,9 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import nn
 
-from tlora_cli.foundation.bundled import MODELS, write_checksums
+from tlora_cli.foundation.bundled import write_checksums
 from tlora_cli.foundation.files import folder_atomically
+from tlora_cli.toyworld.bundle import BUNDLE
 
 COMMON = """
 All pictures are drawings of the built-in world (`tlora_cli/toyworld`), 64 x 64 pixels; nothing was
@@ -35,7 +36,7 @@ def release(name: str, write: Callable[[Path], None], card: str, facts: dict[str
     Returns:
         The folder.
     """
-    folder = MODELS / name
+    folder = BUNDLE.models / name
     if folder.exists():
         shutil.rmtree(folder)
     with folder_atomically(folder) as part:

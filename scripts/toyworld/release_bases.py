@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--base", choices=BASES, action="append", help="default: both")
     parser.add_argument("--count", type=int, default=1000, help="pictures of each kind")
     options = parser.parse_args()
-    from tlora_cli.toyworld.gate import measure
+    from tlora_cli.toyworld.base_accuracy import measure
 
     for base in options.base or BASES:
         pipeline, facts = {"toy-sdxl": sdxl, "toy-flux": flux}[base](options.work)

@@ -22,10 +22,10 @@ hush_libraries()
 
 from rich.console import Console
 
-from tlora_cli.foundation.bundled import BASES
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld import studio
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.studio import Studio
 from tlora_cli.toyworld.suites import base_prompt, contexts
@@ -49,7 +49,7 @@ def run(
     one = CONCEPTS[concept]
     recipe = Recipe.model_validate(
         {
-            "family": BASES[base],
+            "family": BUNDLE.bases[base],
             "base": base,
             "concept": {"images": f"toy:{concept}/1", "class": one.class_name},
             "adapter": {"method": method},
@@ -98,7 +98,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("toyworld-work"), help="work folder")
-    parser.add_argument("--base", choices=list(BASES), default="toy-sdxl")
+    parser.add_argument("--base", choices=list(BUNDLE.bases), default="toy-sdxl")
     parser.add_argument("--methods", type=_list, default=METHODS)
     parser.add_argument("--rates", type=_numbers, help="default: those of the base")
     parser.add_argument("--concepts", type=_list, default=TRIED)

@@ -21,7 +21,7 @@ from training_runs import tlora
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
 from tlora_cli.comparison import local, tasks
-from tlora_cli.comparison import work as work_module
+from tlora_cli.comparison import run_cell as work_module
 from tlora_cli.comparison.local import LocalEngine
 from tlora_cli.comparison.progress import ProgressLine
 from tlora_cli.comparison.tasks import Task, read_result, task_of

@@ -16,13 +16,14 @@ from compare_runs import grid_values, plan_of
 from html_pages import Page
 from PIL import Image
 
-from tlora_cli.comparison import sheets
+from tlora_cli.comparison import page_images
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, Interval, interval, paired_difference
 from tlora_cli.comparison.page import page
 from tlora_cli.comparison.pareto import Point, front, pareto_svg
 from tlora_cli.comparison.summary import Summary, lower_is_better, summarize
-from tlora_cli.comparison.tables import csv_text, write_tables
+from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, task_of
+from tlora_cli.evaluation.result_files import csv_text
 
 # --- bootstrap ------------------------------------------------------------------------------------
 
@@ -233,10 +234,10 @@ def test_the_page_holds_everything(summary: Summary) -> None:
 
 def test_the_page_stays_small(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
     give_pictures(summary)
-    monkeypatch.setattr(sheets, "MAX_PICTURES", 60)
+    monkeypatch.setattr(page_images, "MAX_PICTURES", 60)
     found = Page(page(summary, "t"))
     assert len([p for p in found.pictures if p]) <= 60 + 4
-    monkeypatch.setattr(sheets, "MAX_PICTURES", 20)
+    monkeypatch.setattr(page_images, "MAX_PICTURES", 20)
     found = Page(page(summary, "t"))
     assert len(found.pictures) == 2 * (1 + 5 * 2)
     assert "Left out to keep the page small: 2 of 4 concepts." in found.words

@@ -24,13 +24,14 @@ from transformers import (
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
 from tlora_cli.evaluation import metrics
-from tlora_cli.evaluation.asking import asks_of_suite
 from tlora_cli.evaluation.encoders import load_encoder
+from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
 from tlora_cli.evaluation.masking import GRAY, Segmenter, paint_over
-from tlora_cli.evaluation.scoring import Looked, score
+from tlora_cli.evaluation.scoring import PromptedImage, score
 from tlora_cli.evaluation.suites import SUITES, read_prompts, suite_for
 from tlora_cli.foundation.bundled import model_folder
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import draw_scene
 from tlora_cli.toyworld.renderer import draw
@@ -82,11 +83,11 @@ def test_diversity_counts_what_is_orthogonal() -> None:
 
 @pytest.fixture(scope="module")
 def encoders() -> dict[str, Any]:
-    return {name: load_encoder(name, None, CPU, built_in=True) for name in ("clip", "dino")}
+    return {name: load_encoder(name, None, CPU, BUNDLE) for name in ("clip", "dino")}
 
 
-def looked(group: str, prompt: str, picture: Image.Image) -> Looked:
-    return Looked(group, prompt, f"{group}.png", picture)
+def looked(group: str, prompt: str, picture: Image.Image) -> PromptedImage:
+    return PromptedImage(group, prompt, f"{group}.png", picture)
 
 
 def test_training_pictures_drawn_again_are_told(encoders: dict[str, Any]) -> None:
@@ -241,7 +242,7 @@ def test_an_unknown_list_of_a_file_names_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_a_suite_asks_as_the_paper_does() -> None:
-    asks = asks_of_suite(["a V* at sea", "a V* in snow"], 5, 15, 2, seed=3)
+    asks = requests_of_suite(["a V* at sea", "a V* in snow"], Counts(5, 15, 2, seed=3))
     groups = [ask.group for ask in asks]
     assert [groups.count(name) for name in ("base", "suite", "free", "free_without")] == [
         15, 10, 16, 16,

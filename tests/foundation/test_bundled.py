@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,11 @@ from training_runs import write_recipe
 
 from tlora_cli.cli.app import main
 from tlora_cli.families.loading import Base
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.training_images import find_images, load_training_images
-from tlora_cli.recipe.defaults import BASE_DEFAULTS, BASE_METHOD_DEFAULTS
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
 
 Refuse = Callable[..., str]
@@ -120,12 +121,12 @@ def test_known_names_suggest_only_what_is_close() -> None:
 
 
 def test_pictures_are_found_by_name() -> None:
-    folder = builtin.PICTURES / "pip"
+    folder = BUNDLE.pictures / "pip"
     assert find_images("toy:pip", "concept.images") == [folder / f"{n}.png" for n in range(1, 5)]
     assert find_images("toy:pip/2", "concept.images") == [folder / "2.png"]
     assert find_images(["toy:pip/3", "toy:momo/1"], "concept.images") == [
         folder / "3.png",
-        builtin.PICTURES / "momo" / "1.png",
+        BUNDLE.pictures / "momo" / "1.png",
     ]
     assert find_images("toy:pip/2", "concept.masks") == [folder / "mask-2.png"]
 
@@ -148,7 +149,7 @@ def intact(tmp_path: Path) -> Path:
     (folder / "unet" / "model.safetensors").write_bytes(bytes(range(256)) * 40)
     (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
     (folder / "README.md").write_text("# a fake\n")
-    builtin.write_checksums(folder)
+    bundled.write_checksums(folder)
     return folder
 
 
@@ -159,15 +160,15 @@ def flip_a_byte(file: Path) -> None:
 
 
 def sums(folder: Path) -> dict[str, str]:
-    lines = (folder / builtin.CHECKSUMS).read_text().splitlines()
+    lines = (folder / bundled.CHECKSUMS).read_text().splitlines()
     return {name: wanted for wanted, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def test_an_intact_folder_passes(intact: Path) -> None:
     assert sums(intact).keys() == {"README.md", "model_index.json", "unet/model.safetensors"}
-    assert builtin.checked(intact) == intact
+    assert bundled.checked(intact) == intact
     (intact / "notes.txt").write_text("what the user adds is no damage")
-    assert builtin.checked(intact) == intact
+    assert bundled.checked(intact) == intact
 
 
 @pytest.mark.parametrize("name", ["unet/model.safetensors", "model_index.json"])
@@ -175,9 +176,9 @@ def test_one_flipped_bit_is_found(intact: Path, name: str) -> None:
     shipped = sums(intact)[name]
     flip_a_byte(intact / name)
     with pytest.raises(UserError) as caught:
-        builtin.checked(intact)
+        bundled.checked(intact)
     shutil.copytree(intact, intact.parent / "other")
-    builtin.write_checksums(intact.parent / "other")
+    bundled.write_checksums(intact.parent / "other")
     found = sums(intact.parent / "other")[name]
     assert f"{name} has the checksum {found[:12]}..., not {shipped[:12]}..." in caught.value.what
     assert "the built-in model toy-sdxl is damaged" in caught.value.what
@@ -188,29 +189,30 @@ def test_one_flipped_bit_is_found(intact: Path, name: str) -> None:
 def test_a_missing_file_is_found(intact: Path) -> None:
     (intact / "unet" / "model.safetensors").unlink()
     with pytest.raises(UserError, match="can't be read: No such file") as caught:
-        builtin.checked(intact)
+        bundled.checked(intact)
     assert caught.value.where == str(intact / "unet" / "model.safetensors")
 
 
 def test_missing_checksums_are_found(intact: Path) -> None:
-    (intact / builtin.CHECKSUMS).unlink()
+    (intact / bundled.CHECKSUMS).unlink()
     with pytest.raises(UserError, match="the built-in model toy-sdxl has no checksums") as caught:
-        builtin.checked(intact)
-    assert caught.value.where == str(intact / builtin.CHECKSUMS)
+        bundled.checked(intact)
+    assert caught.value.where == str(intact / bundled.CHECKSUMS)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"0123abcd\n", b"\xff\xfe\x00"])
 def test_damaged_checksums_are_found(intact: Path, content: bytes) -> None:
-    (intact / builtin.CHECKSUMS).write_bytes(content)
+    (intact / bundled.CHECKSUMS).write_bytes(content)
     with pytest.raises(UserError, match="the checksums of the built-in model toy-sdxl are damaged"):
-        builtin.checked(intact)
+        bundled.checked(intact)
 
 
 def test_training_on_a_damaged_base_stops(
     refuse: Refuse, intact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builtin, "MODELS", intact.parent)
-    builtin.model_folder.cache_clear()
+    elsewhere = dataclasses.replace(BUNDLE, models=intact.parent)
+    monkeypatch.setitem(bundled.BUNDLES._loaded, "toyworld", elsewhere)
+    bundled.model_folder.cache_clear()
     weights = intact / "unet" / "model.safetensors"
     flip_a_byte(weights)
     message = refuse("train", "--config", write_recipe(Path("toy-sdxl"), tmp_path))
@@ -223,21 +225,21 @@ def test_training_on_a_damaged_base_stops(
 
 
 def test_these_models_are_shipped() -> None:
-    assert {path.name for path in builtin.MODELS.iterdir()} == set(SHIPPED)
-    assert builtin.BASES.keys() < set(SHIPPED)
+    assert {path.name for path in BUNDLE.models.iterdir()} == set(SHIPPED)
+    assert BUNDLE.bases.keys() < set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_models_are_whole(name: str) -> None:
-    folder = builtin.checked(builtin.MODELS / name)
+    folder = bundled.checked(BUNDLE.models / name)
     files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert files - {builtin.CHECKSUMS} == sums(folder).keys(), "every file has its checksum"
+    assert files - {bundled.CHECKSUMS} == sums(folder).keys(), "every file has its checksum"
     assert any(file.endswith(".safetensors") for file in files)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_models_have_a_card(name: str) -> None:
-    card = (builtin.MODELS / name / "README.md").read_text(encoding="utf-8")
+    card = (BUNDLE.models / name / "README.md").read_text(encoding="utf-8")
     assert card.startswith(f"# {name}\n")
     figures = card.partition("## Figures")[2]
     for words in ("steps", *STATED[name]):
@@ -245,15 +247,15 @@ def test_shipped_models_have_a_card(name: str) -> None:
 
 
 def test_shipped_models_are_small() -> None:
-    files = [path for path in builtin.MODELS.rglob("*") if path.is_file()]
-    assert {path.relative_to(builtin.MODELS).parts[0] for path in files} == set(SHIPPED)
+    files = [path for path in BUNDLE.models.rglob("*") if path.is_file()]
+    assert {path.relative_to(BUNDLE.models).parts[0] for path in files} == set(SHIPPED)
     assert sum(path.stat().st_size for path in files) < MAX_BYTES
 
 
-@pytest.mark.parametrize("name", builtin.BASES)
+@pytest.mark.parametrize("name", BUNDLE.bases)
 def test_a_base_keeps_its_name_and_has_a_folder(name: str) -> None:
     base = Base(name)
-    assert base.path == builtin.MODELS / name
+    assert base.path == BUNDLE.models / name
     assert base.absolute() == base, "the path would not hold on another machine"
     assert not base.is_file
 
@@ -276,7 +278,7 @@ def leaves(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", builtin.BASES)
+@pytest.mark.parametrize("name", BUNDLE.bases)
 def test_a_built_in_base_brings_its_settings(name: str) -> None:
     for base in (name, {"model": name}):
         made = recipe(base)
@@ -284,8 +286,7 @@ def test_a_built_in_base_brings_its_settings(name: str) -> None:
         assert made.adapter.rank == 16
         assert made.sampling.steps == 20
         found = leaves(made.model_dump())
-        wanted = leaves(BASE_DEFAULTS[name]) | leaves(BASE_METHOD_DEFAULTS[name]["tlora"])
-        for key, value in wanted.items():
+        for key, value in leaves(BUNDLE.settings(name, "tlora")).items():
             assert found[key] == value, key
     assert recipe("some/flux" if "flux" in name else "some/model").train.resolution == 1024
 
@@ -299,7 +300,7 @@ def test_the_users_own_values_win() -> None:
     assert made.train.precision == "fp32"
 
 
-@pytest.mark.parametrize("name", builtin.BASES)
+@pytest.mark.parametrize("name", BUNDLE.bases)
 def test_another_optimizer_keeps_its_own_learning_rate(name: str) -> None:
     made = recipe(name, train={"optimizer": {"name": "prodigy"}})
     assert made.train.optimizer.lr == 1.0

@@ -8,12 +8,13 @@ import torch
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.formulas.schedules import SCHEDULES
-from tlora_cli.foundation.devices import DTYPES
+from tlora_cli.foundation.devices import DTYPES, FILE_DTYPES
+from tlora_cli.foundation.number_formats import Precision
 from tlora_cli.methods import INIT_STD, METHODS, STARTS
-from tlora_cli.recipe import section as recipe_base
+from tlora_cli.recipe import strict_section as recipe_base
 from tlora_cli.recipe.models import FLOW_SCHEDULERS, OutputConfig, SamplingConfig
-from tlora_cli.recipe.sections import AdapterConfig, OptimizerConfig
-from tlora_cli.training.loop import FILE_DTYPES
+from tlora_cli.recipe.sections import AdapterConfig
+from tlora_cli.recipe.train_sections import OptimizerConfig
 from tlora_cli.training.optimizers import STATE_COPIES
 
 
@@ -31,7 +32,7 @@ def test_schedules_methods_and_starts() -> None:
 
 
 def test_formats_optimizers_and_samplers() -> None:
-    assert set(get_args(recipe_base.Precision)) == set(DTYPES)
+    assert set(get_args(Precision)) == set(DTYPES)
     assert names(OutputConfig, "dtype") == set(FILE_DTYPES)
     assert {str(dtype) for dtype in FILE_DTYPES.values()} == {f"torch.{n}" for n in FILE_DTYPES}
     assert names(OptimizerConfig, "name") == set(STATE_COPIES)

@@ -17,7 +17,7 @@ from tlora_cli.formats import read_adapter
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.defaults import METHOD_DEFAULTS, PUBLISHED_STEPS
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import BLOCK_METHODS, RANKLESS_METHODS
+from tlora_cli.recipe.strict_section import BLOCK_METHODS, RANKLESS_METHODS
 from tlora_cli.sampling.session import Request, generate
 
 COMPARED = [name for name in METHODS if not name.endswith(("lora",)) or name == "adalora"]

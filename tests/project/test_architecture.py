@@ -22,10 +22,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("injection", "exports"),
     ("sampling",),
-    ("toyworld",),
     ("evaluation",),
     ("training",),
     ("comparison", "tools"),
+    ("toyworld",),
     ("cli",),
     ("__main__",),
 )
@@ -44,11 +44,13 @@ PLACES = {
     "wandb": ("training.trackers.on_wandb",),
 }
 WITHOUT_TORCH = (
+    "foundation.bundled",
     "foundation.errors",
     "foundation.plugins",
     "recipe",
     "comparison.grid_io",
     "comparison.planning",
+    "toyworld.bundle",
 )
 SLOW = {"accelerate", "diffusers", "matplotlib", "peft", "torch", "transformers"}
 """Libraries that take seconds to import; `tlora --help` and recipe mistakes don't wait for them."""

@@ -17,9 +17,9 @@ from training_runs import ROOT
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.packages import TESTED
-from tlora_cli.tools.preflight import cards, doctor, libraries
-from tlora_cli.tools.preflight.cards import Card
+from tlora_cli.tools.preflight import doctor, gpus, libraries
 from tlora_cli.tools.preflight.findings import Finding
+from tlora_cli.tools.preflight.gpus import Card
 
 GIB = 2**30
 H100 = Card("NVIDIA H100", 80 * GIB)
@@ -66,7 +66,7 @@ def test_a_cpu_build_beside_a_card(
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    [card] = cards.driver_cards() or []
+    [card] = gpus.driver_cards() or []
     assert (card.name, card.total, card.used) == ("NVIDIA GeForce RTX 4090", 24564 * 2**20, None)
     assert run(monkeypatch, "doctor") == 0  # the CPU still trains
     printed = capsys.readouterr().out
@@ -151,31 +151,31 @@ def test_cards_on_the_bus(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "vendor").write_text(f"{vendor}\n")
         (tmp_path / name / "class").write_text(f"{kind}\n")
-    assert cards.cards_on_the_bus(tmp_path) == 1
-    assert cards.cards_on_the_bus(tmp_path / "none") == 0
+    assert gpus.cards_on_the_bus(tmp_path) == 1
+    assert gpus.cards_on_the_bus(tmp_path / "none") == 0
 
 
 def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
     info = tmp_path / "meminfo"
     info.write_text("MemTotal:       32000000 kB\nMemAvailable:   16000000 kB\n")
-    assert cards.free_memory(info, tmp_path) == 16_000_000 * 1024
+    assert gpus.free_memory(info, tmp_path) == 16_000_000 * 1024
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert cards.free_memory(info, tmp_path) == 16_000_000 * 1024
+    assert gpus.free_memory(info, tmp_path) == 16_000_000 * 1024
     (tmp_path / "memory.max").write_text("5000\n")
-    assert cards.free_memory(info, tmp_path) == 4000
-    assert cards.free_memory(tmp_path / "none", tmp_path) is None
+    assert gpus.free_memory(info, tmp_path) == 4000
+    assert gpus.free_memory(tmp_path / "none", tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["24gb", "24GB", " 24 gb", "24g", "24"])
 def test_sizes_of_cards(text: str) -> None:
-    assert cards.card_size(text) == 24 * GIB
+    assert gpus.card_size(text) == 24 * GIB
 
 
 @pytest.mark.parametrize("text", ["", "gb", "big", "-1", "0.5", "nan", "inf", "24tb", "99999"])
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(UserError, match="no size of a card"):
-        cards.card_size(text)
+        gpus.card_size(text)
 
 
 @pytest.mark.parametrize(

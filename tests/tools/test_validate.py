@@ -31,12 +31,12 @@ from tlora_cli.foundation.devices import peak_memory
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.tools.preflight import fitting, settings, trial
+from tlora_cli.tools.preflight import fitting, machine_checks, trial_run
 from tlora_cli.tools.preflight.base_files import look_at_base, needed_parts
 from tlora_cli.tools.preflight.findings import Finding, gigabytes
 from tlora_cli.tools.preflight.fitting import Room, look_at_memory, plan_for, thriftier
+from tlora_cli.tools.preflight.image_checks import look_at_pictures
 from tlora_cli.tools.preflight.memory import MemoryPlan
-from tlora_cli.tools.preflight.pictures import look_at_pictures
 from tlora_cli.training.run_folder import differences
 
 
@@ -426,10 +426,10 @@ def test_a_full_disk(tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
     given = recipe(tiny_sdxl, tmp_path)
     adapter = attach_planned(given, planned_denoiser(given))
-    fine = settings.look_at_disk(given, adapter)
+    fine = machine_checks.look_at_disk(given, adapter)
     assert fine.level == "ok"
-    monkeypatch.setattr(settings, "free_space", lambda folder: 10_000)
-    full = settings.look_at_disk(given, adapter)
+    monkeypatch.setattr(machine_checks, "free_space", lambda folder: 10_000)
+    full = machine_checks.look_at_disk(given, adapter)
     assert full.level == "problem" and "but 0 MB are free" in full.text
 
 
@@ -437,22 +437,22 @@ def test_what_only_the_whole_run_needs(tiny_sdxl: Path, tmp_path: Path) -> None:
     """Encoders that score checkpoints, offline as all tests are; and a tracker's package."""
     given = recipe(tiny_sdxl, tmp_path, train__select="auto", output__trackers=["wandb"])
     assert "openai/clip-vit-base-patch32 and facebook/dino-vits16, which score" in told(
-        settings.look_at_encoders(given), "problem"
+        machine_checks.look_at_encoders(given), "problem"
     )
-    assert not list(settings.look_at_encoders(recipe(tiny_sdxl, tmp_path)))
+    assert not list(machine_checks.look_at_encoders(recipe(tiny_sdxl, tmp_path)))
     if importlib.util.find_spec("wandb") is None:
-        assert "wandb is not installed" in told(settings.look_at_device(given), "problem")
+        assert "wandb is not installed" in told(machine_checks.look_at_device(given), "problem")
 
 
 def test_a_folder_that_is_taken(tiny_sdxl: Path, tmp_path: Path) -> None:
     given = recipe(tiny_sdxl, tmp_path)
-    assert told(settings.look_at_output(given), "ok") == f"{tmp_path / 'run'} can be written"
+    assert told(machine_checks.look_at_output(given), "ok") == f"{tmp_path / 'run'} can be written"
     with locked(tmp_path / "run"):
-        assert "another tlora run" in told(settings.look_at_output(given), "problem")
+        assert "another tlora run" in told(machine_checks.look_at_output(given), "problem")
     run(tiny_sdxl, tmp_path, train__steps=1)
-    assert "already holds a run" in told(settings.look_at_output(given), "problem")
+    assert "already holds a run" in told(machine_checks.look_at_output(given), "problem")
     nowhere = recipe(tiny_sdxl, tmp_path, output__dir="/proc/none/run")
-    assert "/proc can't be written" in told(settings.look_at_output(nowhere), "problem")
+    assert "/proc can't be written" in told(machine_checks.look_at_output(nowhere), "problem")
 
 
 # --- the trial --------------------------------------------------------------------------------
@@ -464,7 +464,7 @@ def test_a_trial_is_the_same_run_cut_short(tiny_sdxl: Path, tmp_path: Path) -> N
         concept__prior={"count": 50},
         train__preview={"every": 100, "prompts": ["V*", "x"], "count": 3},
     )  # fmt: skip
-    short = trial.trial_recipe(given, tmp_path / "trial")
+    short = trial_run.trial_recipe(given, tmp_path / "trial")
     changes = differences(given.model_dump(by_alias=True), short.model_dump(by_alias=True))
     assert {key: now for key, _, now in changes} == {
         "concept.prior.count": 1,
@@ -482,7 +482,7 @@ def test_a_trial(tiny_sdxl: Path, tmp_path: Path) -> None:
     preview = {"prompts": ["a V*"]}
     given = recipe(tiny_sdxl, tmp_path, train__preview=preview, train__steps=100)
     before = contents(tmp_path)
-    found = list(trial.try_recipe(given))
+    found = list(trial_run.try_recipe(given))
     assert [(one.level, one.about) for one in found] == [
         ("ok", "trial"), ("ok", "time"), ("ok", "memory"),
     ]  # fmt: skip
@@ -500,12 +500,14 @@ def test_a_trial_that_fails_leaves_nothing(
 
     given = recipe(tiny_sdxl, tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(trial, "_command", fail)
+    monkeypatch.setattr(trial_run, "_command", fail)
     if outcome is KeyboardInterrupt:
         with pytest.raises(KeyboardInterrupt):
-            list(trial.try_recipe(given))
+            list(trial_run.try_recipe(given))
     else:
-        assert list(trial.try_recipe(given)) == [Finding("problem", "trial", "no\nhere", "mend")]
+        assert list(trial_run.try_recipe(given)) == [
+            Finding("problem", "trial", "no\nhere", "mend")
+        ]
     assert contents(tmp_path) == before
 
 
@@ -515,7 +517,9 @@ def test_a_trial_that_is_terminated_leaves_nothing(
     """Neither its folder nor its process."""
     given = recipe(tiny_sdxl, tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(trial, "_PROGRAM", "import os, time; print(os.getpid()); time.sleep(60)")
+    monkeypatch.setattr(
+        trial_run, "_PROGRAM", "import os, time; print(os.getpid()); time.sleep(60)"
+    )
     monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     started: list[int] = []
 
@@ -529,7 +533,7 @@ def test_a_trial_that_is_terminated_leaves_nothing(
 
     threading.Thread(target=end_it, daemon=True).start()
     with pytest.raises(SystemExit) as ended:
-        list(trial.try_recipe(given))
+        list(trial_run.try_recipe(given))
     assert ended.value.code == 128 + signal.SIGTERM
     assert contents(tmp_path) == before
     with pytest.raises(ProcessLookupError):
@@ -539,7 +543,7 @@ def test_a_trial_that_is_terminated_leaves_nothing(
 def test_a_process_that_is_killed_is_told(tmp_path: Path) -> None:
     code = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     with pytest.raises(UserError) as error:
-        trial._python(tmp_path, ["-c", code])
+        trial_run._python(tmp_path, ["-c", code])
     assert "ended by SIGKILL" in error.value.what and "out of memory" in error.value.do
 
 
@@ -549,13 +553,15 @@ def test_the_memory_of_a_process_is_its_own(tmp_path: Path) -> None:
         "import runpy; x = bytearray(200_000_000); from pathlib import Path\n"
         "print([l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l][0])"
     )
-    assert 200e6 < int(trial._python(tmp_path, ["-c", code])) * 1024 < 300e6
+    assert 200e6 < int(trial_run._python(tmp_path, ["-c", code])) * 1024 < 300e6
     assert peak_memory(torch.device("cpu")) > 300e6
 
 
 def test_an_error_of_the_command_is_told_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
-        trial._python(tmp_path, ["-m", "tlora_cli", "train", "--config", f"{tmp_path}/none.yaml"])
+        trial_run._python(
+            tmp_path, ["-m", "tlora_cli", "train", "--config", f"{tmp_path}/none.yaml"]
+        )
     assert error.value.args == (
         "there is no such recipe", str(tmp_path / "none.yaml"), "check the path"
     )  # fmt: skip

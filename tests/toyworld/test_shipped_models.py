@@ -15,8 +15,9 @@ from transformers import CLIPModel, CLIPProcessor
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
-from tlora_cli.foundation.bundled import BASES, model_folder
-from tlora_cli.toyworld import gate, reading, studio
+from tlora_cli.foundation.bundled import model_folder
+from tlora_cli.toyworld import base_accuracy, reading, studio
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import (
@@ -97,12 +98,12 @@ def test_the_judge_reads_pictures_of_another_size() -> None:
 
 @torch.no_grad()
 def round_trip(base: str, pixels: Tensor) -> Tensor:
-    vae = load_pipeline(FAMILIES[BASES[base]], Base(base), parts=("vae",)).vae
+    vae = load_pipeline(FAMILIES[BUNDLE.bases[base]], Base(base), parts=("vae",)).vae
     parts = [vae.decode(vae.encode(p).latent_dist.mean).sample for p in torch.split(pixels, 50)]
     return torch.cat(parts).clamp(-1, 1)
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", BUNDLE.bases)
 def test_the_vae_keeps_what_the_judge_reads(base: str) -> None:
     scenes = fresh("vae", 1500, None)
     pixels = reading.pixels_of(drawings(scenes))
@@ -196,17 +197,17 @@ def test_copies_are_told_from_right_drawings() -> None:
 # --- the bases ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", BUNDLE.bases)
 def test_a_base_draws_what_it_is_asked(base: str) -> None:
     """A small gate, looser than the real one (`tlora toyworld gate`) so that 60 pictures do."""
-    measured = gate.measure(base, 60)
+    measured = base_accuracy.measure(base, 60)
     for kind in ("seen", "held-out"):
         assert measured.whole[kind].count == 60
         assert measured.whole[kind].value >= 0.8, str(measured)
         assert measured.parts[kind].keys() == FACTORS.keys()
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", BUNDLE.bases)
 def test_nobody_knows_a_concept_before_it_is_learned(base: str) -> None:
     concept = CONCEPTS["pip"]
     room = Studio(base, torch.device("cpu"))

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageFilter
 from toyworld.pictures import scene as training_scene
 
-from tlora_cli.foundation.bundled import PICTURES
 from tlora_cli.toyworld.backgrounds import BACKGROUNDS
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.canvas import Canvas
 from tlora_cli.toyworld.captions import (
     ACCESSORY_WORDS,
@@ -354,12 +354,12 @@ def test_shipped_pictures_are_what_is_drawn(name: str) -> None:
         picture = draw(scene)
         expected[f"{number}.png"] = picture.image
         expected[f"mask-{number}.png"] = picture.mask
-    assert {path.name for path in (PICTURES / name).iterdir()} == expected.keys()
+    assert {path.name for path in (BUNDLE.pictures / name).iterdir()} == expected.keys()
     for file, image in expected.items():
-        with Image.open(PICTURES / name / file) as shipped:
+        with Image.open(BUNDLE.pictures / name / file) as shipped:
             assert shipped.mode == image.mode
             assert shipped.tobytes() == image.tobytes(), f"{name}/{file}"
 
 
 def test_no_other_pictures_are_shipped() -> None:
-    assert {path.name for path in PICTURES.iterdir()} == CONCEPTS.keys()
+    assert {path.name for path in BUNDLE.pictures.iterdir()} == CONCEPTS.keys()

@@ -10,7 +10,7 @@ import torch
 from prodigyopt import Prodigy as Theirs
 from torch import Tensor
 
-from tlora_cli.recipe.sections import OptimizerConfig
+from tlora_cli.recipe.train_sections import OptimizerConfig
 from tlora_cli.training.optimizers import make_optimizer
 from tlora_cli.training.prodigy import Prodigy
 

@@ -15,7 +15,7 @@ from tlora_cli.formulas.objectives import (
     VPrediction,
     squared_error,
 )
-from tlora_cli.recipe.sections import LRScheduleConfig
+from tlora_cli.recipe.train_sections import LRScheduleConfig
 from tlora_cli.training.optimizers import lr_factor
 from tlora_cli.training.step import Example, draw_batch, generator_for, picture_order
 

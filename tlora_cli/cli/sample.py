@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.number_formats import TORCH_NAMES
 from tlora_cli.recipe.reading import read_text
 
 
@@ -62,7 +63,7 @@ def sample(
             do='pass --prompt "a photo of a V* in the snow" or --prompts-file',
         )
     for name, value, known in (
-        ("--precision", precision, ("fp32", "bf16", "fp16")),
+        ("--precision", precision, tuple(TORCH_NAMES)),
         ("--quantization", quantization, ("none", "nf4", "int8")),
         ("--device", device, ("auto", "cpu", "cuda")),
     ):

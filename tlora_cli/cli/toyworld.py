@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.files import write_atomically
+from tlora_cli.toyworld.bundle import BUNDLE
 
 app = typer.Typer(
     name="toyworld", help="The built-in world: concepts, models, scores.", no_args_is_help=True
@@ -33,7 +33,7 @@ def list_all(
         typer.echo(find_concept(class_of).class_name)
         return
     typer.echo("bases")
-    for base, family in builtin.BASES.items():
+    for base, family in BUNDLE.bases.items():
         typer.echo(f"  {base:10} family {family}; in a recipe: base: {base}")
     typer.echo("concepts; in a recipe: images: toy:NAME/1")
     for one in CONCEPTS.values():
@@ -68,14 +68,14 @@ def gate(
     ] = None,
 ) -> None:
     """Measure TS* of a base on seen and on held-out combinations, with 95% intervals."""
-    if base not in builtin.BASES:
+    if base not in BUNDLE.bases:
         raise UserError(
             f"there is no built-in base {base!r}",
             where="--base",
-            do=known_names(base, builtin.BASES),
+            do=known_names(base, BUNDLE.bases),
         )
     hush_libraries()
-    from tlora_cli.toyworld.gate import measure
+    from tlora_cli.toyworld.base_accuracy import measure
 
     if sheet is not None and sheet.exists():
         raise UserError(

@@ -36,8 +36,8 @@ def validate(
     part. `tlora recipe check` looks at the recipe alone, at once.
     """
     hush_libraries()
-    from tlora_cli.tools.preflight.cards import card_size
-    from tlora_cli.tools.preflight.trial import try_recipe
+    from tlora_cli.tools.preflight.gpus import card_size
+    from tlora_cli.tools.preflight.trial_run import try_recipe
     from tlora_cli.tools.preflight.validate import validate_recipe
 
     if deep and card:

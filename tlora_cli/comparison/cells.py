@@ -32,7 +32,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        """Of folders: letters, digits, -, _ and dots."""
+        """The arm in names of folders: letters, digits, -, _ and dots."""
         rank = None if self.rank is None else f"r{self.rank}"
         return "-".join(p for p in (self.method, rank, self.schedule, self.variant) if p)
 
@@ -57,7 +57,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.arm.name}-{self.concept}-s{self.seed}"
 
     @property
@@ -84,14 +84,14 @@ class Plan:
 
     @property
     def arms(self) -> list[Arm]:
-        """In the order of the file."""
+        """The arms, in the order of the file."""
         return list(dict.fromkeys(cell.arm for cell in self.cells))
 
     @property
     def folder(self) -> Path:
-        """Where all runs and tables go."""
+        """The folder of all runs and tables."""
         return Path(self.grid.output).expanduser()
 
     def cell_folder(self, cell: Cell) -> Path:
-        """Where a cell's run, evaluation and result go."""
+        """Return the folder of a cell's run, evaluation and result."""
         return self.folder / CELLS / cell.name

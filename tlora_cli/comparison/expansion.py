@@ -13,14 +13,13 @@ from typing import Any, TypeVar
 from tlora_cli.comparison.cells import CELLS, Arm, Cell
 from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.reading import validate
-from tlora_cli.recipe.section import BLOCK_METHODS, MASKED_METHODS, RANKLESS_METHODS
 from tlora_cli.recipe.sections import ScheduleConfig
-from tlora_cli.toyworld.concepts import CONCEPTS
+from tlora_cli.recipe.strict_section import BLOCK_METHODS, MASKED_METHODS, RANKLESS_METHODS
+from tlora_cli.recipe.validation import validate
 
 ValueT = TypeVar("ValueT")
 
@@ -208,10 +207,10 @@ class Expansion:
         concept = draft.data.get("concept")
         if isinstance(concept, dict):
             draft.data["concept"] = {k: v for k, v in concept.items() if k != "masks"}
-        known = CONCEPTS.get(entry.name)
+        bundle = concepts().get(entry.name)
         values = {
-            "images": entry.images or f"{builtin.PICTURE_PREFIX}{entry.name}/1",
-            "class": entry.class_name or (known.class_name if known else None),
+            "images": entry.images or (bundle.picture_name(entry.name) if bundle else None),
+            "class": entry.class_name or (bundle.concepts[entry.name] if bundle else None),
             "masks": entry.masks,
             "placeholder": entry.placeholder,
             "prompt": entry.prompt,
@@ -276,8 +275,8 @@ def _concept_name(concept: Any) -> str:
     """Return a name for the recipe's own concept: that of a built-in one, or its class."""
     own = _section(concept)
     images = own.get("images")
-    if isinstance(images, str) and images.startswith(builtin.PICTURE_PREFIX):
-        return images.removeprefix(builtin.PICTURE_PREFIX).partition("/")[0]
+    if bundle := bundle_of_picture(images):
+        return bundle.parts_of(str(images))[0]
     return re.sub(r"[^A-Za-z0-9_]+", "_", str(own.get("class", ""))).strip("_") or "concept"
 
 
@@ -291,9 +290,9 @@ def _filled(value: Any, concept: str) -> Any:
 def _missing(spec: str | list[str] | None, key: str) -> str:
     """Return what is missing of a recipe's pictures, in words; empty if nothing is."""
     for one in [spec] if isinstance(spec, str) else spec or []:
-        if one.startswith(builtin.PICTURE_PREFIX):
+        if bundle := bundle_of_picture(one):
             try:
-                builtin.picture_files(one, key)
+                picture_files(bundle, one, key)
             except UserError as error:
                 return f"{error.what}; {error.do}"
         elif not Path(one).expanduser().exists():

@@ -13,14 +13,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from tlora_cli.evaluation.encoder_kinds import KINDS
+from tlora_cli.foundation.bundled import concepts, shipped
 from tlora_cli.foundation.errors import known_names
 from tlora_cli.recipe.mistakes import KeyPath, Layout
-from tlora_cli.recipe.section import MethodName, Problem, Section, check_files, check_prompt
 from tlora_cli.recipe.sections import ScheduleConfig
-from tlora_cli.toyworld.concepts import CONCEPTS
-
-ENCODERS = ("clip", "dino", "dinov2", "siglip")
-"""Names of the feature extractors (`evaluation/encoders.py` has them; it needs torch)."""
+from tlora_cli.recipe.strict_section import MethodName, Problem, Section, check_files, check_prompt
 
 
 def check_name(name: str) -> str:
@@ -66,10 +64,10 @@ class ConceptEntry(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield a concept that is neither built in nor has pictures and a class."""
-        if self.images is None and self.name not in CONCEPTS:
+        if self.images is None and self.name not in (known := concepts()):
             yield Problem(
-                f"{self.name} is no concept of the built-in world "
-                f"({known_names(self.name, CONCEPTS)}); a concept of your own needs "
+                f"{self.name} is no concept of {shipped().title} "
+                f"({known_names(self.name, known)}); a concept of your own needs "
                 "name, images and class",
                 ("name",),
             )
@@ -122,12 +120,12 @@ class Block(Section):
 
 
 class EvaluateConfig(Section):
-    """How every cell is evaluated; the same settings as of `tlora evaluate`."""
+    """The evaluation of every cell; the same settings as of `tlora evaluate`."""
 
     metrics: list[str] = Field(
         default_factory=lambda: ["clip", "dino"],
         min_length=1,
-        description="clip, dino, dinov2, siglip; NAME=CHECKPOINT for another checkpoint.",
+        description=f"{', '.join(KINDS)}; NAME=CHECKPOINT for another checkpoint.",
     )
     suite: Literal["live", "object"] | None = Field(
         None, description="Prompt suite. Default: what suits the concept."
@@ -155,8 +153,8 @@ class EvaluateConfig(Section):
     def _are_known(cls, values: list[str]) -> list[str]:
         names = [value.partition("=")[0] for value in values]
         for name in names:
-            if name not in ENCODERS:
-                raise ValueError(f"there is no metric {name!r}; {known_names(name, ENCODERS)}")
+            if name not in KINDS:
+                raise ValueError(f"there is no metric {name!r}; {known_names(name, KINDS)}")
             if names.count(name) > 1:
                 raise ValueError(f"{name} is given twice")
         return values

@@ -10,7 +10,8 @@ from typing import Any
 from tlora_cli.comparison.grid import GRID, Grid, as_written, spelled_out
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.mistakes import KeyPath, Mistake, recipe_error
-from tlora_cli.recipe.reading import read_mapping, read_text, validate
+from tlora_cli.recipe.reading import read_mapping, read_text
+from tlora_cli.recipe.validation import validate
 
 MEND = "mend the grid; docs/compare.md describes every key"
 

@@ -144,7 +144,7 @@ def _child(task: Task, gpu: str | None, pipe: Any) -> None:
             print(line, file=log, flush=True)
             pipe.send(("said", line))
 
-        from tlora_cli.comparison.work import attempt
+        from tlora_cli.comparison.run_cell import attempt
 
         error = attempt(task, say, log)
         pipe.send(("stopped", "") if error is None else ("ended", error))

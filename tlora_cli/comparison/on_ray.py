@@ -18,11 +18,11 @@ from tlora_cli.training.interruption import Interruption
 LISTEN = 0.25
 """Seconds between looks at whether to stop."""
 KNOCK_SECONDS = 10.0
-"""How long a cluster may take to answer at all."""
+"""Time that a cluster may take to answer at all."""
 SHARED_SECONDS = 10.0
-"""How long a shared disk may take to show what another machine has written."""
+"""Time that a shared disk may take to show what another machine has written."""
 SAVING_SECONDS = 120.0
-"""How long cells that were asked to stop may take to save."""
+"""Time that cells which were asked to stop may take to save."""
 
 
 class RayEngine(Engine):
@@ -136,7 +136,7 @@ def _do(task: Task, folder: str) -> str:
         task: the cell.
         folder: current folder of the comparison, to which its paths are relative.
     """
-    from tlora_cli.comparison.work import attempt
+    from tlora_cli.comparison.run_cell import attempt
 
     try:
         os.chdir(folder)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
+from tlora_cli.comparison.page_images import sheets
 from tlora_cli.comparison.pareto import Point, pareto_svg
-from tlora_cli.comparison.progress import clock
-from tlora_cli.comparison.sheets import sheets
 from tlora_cli.comparison.summary import ArmSummary, Summary, lower_is_better
 from tlora_cli.comparison.tables import missing
+from tlora_cli.foundation.bundled import BUNDLES
+from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages.templates import NOTHING, render
 
 PLOTS = (
-    ("TS*", "ID*"),
     ("clip TS (class)", "clip IS (masked)"),
     ("clip TS (class)", "clip IS"),
     ("clip TS (class)", "dino IS (masked)"),
@@ -19,7 +19,8 @@ PLOTS = (
     ("siglip TS (class)", "siglip IS (masked)"),
     ("siglip TS (class)", "siglip IS"),
 )
-"""Text and image similarity, of which the first that there are are plotted."""
+"""Text and image similarity, of which the first that there are are plotted, after the scores of
+bundles."""
 MAX_PLOTS = 3
 
 
@@ -53,7 +54,8 @@ def page(summary: Summary, title: str) -> str:
 
 def _plots(summary: Summary) -> list[str]:
     drawn: list[str] = []
-    for x, y in PLOTS:
+    judged = [one.plotted for one in BUNDLES.values() if one.plotted]
+    for x, y in (*judged, *PLOTS):
         having = [one for one in summary.arms if x in one.metrics and y in one.metrics]
         if having and len(drawn) < MAX_PLOTS:
             drawn.append(pareto_svg([_point(summary, one, x, y) for one in having], x, y))

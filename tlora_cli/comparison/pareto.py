@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62
 RADIUS = 6.0
 LABEL_PLACES = ((9, -8), (9, 20), (-9, -8), (-9, 20), (9, -24), (9, 36))
-"""Places of a label from its point, the better ones first; to the left it ends there."""
+"""Places of a label beside its point, the better ones first; to the left it ends there."""
 LETTER, LINE = 8, 15
 """A letter is about so wide and a line so high; that keeps labels apart."""
 

@@ -3,6 +3,6 @@
 import logging
 
 logging.disable(logging.WARNING)
-import tlora_cli.comparison.work  # noqa: E402, F401
+import tlora_cli.comparison.run_cell  # noqa: E402, F401
 
 logging.disable(logging.NOTSET)

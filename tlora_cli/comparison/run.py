@@ -26,7 +26,7 @@ MAX_TOLD = 10
 
 @dataclass(frozen=True)
 class Compared:
-    """How a comparison ended.
+    """The end of a comparison.
 
     Attributes:
         summary: of all finished cells.

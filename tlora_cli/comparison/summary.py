@@ -11,9 +11,10 @@ import numpy as np
 from tlora_cli.comparison.bootstrap import Interval, interval, paired_difference
 from tlora_cli.comparison.cells import Arm, Cell, Plan
 from tlora_cli.comparison.tasks import Result
+from tlora_cli.foundation.bundled import judged_scores
 
-LOWER_IS_BETTER = ("leak", "copy", "copying", "copied", "drift")
-"""How the names of such metrics end."""
+LOWER_IS_BETTER = ("copying", "copied", "drift")
+"""Ends of the names of such metrics, beside the scores of bundles."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def summarize(plan: Plan, results: Mapping[str, Result], failed: Mapping[str, st
 
 def lower_is_better(metric: str) -> bool:
     """Whether less of a metric is good."""
-    return metric.split()[-1] in LOWER_IS_BETTER
+    return judged_scores().get(metric, metric.split()[-1] in LOWER_IS_BETTER)
 
 
 def _by_pair(cells: Sequence[tuple[Cell, Result]], metric: str) -> dict[tuple[str, int], float]:

@@ -6,8 +6,6 @@ comparison was interrupted. Times and memory, which no two runs share, stand in 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +14,13 @@ from typing import Any
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.cells import Arm
 from tlora_cli.comparison.summary import Summary
+from tlora_cli.evaluation.result_files import csv_text
+from tlora_cli.foundation import bundled
 from tlora_cli.foundation.files import write_text
 
 DIGITS = 6
 MAIN = (" IS", " IS (masked)", " TS (class)")
-"""How the main metrics end, beside those of the built-in world."""
-WORLD = ("TS*", "ID*", "ID* (base prompt)", "leak", "copy")
+"""Ends of the main metrics' names, beside the scores of bundles."""
 
 
 def write_tables(summary: Summary, folder: Path) -> list[Path]:
@@ -123,7 +122,8 @@ def missing(summary: Summary) -> list[str]:
 
 def main_metrics(summary: Summary) -> list[str]:
     """Return the metrics that are read first."""
-    found = [name for name in summary.metrics if name in WORLD or name.endswith(MAIN)]
+    judged = bundled.judged_scores()
+    found = [name for name in summary.metrics if name in judged or name.endswith(MAIN)]
     return found or summary.metrics
 
 
@@ -224,14 +224,3 @@ def _ends(value: Interval | None, prefix: str) -> dict[str, Any]:
         for name, number in zip(names, numbers, strict=True)
     }
     return {f"{prefix}pairs": None if value is None else value.count, **found}
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, with a column for every key of the first; empty for no rows."""
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -1,1 +1,1 @@
-"""How good an adapter is: prompt suites, feature extractors, metrics, and their tables."""
+"""The quality of an adapter: prompt suites, feature extractors, metrics, and their tables."""

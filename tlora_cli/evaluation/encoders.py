@@ -1,13 +1,12 @@
 """Pictures and texts -> features of length one, by well-known encoders.
 
-Each is a Hub id, a local folder, or a built-in model's name.
+Each is a Hub id, a local folder, or a bundled model's name.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import AutoImageProcessor, AutoModel, AutoProcessor, CLIPModel, ViTModel
 
+from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import no_load_bars
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import Bundle, is_encoder, model_folder
 from tlora_cli.foundation.errors import UserError, known_names
 
 BATCH = 32
@@ -110,60 +109,16 @@ def _pooled(answer: Any) -> Tensor:
     return pooled
 
 
-@dataclass(frozen=True)
-class Kind:
-    """How an encoder is loaded.
-
-    Attributes:
-        checkpoint: the default, a Hub id.
-        builtin: what stands in for it on the built-in world, or None.
-        encoder: our class.
-        model: transformers' class.
-        processor: transformers' class.
-        options: for the model's class.
-        crop: what the default checkpoint's authors did to a picture; see `Encoder.crop`.
-    """
-
-    checkpoint: str
-    builtin: str | None
-    encoder: type[Encoder]
-    model: Any
-    processor: Any
-    options: dict[str, Any]
-    crop: tuple[int, int] | None = None
-
-
-KINDS: dict[str, Kind] = {
-    "clip": Kind(
-        "openai/clip-vit-base-patch32", "toy-clip", TextImage, CLIPModel, AutoProcessor, {}
-    ),
-    "dino": Kind(
-        "facebook/dino-vits16",
-        "toy-vit",
-        SelfSupervised,
-        ViTModel,
-        AutoImageProcessor,
-        {"add_pooling_layer": False},
-        (256, 224),
-    ),
-    "dinov2": Kind(
-        "facebook/dinov2-small", None, SelfSupervised, AutoModel, AutoImageProcessor, {}
-    ),
-    "siglip": Kind("google/siglip-base-patch16-224", None, TextImage, AutoModel, AutoProcessor, {}),
-}
-"""Name -> kind. The T-LoRA paper uses CLIP ViT-B/32 and a DINO it does not name."""
-
-
 def load_encoder(
-    name: str, checkpoint: str | None, device: torch.device, built_in: bool = False
+    name: str, checkpoint: str | None, device: torch.device, bundle: Bundle | None = None
 ) -> Encoder:
     """Load an encoder.
 
     Args:
         name: of `KINDS`.
-        checkpoint: Hub id, folder or built-in model; None for the kind's default.
+        checkpoint: Hub id, folder or bundled model; None for the kind's default.
         device: where it computes.
-        built_in: whether the pictures are of the built-in world, which has defaults of its own.
+        bundle: whose world the pictures show, and which has defaults of its own.
 
     Raises:
         UserError: if the name is unknown or the checkpoint can't be had.
@@ -173,20 +128,24 @@ def load_encoder(
             f"there is no encoder {name!r}", where="metrics", do=known_names(name, KINDS)
         )
     kind = KINDS[name]
-    source = checkpoint or (kind.builtin if built_in else None) or kind.checkpoint
-    if source in builtin.ENCODERS:
-        source = str(builtin.model_folder(source))
+    source = checkpoint or (bundle.encoders.get(name) if bundle else None) or kind.checkpoint
+    if is_encoder(source):
+        source = str(model_folder(source))
+    import transformers  # its image processing takes seconds, and most runs look at no picture
+
+    load_model = getattr(transformers, kind.model).from_pretrained
+    load_processor = getattr(transformers, kind.processor).from_pretrained
     try:
         with no_load_bars(Path(source).is_dir()):
-            model = kind.model.from_pretrained(source, dtype=torch.float32, **kind.options)
-            processor = kind.processor.from_pretrained(source)
+            model = load_model(source, dtype=torch.float32, **kind.options)
+            processor = load_processor(source)
     except (OSError, ValueError) as error:
         raise UserError(
             f"the {name} checkpoint can't be loaded: {str(error).splitlines()[0]}",
             where=source,
             do="check the name and the network, or name a local folder",
         ) from error
-    encoder = kind.encoder(model, processor, device)
+    encoder = (TextImage if kind.reads_text else SelfSupervised)(model, processor, device)
     if source == kind.checkpoint:
         encoder.crop = kind.crop
     return encoder

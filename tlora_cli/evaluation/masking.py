@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
 from tlora_cli.families.loading import no_load_bars
 from tlora_cli.foundation.errors import UserError
@@ -20,7 +19,7 @@ CHECKPOINT = "CIDAS/clipseg-rd64-refined"
 GRAY = (127, 127, 127)
 """What the background becomes: near zero after the encoders' normalization."""
 THRESHOLD = 0.4
-"""Of the probability; CLIPSeg's maps seldom reach 1 inside thin parts."""
+"""Least probability of the subject; CLIPSeg's maps seldom reach 1 inside thin parts."""
 
 
 class Segmenter:
@@ -35,6 +34,9 @@ class Segmenter:
     """
 
     def __init__(self, checkpoint: str, device: torch.device) -> None:
+        # Its image processing takes seconds, and who only paints over a mask does not need it.
+        from transformers import AutoProcessor, CLIPSegForImageSegmentation
+
         try:
             with no_load_bars(Path(checkpoint).is_dir()):
                 model: Any = CLIPSegForImageSegmentation.from_pretrained(

@@ -8,31 +8,35 @@ from pathlib import Path
 
 from PIL import Image
 
-from tlora_cli.evaluation import tables
-from tlora_cli.evaluation.asking import asks_of_suite
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
-from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
-from tlora_cli.evaluation.pictures import (
-    Shot,
+from tlora_cli.evaluation.generated_images import (
+    PlannedImage,
     claim_folder,
     digest,
     draw_missing,
     given_pictures,
     missing,
     opened,
-    plan_shots,
+    plan_images,
 )
-from tlora_cli.evaluation.scoring import Looked, Mask, Scores, score
+from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
+from tlora_cli.evaluation.judging import judged_evaluation
+from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
+from tlora_cli.evaluation.result_files import write_tables
+from tlora_cli.evaluation.scoring import Mask, PromptedImage, Scores, score
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.evaluation.world import world_of
 from tlora_cli.formats import AdapterInfo
 from tlora_cli.formats.opening import locate
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import Bundle, bundle_of_base
 from tlora_cli.foundation.devices import choose_device, memory_explained
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
+from tlora_cli.foundation.prompts import concept_words
 from tlora_cli.foundation.training_images import find_images, load_training_images
 from tlora_cli.sampling.session import Easel, Request
+
+BATCH = 4
+"""Pictures drawn together, where neither the user nor a bundle says how many."""
 
 Progress = Callable[[int, int], None]
 """(pictures drawn, pictures to draw)."""
@@ -53,7 +57,7 @@ class Evaluation:
         base_count: pictures of the base prompt (15 in the paper).
         free_count: pictures of each concept-free prompt, with and without the adapter; 0 for none.
             On the built-in world, there are 8 such prompts for each of this count.
-        batch_size: pictures drawn together; None for 4, or 32 of the built-in world's small ones.
+        batch_size: pictures drawn together; None for `BATCH`, or what suits a bundle's base.
         device: auto, cpu or cuda.
         mask: checkpoint that finds the subject; None for no masks; "auto" for CLIPSeg, but none
             on the built-in world.
@@ -98,40 +102,42 @@ def evaluate_adapter(
                 do="convert it with `tlora convert --placeholder sks --class dog` first",
             )
         info = easel.info
-        counts = dict(count=job.count, base_count=job.base_count, free_count=job.free_count)
-        ours = world_of(easel.base.model, info, **counts, seed=job.seed)
-        world = ours if job.prompts is None else None
-        built_in = builtin.is_base(easel.base.model)
-        encoders, segmenter = _load(job, built_in)
+        bundle = bundle_of_base(easel.base.model)
+        counts = Counts(job.count, job.base_count, job.free_count, job.seed)
+        judged = judged_evaluation(bundle, info.recipe, counts) if job.prompts is None else None
+        encoders, segmenter = _load(job, bundle)
         training = _training_pictures(job, info)
-        if world is not None:
-            asks = world.asks()
+        if judged is not None:
+            requests = judged.requests()
         else:
             prompts = job.prompts or suite_for(info.class_name or "").prompts
-            asks = asks_of_suite(prompts, job.count, job.base_count, job.free_count, job.seed)
+            requests = requests_of_suite(prompts, counts)
         origin = {
             "adapter": digest(locate(adapter)),
             "base": easel.base.model,
             "settings": asdict(easel.settings),
-            "pictures": [[ask.group, ask.prompt, ask.seed] for ask in asks],
+            "pictures": [[one.group, one.prompt, one.seed] for one in requests],
         }
         claim_folder(job.output, origin)
         with locked(job.output):
-            shots = plan_shots(job.output / "pictures", asks, easel.concept)
-            _draw(easel, shots, job.batch_size or (32 if built_in else 4), progress)
-            looked = [Looked(s.group, s.prompt, _name(s, job.output), s.open()) for s in shots]
+            planned = plan_images(job.output / "pictures", requests, easel.concept)
+            at_once = job.batch_size or (bundle.batch_size if bundle else BATCH)
+            _draw(easel, planned, at_once, progress)
+            images = [
+                PromptedImage(one.group, one.prompt, _name(one, job.output), one.open())
+                for one in planned
+            ]
             found = score(
-                looked,
+                images,
                 training,
                 encoders,
                 info.placeholder or "",
                 info.class_name or "",
                 _mask(segmenter, info.class_name or ""),
             )
-            if world is not None:
-                pictures = [one.picture for one in looked]
-                _add(found, *world.judge(pictures))
-            tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
+            if judged is not None:
+                _add(found, *judged.judge([one.picture for one in images]))
+            write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
 
@@ -157,36 +163,36 @@ def evaluate_pictures(
     if job.images is None:
         raise UserError("no real pictures were given", where="--images", do="name them")
     training = [_opened(path) for path in find_images(job.images, "--images")]
-    looked = []
+    images = []
     for file, said in given_pictures(folder, prompts_of):
-        prompt = said.replace(f"{placeholder} {class_name}", "V*")
+        prompt = said.replace(concept_words(placeholder, class_name), "V*")
         group = "base" if prompt in (BASE, BASE.replace(" a V*", " V*")) else "suite"
         if "V*" not in prompt:
             group = "free"
-        looked.append(Looked(group, prompt, file.name, _opened(file)))
-    encoders, segmenter = _load(job, built_in=False)
+        images.append(PromptedImage(group, prompt, file.name, _opened(file)))
+    encoders, segmenter = _load(job, None)
     origin = {
         "folder": str(folder.resolve()),
-        "pictures": [[one.group, one.prompt, one.name] for one in looked],
+        "pictures": [[one.group, one.prompt, one.name] for one in images],
     }
     claim_folder(job.output, origin)
     with locked(job.output):
         mask = _mask(segmenter, class_name)
-        found = score(looked, training, encoders, placeholder, class_name, mask)
-        tables.write_tables(job.output, found, {"metrics": job.metrics, **origin})
+        found = score(images, training, encoders, placeholder, class_name, mask)
+        write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
 
-def _load(job: Evaluation, built_in: bool) -> tuple[dict[str, Encoder], Segmenter | None]:
-    """Return what looks at the pictures; the built-in world brings its own encoders."""
+def _load(job: Evaluation, bundle: Bundle | None) -> tuple[dict[str, Encoder], Segmenter | None]:
+    """Return what looks at the pictures; a bundle brings its own encoders, and needs no masks."""
     device = choose_device(job.device, "fp32", None)
     encoders = {
-        name: load_encoder(name, checkpoint, device, built_in)
+        name: load_encoder(name, checkpoint, device, bundle)
         for name, checkpoint in job.metrics.items()
     }
     checkpoint = job.mask
     if checkpoint == "auto":
-        checkpoint = None if built_in else CHECKPOINT
+        checkpoint = None if bundle else CHECKPOINT
     return encoders, Segmenter(checkpoint, device) if checkpoint else None
 
 
@@ -201,21 +207,23 @@ def _add(found: Scores, summary: dict[str, float], rows: Sequence[dict[str, floa
         row.update(more)
 
 
-def _draw(easel: Easel, shots: Sequence[Shot], batch_size: int, progress: Progress) -> None:
-    total = len(shots)
-    drawn = total - len(missing(shots))
+def _draw(
+    easel: Easel, planned: Sequence[PlannedImage], batch_size: int, progress: Progress
+) -> None:
+    total = len(planned)
+    drawn = total - len(missing(planned))
     progress(drawn, total)
 
-    def one_more(shot: Shot) -> None:
+    def one_more(image: PlannedImage) -> None:
         nonlocal drawn
         drawn += 1
         progress(drawn, total)
 
-    draw_missing(easel, shots, batch_size, one_more)
+    draw_missing(easel, planned, batch_size, one_more)
 
 
-def _name(shot: Shot, folder: Path) -> str:
-    return shot.file.relative_to(folder).as_posix()
+def _name(image: PlannedImage, folder: Path) -> str:
+    return image.file.relative_to(folder).as_posix()
 
 
 def _training_pictures(job: Evaluation, info: AdapterInfo) -> list[Image.Image]:

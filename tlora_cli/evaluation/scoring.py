@@ -18,7 +18,7 @@ Mask = Callable[[Image.Image], Image.Image]
 
 
 @dataclass(frozen=True)
-class Looked:
+class PromptedImage:
     """A picture with what it was asked to show.
 
     Attributes:
@@ -59,7 +59,7 @@ def spellings(prompt: str, placeholder: str, class_name: str) -> dict[str, str]:
 
 
 def score(
-    looked: Sequence[Looked],
+    images: Sequence[PromptedImage],
     training: Sequence[Image.Image],
     encoders: Mapping[str, Encoder],
     placeholder: str,
@@ -69,35 +69,35 @@ def score(
     """Score pictures with every encoder.
 
     Args:
-        looked: all pictures.
+        images: all pictures.
         training: the real pictures.
         encoders: name -> encoder.
         placeholder: the rare word.
         class_name: of the concept.
         mask: for image similarity on the base prompt, of real and drawn pictures.
     """
-    result = Scores(rows=[{"group": o.group, "prompt": o.prompt, "file": o.name} for o in looked])
+    result = Scores(rows=[{"group": o.group, "prompt": o.prompt, "file": o.name} for o in images])
     for name, encoder in encoders.items():
-        features = encoder.pictures([one.picture for one in looked])
+        features = encoder.pictures([one.picture for one in images])
         real = encoder.pictures(training)
         groups = {
-            group: torch.tensor([n for n, one in enumerate(looked) if one.group == group]).long()
+            group: torch.tensor([n for n, one in enumerate(images) if one.group == group]).long()
             for group in ("base", "suite", "free", "free_without")
         }
         subject = real if mask is None else encoder.pictures([mask(one) for one in training])
-        _likeness(result, name, looked, features, subject, groups["base"], encoder, mask)
-        _copying(result, name, looked, features, real, groups["suite"])
+        _likeness(result, name, images, features, subject, groups["base"], encoder, mask)
+        _copying(result, name, images, features, real, groups["suite"])
         if len(free := groups["free"]) and len(without := groups["free_without"]):
             result.summary[f"{name} drift"] = metrics.drift(features[free], features[without])
         if encoder.reads_text and len(groups["suite"]):
-            _text_metrics(result, name, looked, features, groups, encoder, placeholder, class_name)
+            _text_metrics(result, name, images, features, groups, encoder, placeholder, class_name)
     return result
 
 
 def _likeness(
     result: Scores,
     name: str,
-    looked: Sequence[Looked],
+    images: Sequence[PromptedImage],
     features: Tensor,
     real: Tensor,
     base: Tensor,
@@ -109,7 +109,7 @@ def _likeness(
         return
     shown = features[base]
     if mask is not None:
-        shown = encoder.pictures([mask(looked[int(n)].picture) for n in base])
+        shown = encoder.pictures([mask(images[int(n)].picture) for n in base])
     label = f"{name} IS (masked)" if mask else f"{name} IS"
     result.summary[label] = metrics.image_similarity(shown, real)
     for n, own in zip(base.tolist(), shown, strict=True):
@@ -119,7 +119,7 @@ def _likeness(
 def _copying(
     result: Scores,
     name: str,
-    looked: Sequence[Looked],
+    images: Sequence[PromptedImage],
     features: Tensor,
     real: Tensor,
     suite: Tensor,
@@ -130,9 +130,9 @@ def _copying(
     nearest, share = metrics.copying(features[suite], real)
     result.summary[f"{name} copying"] = nearest
     result.summary[f"{name} copied"] = share
-    prompts = Counter(looked[int(n)].prompt for n in suite)
+    prompts = Counter(images[int(n)].prompt for n in suite)
     if min(prompts.values()) > 1:  # of one picture there is nothing to say
-        result.summary[f"{name} diversity"] = _mean_diversity(looked, features, suite, prompts)
+        result.summary[f"{name} diversity"] = _mean_diversity(images, features, suite, prompts)
     for n in suite.tolist():
         own = float((features[n] @ real.T).max())
         result.rows[n][f"{name} copying"] = own
@@ -140,12 +140,12 @@ def _copying(
 
 
 def _mean_diversity(
-    looked: Sequence[Looked], features: Tensor, suite: Tensor, prompts: Mapping[str, int]
+    images: Sequence[PromptedImage], features: Tensor, suite: Tensor, prompts: Mapping[str, int]
 ) -> float:
     """Return the mean over the prompts of the Vendi score of a prompt's pictures."""
     found = []
     for prompt in prompts:
-        own = [int(n) for n in suite if looked[int(n)].prompt == prompt]
+        own = [int(n) for n in suite if images[int(n)].prompt == prompt]
         found.append(metrics.diversity(features[own]))
     return sum(found) / len(found)
 
@@ -153,7 +153,7 @@ def _mean_diversity(
 def _text_metrics(
     result: Scores,
     name: str,
-    looked: Sequence[Looked],
+    images: Sequence[PromptedImage],
     features: Tensor,
     groups: Mapping[str, Tensor],
     encoder: Encoder,
@@ -162,7 +162,7 @@ def _text_metrics(
 ) -> None:
     suite = groups["suite"].tolist()
     for way in ("class", "word"):
-        said = [spellings(looked[n].prompt, placeholder, class_name)[way] for n in suite]
+        said = [spellings(images[n].prompt, placeholder, class_name)[way] for n in suite]
         texts = encoder.texts(said)
         label = f"{name} TS ({way})"
         result.summary[label] = metrics.text_similarity(features[suite], texts)

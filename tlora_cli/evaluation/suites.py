@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.mistakes import described
 from tlora_cli.recipe.reading import read_text
 from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml

@@ -57,10 +57,7 @@ def write(folder: Path, weights: AdapterWeights, sizes: Mapping[str, int]) -> li
             parts.append(
                 Part(file, None if one.below is None else start_percent(family, one.below))
             )
-        prompt = " ".join(
-            word for word in ("a photo of a", weights.info.placeholder, weights.info.class_name)
-            if word
-        )  # fmt: skip
+        prompt = f"a photo of a {weights.info.concept}".rstrip()
         told = json.dumps(workflow(family, parts, prompt), indent=1)
         write_text(unfinished / WORKFLOW, told + "\n")
     notes = [

@@ -12,12 +12,11 @@ ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base/lora", "flux": "flux-1-dev
 def model_spec(weights: AdapterWeights) -> dict[str, str]:
     """Return the modelspec fields that tools show; all values are text."""
     info = weights.info
-    words = " ".join(word for word in (info.placeholder, info.class_name) if word)
     fields = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.architecture": ARCHITECTURES[weights.family or ""],
         "modelspec.date": datetime.now(UTC).date().isoformat(),
-        "modelspec.trigger_phrase": words,
+        "modelspec.trigger_phrase": info.concept,
         "ss_steps": "" if info.train_steps is None else str(info.train_steps),
         "ss_seed": "" if info.seed is None else str(info.seed),
     }

@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError, known_names
 
 PARTS = ("text", "vae", "denoiser")
@@ -43,7 +43,7 @@ class Base:
     """Which pretrained model.
 
     Attributes:
-        model: Hub id, diffusers folder, .safetensors file, or a name of `builtin.BASES`.
+        model: Hub id, diffusers folder, .safetensors file, or a bundle's base.
         revision: Hub branch, tag or commit.
         variant: weight variant, such as fp16.
         config: diffusers folder with the configuration of a single file.
@@ -64,17 +64,17 @@ class Base:
         """The local file or folder, or None for a Hub id.
 
         Raises:
-            UserError: if it is a built-in model whose files are damaged.
+            UserError: if it is a bundled model whose files are damaged.
         """
-        if builtin.is_base(self.model):
-            return builtin.model_folder(self.model)
+        if bundled.is_base(self.model):
+            return bundled.model_folder(self.model)
         path = Path(self.model).expanduser()
         return path if path.exists() else None
 
     def absolute(self) -> Base:
         """Return the same base with local paths absolute, so that it is found from anywhere."""
         config = str(Path(self.config).expanduser().resolve()) if self.config else None
-        local = self.path is not None and not builtin.is_base(self.model)
+        local = self.path is not None and not bundled.is_base(self.model)
         model = str(self.path.resolve()) if self.path and local else self.model
         return Base(model, self.revision, self.variant, config)
 
@@ -197,7 +197,7 @@ def _download_index(base: Base) -> Path:
             where="base.model",
             do="give an existing folder or file, a Hub id such as "
             "stabilityai/stable-diffusion-xl-base-1.0, or a built-in model "
-            f"({known_names(base.model, builtin.BASES)})",
+            f"({known_names(base.model, bundled.bases())})",
         )
     try:
         return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))

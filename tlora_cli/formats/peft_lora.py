@@ -27,9 +27,9 @@ from tlora_cli.formats.common import (
 from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.mistakes import shown
-from tlora_cli.recipe.section import check_expression
+from tlora_cli.recipe.strict_section import check_expression
 
 PREFIXES = ("unet.", "transformer.", "base_model.model.", "")
 """What may stand before a layer's name; the first that fits counts."""

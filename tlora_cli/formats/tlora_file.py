@@ -25,8 +25,8 @@ from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, 
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
-from tlora_cli.foundation.json_text import parse_json
 from tlora_cli.foundation.packages import installed_version
+from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMAT_VERSION = "1"
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")

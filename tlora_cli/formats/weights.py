@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.prompts import concept_words
 
 Pair = tuple[Tensor, Tensor]
 """down (copies * R, in) and up (out, copies * R) of one layer."""
@@ -61,6 +62,11 @@ class AdapterInfo:
     sampling: dict[str, Any] = field(default_factory=dict)
     """Settings of the recipe's `sampling` section, with width and height filled in."""
     recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def concept(self) -> str:
+        """What V* stands for, e.g. "sks dog"; empty if the file doesn't say."""
+        return concept_words(self.placeholder, self.class_name)
 
 
 @dataclass(frozen=True)

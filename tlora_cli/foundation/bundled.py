@@ -1,46 +1,143 @@
-"""What the program brings along: models and concept pictures of the built-in world, by name.
+"""Bundles: models and pictures that come with an installed package and are found by their names.
 
-`base: toy-sdxl` and `images: toy:pip/1` name files of the installed package. Nothing is loaded
-here; a model's files are compared with their checksums before anything reads them.
+A recipe names them as it names a Hub id or a file: `base: <a bundle's base>`, `images: <its prefix>
+<concept>/1`. Bundles are plug-ins: what the program knows of one is its `Bundle`, and a package
+adds another through the entry point group `tlora.bundles`. Nothing is loaded here; a model's files
+are compared with their checksums before anything reads them.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.plugins import Registry
 
-FOLDER = Path(__file__).parents[1] / "toyworld"
-MODELS = FOLDER / "models"
-PICTURES = FOLDER / "pictures"
 CHECKSUMS = "SHA256SUMS"
-"""In each model's folder: lines of `sha256sum`, one for each other file."""
-
-BASES: dict[str, str] = {"toy-sdxl": "sdxl", "toy-flux": "flux"}
-"""Base models -> their family."""
-ENCODERS = ("toy-clip", "toy-vit")
-"""Models that look at pictures: CLIP, and a ViT trained without labels."""
-PICTURE_PREFIX = "toy:"
+"""File in each model's folder: lines of `sha256sum`, one for each other file."""
 
 
-def is_base(name: str) -> bool:
-    """Say whether a base model of that name is built in."""
-    return name in BASES
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle offers. Its module imports neither torch nor diffusers.
+
+    Attributes:
+        title: what messages call it, such as "the built-in world".
+        models: folder of its models, one folder each, with checksums.
+        pictures: folder of its concepts' pictures: `<concept>/1.png`, `<concept>/mask-1.png`, ...
+        prefix: what the names of its pictures begin with in a recipe.
+        bases: base model -> its family. The first is what a machine without a GPU trains.
+        encoders: kind of encoder, as `tlora evaluate` names it -> the model that stands in for it.
+        concepts: concept -> its class.
+        class_words: words for classes that the bases can draw.
+        settings: (base, method) -> recipe settings over the published ones.
+        scoring_prompts: prompts with V* on which checkpoints of its bases are compared.
+        preview_prompts: prompts with V* that a new recipe previews.
+        example_picture: the name of a picture, for the description of recipes.
+        batch_size: how many pictures its bases draw together.
+        license: of all its bases, as the Hub's model cards name it.
+        evaluation: `module:attribute` of an `evaluation.judging.FindEvaluation`, which has the
+            prompts and the judge for a concept of the bundle; None for a bundle without a judge.
+        scores: what the judge counts -> whether less of it is better.
+        plotted: two of the scores, which a comparison plots against each other.
+    """
+
+    title: str
+    models: Path
+    pictures: Path
+    prefix: str
+    bases: Mapping[str, str]
+    encoders: Mapping[str, str]
+    concepts: Mapping[str, str]
+    class_words: Sequence[str]
+    settings: Callable[[str, str], dict[str, Any]]
+    scoring_prompts: Sequence[str]
+    preview_prompts: Sequence[str]
+    example_picture: str
+    batch_size: int
+    license: str
+    evaluation: str | None = None
+    scores: Mapping[str, bool] = field(default_factory=dict)
+    plotted: tuple[str, str] | None = None
+
+    def picture_name(self, concept: str) -> str:
+        """Return how a recipe names the first picture of a concept."""
+        return f"{self.prefix}{concept}/1"
+
+    def parts_of(self, picture: str) -> tuple[str, str]:
+        """Return the concept and the number in a picture's name; no number stands for all."""
+        concept, _, number = picture.removeprefix(self.prefix).partition("/")
+        return concept, number
+
+
+BUNDLES: Registry[Bundle] = Registry(
+    "tlora.bundles", {"toyworld": "tlora_cli.toyworld.bundle:BUNDLE"}
+)
+"""Name -> bundle."""
+
+
+def shipped() -> Bundle:
+    """Return the program's own bundle; bundles of other packages are not imported."""
+    return BUNDLES[next(iter(BUNDLES))]
+
+
+def bases() -> dict[str, str]:
+    """Return the base models of all bundles -> their family."""
+    return {base: family for one in BUNDLES.values() for base, family in one.bases.items()}
+
+
+def bundle_of_base(model: str) -> Bundle | None:
+    """Return the bundle that has a base model of that name, or None."""
+    return next((one for one in BUNDLES.values() if model in one.bases), None)
+
+
+def is_base(model: str) -> bool:
+    """Say whether a base model of that name is in a bundle."""
+    return bundle_of_base(model) is not None
+
+
+def is_encoder(model: str) -> bool:
+    """Say whether an encoder of that name is in a bundle."""
+    return any(model in one.encoders.values() for one in BUNDLES.values())
+
+
+def bundle_of_picture(name: object) -> Bundle | None:
+    """Return the bundle that a recipe's picture is named in, or None for a file or folder."""
+    if not isinstance(name, str):
+        return None
+    return next((one for one in BUNDLES.values() if name.startswith(one.prefix)), None)
+
+
+def concepts() -> dict[str, Bundle]:
+    """Return the concepts of all bundles -> their bundle."""
+    return {concept: one for one in BUNDLES.values() for concept in one.concepts}
+
+
+def judged_scores() -> dict[str, bool]:
+    """Return the scores of all bundles' judges -> whether less is better."""
+    return {name: less for one in BUNDLES.values() for name, less in one.scores.items()}
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 @lru_cache
 def model_folder(name: str) -> Path:
-    """Return the folder of a built-in model after checking its files.
+    """Return the folder of a bundled model after checking its files.
 
     Args:
-        name: a base, or `toy-clip`, `toy-vit`, `judge`.
+        name: a base, an encoder, or another model of a bundle.
 
     Raises:
-        UserError: if a file is missing or not as it was shipped.
+        UserError: if there is no such model, or a file is missing or not as it was shipped.
     """
-    return checked(MODELS / name)
+    folders = [one.models / name for one in BUNDLES.values()]
+    return checked(next((one for one in folders if one.is_dir()), folders[0]))
 
 
 def checked(folder: Path) -> Path:
@@ -98,30 +195,33 @@ def write_checksums(folder: Path) -> None:
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 
 
-def picture_files(spec: str, key: str, *, masks: bool = False) -> list[Path]:
-    """Return the files of `toy:<concept>` (all its pictures) or `toy:<concept>/<number>`.
+def picture_files(bundle: Bundle, name: str, key: str, *, masks: bool = False) -> list[Path]:
+    """Return the files of `<prefix><concept>` (all its pictures) or `<prefix><concept>/<number>`.
 
     Args:
-        spec: the recipe's entry.
+        bundle: whose pictures they are.
+        name: the recipe's entry.
         key: the recipe's key, for messages.
         masks: the subject masks in place of the pictures.
 
     Raises:
         UserError: if there is no such concept or picture; known ones are listed.
     """
-    name, _, number = spec.removeprefix(PICTURE_PREFIX).partition("/")
-    known = sorted(folder.name for folder in PICTURES.iterdir() if folder.is_dir())
-    if name not in known:
+    concept, number = bundle.parts_of(name)
+    known = sorted(folder.name for folder in bundle.pictures.iterdir() if folder.is_dir())
+    if concept not in known:
         raise UserError(
-            f"the built-in world has no concept {name!r}", where=key, do=known_names(name, known)
+            f"{bundle.title} has no concept {concept!r}",
+            where=key,
+            do=known_names(concept, known),
         )
-    files = sorted((PICTURES / name).glob("mask-*.png" if masks else "[0-9]*.png"))
+    files = sorted((bundle.pictures / concept).glob("mask-*.png" if masks else "[0-9]*.png"))
     if not number:
         return files
     chosen = [file for file in files if file.stem.removeprefix("mask-") == number]
     if not chosen:
         raise UserError(
-            f"the concept {name} has no picture {number!r}",
+            f"the concept {concept} has no picture {number!r}",
             where=key,
             do=f"its pictures are 1 to {len(files)}",
         )

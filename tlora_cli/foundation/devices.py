@@ -1,4 +1,4 @@
-"""Where and in which number format to compute."""
+"""Devices, and the number formats they compute in."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 import torch
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.number_formats import TORCH_NAMES
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Number format by recipe name."""
+DTYPES: dict[str, torch.dtype] = {key: getattr(torch, name) for key, name in TORCH_NAMES.items()}
+"""Number format by the name of a precision."""
+FILE_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in TORCH_NAMES.values()}
+"""Number format by the name that `output.dtype` has for it."""
 
 
 def choose_device(name: str, precision: str, quantization: str | None = None) -> torch.device:

@@ -15,7 +15,7 @@ TESTED = {
     "bitsandbytes": "0.50.2",
     "xformers": "0.0.35",
 }
-"""As constraints.txt has them, which is not installed; a test holds the two together."""
+"""Versions as constraints.txt has them, which is not installed; a test holds the two together."""
 
 
 def installed_version(package: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is decoded; Pillow's other formats are left out, since some start other programs."""

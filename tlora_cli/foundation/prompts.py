@@ -8,6 +8,11 @@ CONCEPT_MARKS = ("V*", "{concept}")
 """What stands for the concept in a prompt for sampling."""
 
 
+def concept_words(placeholder: str | None, class_name: str | None) -> str:
+    """Return the words for a concept in prompts, "sks dog"; what is not known is left out."""
+    return " ".join(word for word in (placeholder, class_name) if word)
+
+
 def training_prompt(template: str, placeholder: str, class_name: str) -> str:
     """Fill {placeholder} and {class}: "a photo of sks dog"."""
     return template.replace("{placeholder}", placeholder).replace("{class}", class_name)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import bundle_of_picture, picture_files
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import read_picture
 
@@ -47,8 +47,8 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
 
     Args:
         spec: a picture; a folder, of which the files with a known ending are taken in the order of
-            their names (no hidden files, no subfolders); `toy:<concept>` or `toy:<concept>/1` for
-            what is built in; or a list of pictures.
+            their names (no hidden files, no subfolders); the name of a bundle's pictures
+            (`bundled.picture_files`); or a list of pictures.
         key: the entry, for messages, e.g. `concept.images`.
 
     Raises:
@@ -121,8 +121,8 @@ def _list_folder(folder: Path, key: str) -> list[Path]:
 
 
 def _named(name: str, key: str) -> list[Path]:
-    if name.startswith(builtin.PICTURE_PREFIX):
-        return builtin.picture_files(name, key, masks=key == _MASKS_KEY)
+    if bundle := bundle_of_picture(name):
+        return picture_files(bundle, name, key, masks=key == _MASKS_KEY)
     return [_check_file(name, key)]
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.recipe.section import InitName
+from tlora_cli.recipe.strict_section import InitName
 
 STARTS: tuple[str, ...] = get_args(InitName)
 """{random, weights}_{principal, middle, last}."""

@@ -9,13 +9,13 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import Section
+from tlora_cli.recipe.strict_section import Section
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list indices from the top of the recipe down."""
 
 MAX_MISTAKES = 30
-"""How many mistakes are printed."""
+"""Most mistakes that are printed."""
 MEND_RECIPE = "mend the recipe; `tlora recipe schema` describes every key"
 
 

@@ -1,6 +1,6 @@
 """The recipe: everything a run depends on, as typed and documented models.
 
-A recipe is a YAML file (`recipe_io` reads it). Every field has a description, which is also the
+A recipe is a YAML file (`reading` reads it). Every field has a description, which is also the
 text of the JSON schema. Unknown keys are errors, and values must have their type: the text "64" is
 no number. Models are frozen: what was validated is what runs. This module imports neither torch nor
 diffusers, so a mistake is reported at once.
@@ -13,19 +13,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged, published_settings
-from tlora_cli.recipe.section import (
+from tlora_cli.recipe.sections import AdapterConfig, BaseModelConfig, ConceptConfig
+from tlora_cli.recipe.strict_section import (
     RANKLESS_METHODS,
     FamilyName,
-    Precision,
     Problem,
     Section,
 )
-from tlora_cli.recipe.sections import (
-    AdapterConfig,
-    BaseModelConfig,
+from tlora_cli.recipe.train_sections import (
     CheckpointConfig,
-    ConceptConfig,
     LRScheduleConfig,
     OptimizerConfig,
     PreviewConfig,
@@ -34,7 +32,7 @@ from tlora_cli.recipe.sections import (
 
 
 class TrainConfig(Section):
-    """How the adapter is trained."""
+    """The training of the adapter."""
 
     steps: int = Field(800, ge=1, description="Optimizer steps.")
     batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
@@ -99,7 +97,7 @@ class TrainConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How pictures are drawn: by previews, and by `tlora sample` unless told otherwise."""
+    """The drawing of previews, and of the pictures of `tlora sample` unless told otherwise."""
 
     steps: int = Field(25, ge=1, description="Denoising steps.")
     guidance: float = Field(5.0, ge=0, description="Guidance scale: how much the prompt counts.")
@@ -116,12 +114,10 @@ class SamplingConfig(Section):
 
 
 class OutputConfig(Section):
-    """Where the result goes."""
+    """The result: its folder, its number format, who is told."""
 
     dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
-    dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        "float32", description="Number format of the adapter file."
-    )
+    dtype: FileFormat = Field("float32", description="Number format of the adapter file.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         ["tensorboard"],
         description="Who is told of each step and preview, beside metrics.jsonl. tensorboard: "
@@ -278,7 +274,7 @@ class Recipe(Section):
 
 
 SINGLE_FILES = (".safetensors", ".ckpt")
-"""How the name of a base in one file ends."""
+"""Ends of the name of a base in one file."""
 
 FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
-"""Of the sampling schedulers, those that solve rectified flow (FLUX)."""
+"""Sampling schedulers that solve rectified flow (FLUX)."""

@@ -1,4 +1,4 @@
-"""Sections of the recipe: base, concept, adapter, and the parts of train."""
+"""Sections of the recipe: base, concept and adapter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator
 
-from tlora_cli.recipe.section import (
+from tlora_cli.foundation.bundled import shipped
+from tlora_cli.foundation.prompts import concept_words
+from tlora_cli.recipe.strict_section import (
     BLOCK_METHODS,
     MASKED_METHODS,
     POINT_SCHEDULES,
@@ -30,7 +32,7 @@ class BaseModelConfig(Section):
     model: str = Field(
         min_length=1,
         description="A Hugging Face Hub id, a diffusers folder, one .safetensors file, or the "
-        "built-in toy-sdxl.",
+        f"built-in {next(iter(shipped().bases))}.",
     )
     revision: str | None = Field(None, description="Hub branch, tag or commit.")
     variant: str | None = Field(None, description="Weight variant of the repository, e.g. fp16.")
@@ -64,8 +66,9 @@ class ConceptConfig(Section):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     images: str | list[str] = Field(
-        description="A picture, a folder of pictures, or a list of pictures; toy:momo/1 is one of "
-        "the built-in world. Relative paths start at the current folder."
+        description="A picture, a folder of pictures, or a list of pictures; "
+        f"{shipped().example_picture} is one of {shipped().title}. Relative paths start at the "
+        "current folder."
     )
     masks: str | list[str] | None = Field(
         None,
@@ -85,6 +88,11 @@ class ConceptConfig(Section):
     )
     prior: PriorConfig | None = Field(None, description="Prior preservation; off by default.")
 
+    @property
+    def words(self) -> str:
+        """What V* stands for, e.g. "sks dog"."""
+        return concept_words(self.placeholder, self.class_name)
+
     _prompt_braces = field_validator("prompt")(check_prompt)
 
     @field_validator("images", "masks", mode="before")
@@ -101,7 +109,7 @@ class ConceptConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How many of the ranks are active at a timestep (paper, eq. 4)."""
+    """The number of ranks that are active at a timestep (paper, eq. 4)."""
 
     kind: ScheduleName = Field(
         "linear",
@@ -238,83 +246,3 @@ class AdapterConfig(Section):
 
 
 _RANK_KEYS = ("min_rank", "rank")
-
-
-def _default_lr(data: dict[str, Any]) -> float:
-    """Prodigy finds the step size itself: its lr is a factor."""
-    return 1.0 if data["name"] == "prodigy" else 1e-4
-
-
-class OptimizerConfig(Section):
-    """The optimizer of the adapter's parameters."""
-
-    name: Literal["adamw", "adamw8bit", "prodigy"] = Field(
-        "adamw",
-        description="adamw; adamw8bit: its memory in 8 bits, on a GPU (bitsandbytes); prodigy: "
-        "finds the step size by itself.",
-    )
-    lr: float = Field(
-        default_factory=_default_lr,
-        gt=0,
-        description="Learning rate. Default: 1e-4; 1.0 for prodigy.",
-    )
-    betas: tuple[float, float] = Field(
-        (0.9, 0.999),
-        strict=False,
-        description="Shares of the running means of gradients and of their squares kept at a step.",
-    )
-    eps: float = Field(1e-8, gt=0, description="Added where a step is divided by, against zero.")
-    weight_decay: float = Field(
-        1e-4, ge=0, description="Pull of the weights to zero, as a multiple of lr (decoupled)."
-    )
-
-    @field_validator("betas")
-    @classmethod
-    def _betas_in_range(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in value):
-            raise ValueError("must lie in [0, 1)")
-        return value
-
-
-class LRScheduleConfig(Section):
-    """Learning rate over the run."""
-
-    name: Literal["constant", "linear", "cosine", "polynomial"] = Field(
-        "constant",
-        description="After the warm-up: constant, or falling to 0 at the last step along a line, "
-        "half a cosine, or a parabola (polynomial).",
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps in which it rises from 0.")
-
-
-class TimestepConfig(Section):
-    """Which timesteps are trained."""
-
-    low: int = Field(0, ge=0, le=999, description="Least timestep, included; 0 is least noisy.")
-    high: int = Field(1000, ge=1, le=1000, description="End of the interval, excluded.")
-    distribution: Literal["uniform", "logit_normal"] = Field(
-        "uniform", description="All alike, or mostly those in the middle of low..high."
-    )
-    mean: float = Field(0.0, description="Mean of the logit (logit_normal).")
-    std: float = Field(1.0, gt=0, description="Standard deviation of the logit (logit_normal).")
-
-    def problems(self) -> Iterator[Problem]:
-        """Yield an empty interval."""
-        if self.low >= self.high:
-            yield Problem(f"{self.low} is not below high {self.high}", ("low", "high"))
-
-
-class CheckpointConfig(Section):
-    """Checkpoints to resume from."""
-
-    every: int = Field(100, ge=1, description="Steps between checkpoints.")
-    keep: int = Field(2, ge=1, description="How many of the last ones stay on disk.")
-
-
-class PreviewConfig(Section):
-    """Pictures drawn while training, with the settings of `sampling`."""
-
-    every: int = Field(100, ge=1, description="Steps between previews.")
-    prompts: list[str] = Field(min_length=1, description="Prompts; V* stands for the concept.")
-    seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt.")
-    count: int = Field(1, ge=1, description="Pictures per prompt.")

@@ -209,7 +209,7 @@ def _same_attention(denoiser: Any, kind: str | None, say: Callable[[str], None])
 def _concept(info: AdapterInfo) -> str | None:
     if info.placeholder is None or info.class_name is None:
         return None
-    return f"{info.placeholder} {info.class_name}"
+    return info.concept
 
 
 def _settings(request: Request, family: Family, info: AdapterInfo) -> SamplingSettings:

@@ -21,6 +21,7 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import PARTS, Base, family_of_base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.formats import AdapterWeights, read_adapter, read_origin
+from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
 from tlora_cli.injection.load import changes_without_ranks, check_fit
@@ -28,14 +29,14 @@ from tlora_cli.injection.words import ENCODERS, embeddings_of
 from tlora_cli.methods import METHODS, Reweighting, WordVectors
 from tlora_cli.sampling.base_model import base_of_adapter
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+DTYPES = {name: devices.DTYPES[name] for name in ("fp32", "fp16")}
 """Number formats of the merged weights. bf16 is none of them: its eight bits lose small updates."""
 _NEEDLESS = shutil.ignore_patterns("*.msgpack", "*.onnx*", "openvino*")
 
 
 @dataclass
 class _Rounding:
-    """How much of an update is lost where its sum with the base's weights is rounded."""
+    """The share of an update that is lost where its sum with the base's weights is rounded."""
 
     dtype: torch.dtype
     update: float = 0.0

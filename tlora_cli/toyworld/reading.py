@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import ViTModel
 
 from tlora_cli.families.loading import no_load_bars
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import model_folder
 from tlora_cli.toyworld.factors import SIZE
 from tlora_cli.toyworld.judge import Judge
 
@@ -40,7 +40,7 @@ def load_judge() -> Judge:
         UserError: if its file is damaged.
     """
     judge = Judge()
-    weights = load_file(builtin.model_folder("judge") / "model.safetensors")
+    weights = load_file(model_folder("judge") / "model.safetensors")
     judge.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     return judge.eval().requires_grad_(False)
 
@@ -54,7 +54,7 @@ def read(pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
 def _vit() -> Any:
     with no_load_bars(local=True):
         return ViTModel.from_pretrained(
-            builtin.model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
+            model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
         ).eval()
 
 

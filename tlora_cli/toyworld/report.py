@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.formats import read_origin
-from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.foundation.pages.data_urls import png_url
 from tlora_cli.foundation.pages.templates import render
 from tlora_cli.toyworld import studio
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import Concept, find_concept
 from tlora_cli.toyworld.factors import Scene, chance
 from tlora_cli.toyworld.renderer import draw
@@ -108,12 +108,12 @@ def _named(given: str) -> tuple[str, Path]:
 
 def _common_base(files: list[Path]) -> str:
     bases = {read_origin(file)[1].base_model or "" for file in files}
-    if len(bases) == 1 and (base := bases.pop()) in builtin.BASES:
+    if len(bases) == 1 and (base := bases.pop()) in BUNDLE.bases:
         return base
     raise UserError(
         f"the adapters must belong to one built-in base, not to {', '.join(sorted(bases)) or base}",
         where="--adapter",
-        do=known_names("", builtin.BASES),
+        do=known_names("", BUNDLE.bases),
     )
 
 

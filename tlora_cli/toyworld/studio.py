@@ -11,7 +11,6 @@ from PIL import Image
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base
-from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.load import load_adapter, load_words
@@ -19,6 +18,7 @@ from tlora_cli.recipe.defaults import published_settings
 from tlora_cli.sampling.base_model import load_denoiser, load_text
 from tlora_cli.sampling.draw import Job, SamplingSettings, draw, encode_texts
 from tlora_cli.toyworld import reading, scores
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import Concept
 from tlora_cli.toyworld.factors import SIZE, Scene
 from tlora_cli.toyworld.renderer import draw as render
@@ -49,7 +49,7 @@ class Studio:
 
     def __init__(self, name: str, device: torch.device) -> None:
         self.name = name
-        self.family = FAMILIES[builtin.BASES[name]]
+        self.family = FAMILIES[BUNDLE.bases[name]]
         self._texts = load_text(self.family, Base(name), device, torch.float32)
         self.pipeline = load_denoiser(self.family, Base(name), device, torch.float32, None, "auto")
 
@@ -94,10 +94,8 @@ class Studio:
         """Draw every task with an adapter file, which is taken off again."""
         adapter = load_adapter(self.pipeline, file)
         words = load_words(self._texts, file)
-        known = adapter.info.placeholder, adapter.info.class_name
-        concept = " ".join(word for word in known if word) or None
         try:
-            return self.draw(tasks, adapter, concept)
+            return self.draw(tasks, adapter, adapter.info.concept or None)
         finally:
             adapter.remove()
             for hook in words:

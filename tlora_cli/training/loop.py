@@ -14,15 +14,21 @@ from rich.console import Console
 from torch import Tensor
 
 from tlora_cli.formulas.objectives import TimestepSampler
-from tlora_cli.foundation.devices import choose_device, device_name, memory_explained, peak_memory
+from tlora_cli.foundation.devices import (
+    FILE_DTYPES,
+    choose_device,
+    device_name,
+    memory_explained,
+    peak_memory,
+)
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked, remove_leftovers, require_space
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.training.choosing import Choosing
+from tlora_cli.training.checkpoint_selection import Choosing
 from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.interruption import Interruption
+from tlora_cli.training.kept_images import keep_pictures
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, lr_factor, make_optimizer
-from tlora_cli.training.pictures import keep_pictures
 from tlora_cli.training.previews import Previews
 from tlora_cli.training.progress import Display, Metrics, Pending, StepRecord
 from tlora_cli.training.report.live import RunReports
@@ -41,11 +47,6 @@ from tlora_cli.training.step import Batch, draw_batch, mean_loss, sample_losses
 from tlora_cli.training.trackers.background import Trackers
 from tlora_cli.training.trackers.base import check_installed, sitting_of
 
-FILE_DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 OUT_OF_MEMORY = (
     "set train.gradient_checkpointing: true, then train.quantization: nf4 or a smaller "
     "train.resolution; close other programs on the GPU"

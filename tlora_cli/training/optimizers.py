@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.recipe.sections import LRScheduleConfig, OptimizerConfig
+from tlora_cli.recipe.train_sections import LRScheduleConfig, OptimizerConfig
 from tlora_cli.training.prodigy import Prodigy
 
 STATE_COPIES = {"adamw": 2.0, "adamw8bit": 0.55, "prodigy": 4.0}

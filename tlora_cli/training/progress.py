@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
+from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import explained, write_text
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain lines."""
@@ -189,7 +190,7 @@ class Display:
         rank = "" if record.active_rank is None else f"rank {record.active_rank:.0f}  "
         text = (
             f"loss {self._loss:.4f}  {rank}{_speed(speed)}  "
-            f"{_clock(left)} left  {record.memory_gb:.1f} GB"
+            f"{clock(left)} left  {record.memory_gb:.1f} GB"
         )
         self._bar.update(self._task, completed=record.step, description=text)
         now = time.monotonic()
@@ -217,9 +218,3 @@ def _speed(steps_per_second: float) -> str:
     if steps_per_second >= 1:
         return f"{steps_per_second:.1f} it/s"
     return f"{1 / max(steps_per_second, 1e-9):.1f} s/it"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -15,7 +15,7 @@ from tlora_cli.foundation.files import write_text
 from tlora_cli.foundation.packages import installed_version
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe, load_recipe
-from tlora_cli.training.choice import best, read_record
+from tlora_cli.training.checkpoint_scores import best, read_record
 
 FREE_TO_CHANGE = (
     "train.steps",

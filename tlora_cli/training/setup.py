@@ -30,11 +30,11 @@ from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
 from tlora_cli.sampling.draw import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
-from tlora_cli.training.pictures import SmallPicture, small_pictures
+from tlora_cli.training.kept_images import SmallPicture, small_pictures
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.scoring_prompts import trial_of
 from tlora_cli.training.step import Example
-from tlora_cli.training.trial import trial_of
 
 Say = Callable[[str], None]
 
@@ -78,7 +78,7 @@ def sampling_settings(recipe: Recipe) -> SamplingSettings:
 
 def concept_of(recipe: Recipe) -> str:
     """Return what V* stands for, e.g. "sks dog"."""
-    return f"{recipe.concept.placeholder} {recipe.concept.class_name}"
+    return recipe.concept.words
 
 
 def adapter_info(recipe: Recipe) -> AdapterInfo:

@@ -33,7 +33,7 @@ from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok,
 from tlora_cli.training.setup import base_of
 
 SECONDS = 10.0
-"""How long the Hub may take to answer."""
+"""Seconds that the Hub may take to answer."""
 _INDEX = "model_index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 _SINGLE_FILE_KEYS = {

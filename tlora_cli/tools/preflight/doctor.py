@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants, get_session, get_token
 
+from tlora_cli.foundation.bundled import shipped
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
-from tlora_cli.tools.preflight.cards import (
+from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
+from tlora_cli.tools.preflight.gpus import (
     Card,
     cards_on_the_bus,
     driver_cards,
@@ -21,7 +23,6 @@ from tlora_cli.tools.preflight.cards import (
     threads,
     usable_card,
 )
-from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
 from tlora_cli.tools.preflight.libraries import look_at_libraries, look_at_optional, look_at_version
 from tlora_cli.training.execution import missing_compiler
 
@@ -30,7 +31,7 @@ DOWNLOADS = 40_000_000_000
 """Bytes of room that the cache should have: FLUX.1-dev is 34 GB, SDXL 14 GB."""
 LITTLE_MEMORY = 4_000_000_000
 SECONDS = 5.0
-"""How long the Hub may take to answer."""
+"""Seconds that the Hub may take to answer."""
 
 
 def examine_machine() -> list[Finding]:
@@ -70,7 +71,8 @@ def look_at_driver(seen: list[Card] | None, plugged_in: int) -> Iterator[Finding
             "install NVIDIA's driver and reboot; in a container, start it with --gpus all",
         )
     else:
-        yield ok("driver", "no NVIDIA card: training runs on the CPU, fit for toy-sdxl only")
+        small = next(iter(shipped().bases))
+        yield ok("driver", f"no NVIDIA card: training runs on the CPU, fit for {small} only")
 
 
 def look_at_torch(card: Card | None, has_card: bool) -> Iterator[Finding]:

@@ -9,8 +9,8 @@ from typing import Any
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.tools.preflight.cards import Card, free_memory
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
+from tlora_cli.tools.preflight.gpus import Card, free_memory
 from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
 
 PROGRAM = 800_000_000

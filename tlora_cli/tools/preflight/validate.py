@@ -15,19 +15,19 @@ from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import examine_recipe
 from tlora_cli.tools.preflight.base_files import look_at_base
-from tlora_cli.tools.preflight.cards import usable_card
 from tlora_cli.tools.preflight.findings import Finding, count, of_error, ok, problem, warning
 from tlora_cli.tools.preflight.fitting import Room, look_at_memory, room_of
+from tlora_cli.tools.preflight.gpus import usable_card
+from tlora_cli.tools.preflight.image_checks import look_at_pictures
 from tlora_cli.tools.preflight.libraries import look_at_libraries
-from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
-from tlora_cli.tools.preflight.pictures import look_at_pictures
-from tlora_cli.tools.preflight.settings import (
+from tlora_cli.tools.preflight.machine_checks import (
     look_at_device,
     look_at_disk,
     look_at_encoders,
     look_at_output,
     look_at_speed,
 )
+from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
 
 
 @dataclass(frozen=True)

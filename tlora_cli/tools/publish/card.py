@@ -9,11 +9,11 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from tlora_cli.formats import AdapterInfo, AdapterWeights
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import is_base
 from tlora_cli.foundation.prompts import training_prompt
+from tlora_cli.tools.publish.card_images import Shown
 from tlora_cli.tools.publish.licenses import License
-from tlora_cli.tools.publish.pictures import Shown
-from tlora_cli.tools.publish.using import use_section
+from tlora_cli.tools.publish.usage_section import use_section
 
 PAPER = "[T-LoRA](https://arxiv.org/abs/2507.05964)"
 _TAGS = {
@@ -56,8 +56,7 @@ class Card:
     @property
     def concept(self) -> str:
         """What V* stands for; empty if the file doesn't say."""
-        info = self.weights.info
-        return " ".join(word for word in (info.placeholder, info.class_name) if word)
+        return self.weights.info.concept
 
 
 def card_text(card: Card) -> str:
@@ -89,7 +88,7 @@ def _header(card: Card) -> str:
             {"text": one.job.prompt, "output": {"url": one.file}} for one in card.shown
         ]
     data = ModelCardData(
-        base_model=None if builtin.is_base(card.base) else card.base,
+        base_model=None if is_base(card.base) else card.base,
         library_name="diffusers" if whole else None,
         license=card.license.id,
         license_name=card.license.name,
@@ -118,7 +117,7 @@ def _head(card: Card) -> str:
 
 
 def _base(base: str) -> str:
-    if builtin.is_base(base):
+    if is_base(base):
         return f"`{base}` (a small base that is built into tlora)"
     return f"[{base}](https://huggingface.co/{base})"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.foundation.errors import UserError
 
 
@@ -30,7 +31,6 @@ LICENSES = {
         "https://huggingface.co/black-forest-labs/FLUX.1-dev/blob/main/LICENSE.md",
     ),
     "black-forest-labs/FLUX.1-schnell": License("apache-2.0"),
-    "toy-sdxl": License("apache-2.0"),
 }
 """Base -> its license, as its own model card says it."""
 
@@ -42,6 +42,8 @@ def license_of(base: str, given: str | None) -> License:
         UserError: if it is not known and none is given, or the given one is no license's name.
     """
     if given is None:
+        if bundle := bundle_of_base(base):
+            return License(bundle.license)
         if base not in LICENSES:
             raise UserError(
                 f"the license of {base} is not known here",

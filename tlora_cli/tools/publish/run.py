@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.formats import tlora_file
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.sampling.session import Request, generate
 from tlora_cli.tools.convert import convert_file
 from tlora_cli.tools.publish.card import Card, card_text
-from tlora_cli.tools.publish.hub import check_login, upload
-from tlora_cli.tools.publish.licenses import license_of
-from tlora_cli.tools.publish.pictures import (
+from tlora_cli.tools.publish.card_images import (
     find_pictures,
     publish_pictures,
     publish_training_pictures,
 )
+from tlora_cli.tools.publish.hub import check_login, upload
+from tlora_cli.tools.publish.licenses import license_of
 from tlora_cli.tools.publish.sources import (
     Source,
     pictures_count,
@@ -30,7 +30,7 @@ from tlora_cli.tools.publish.sources import (
     public_info,
     read_source,
 )
-from tlora_cli.tools.publish.using import ADAPTER
+from tlora_cli.tools.publish.usage_section import ADAPTER
 
 Say = Callable[[str], None]
 Found = list[tuple[Path, dict[str, Any]]]
@@ -154,7 +154,7 @@ def _found(source: Source, wanted: Publication, folder: Path, say: Say) -> tuple
 def _others(source: Source, folder: Path, wanted: Publication) -> dict[str, str]:
     """Write files for other tools; return target -> path in the folder."""
     model = source.info.base_model or ""
-    base = str(builtin.model_folder(model)) if builtin.is_base(model) else model
+    base = str(model_folder(model)) if is_base(model) else model
     name = wanted.output.name
     paths = {"kohya": f"{name}-kohya.safetensors", "comfyui": f"comfyui/{name}"}
     written = {}

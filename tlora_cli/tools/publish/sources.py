@@ -11,17 +11,17 @@ from typing import Any
 
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, tlora_file
 from tlora_cli.formats.opening import locate, open_file
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import bundle_of_picture, is_base
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
-from tlora_cli.foundation.json_text import parse_json
 from tlora_cli.foundation.training_images import EXTENSIONS
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.reading import load_recipe
-from tlora_cli.training.pictures import kept_pictures
+from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""How the Hub names a repository: OWNER/NAME."""
+"""The Hub's name of a repository: OWNER/NAME."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Source:
 
     @property
     def info(self) -> AdapterInfo:
-        """Where the adapter comes from; with paths of this computer."""
+        """The origin of the adapter; with paths of this computer."""
         return self.weights.info
 
     @property
@@ -136,7 +136,7 @@ def public_base(info: AdapterInfo, given: str | None) -> str:
             "the adapter does not say which base model it belongs to",
             do="pass --base with its Hub id",
         )
-    if builtin.is_base(name) or (HUB_ID.fullmatch(name) and (given or not Path(name).exists())):
+    if is_base(name) or (HUB_ID.fullmatch(name) and (given or not Path(name).exists())):
         return name
     if given:
         raise UserError(f"--base {given} is no Hub id", do="write it as OWNER/NAME")
@@ -211,6 +211,6 @@ def pictures_count(recipe: Mapping[str, Any], kept: int) -> int | None:
         return len(images)
     if not isinstance(images, str):
         return None
-    if images.startswith(builtin.PICTURE_PREFIX):
-        return 1 if "/" in images else None
+    if bundle := bundle_of_picture(images):
+        return 1 if bundle.parts_of(images)[1] else None
     return 1 if Path(images).suffix.lower() in EXTENSIONS else None

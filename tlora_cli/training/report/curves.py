@@ -6,7 +6,7 @@ import torch
 
 from tlora_cli.foundation.pages.axes import COLORS
 from tlora_cli.foundation.pages.templates import NOTHING, part
-from tlora_cli.recipe.section import RANKLESS_METHODS
+from tlora_cli.recipe.strict_section import RANKLESS_METHODS
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.report.bands import (
     LEAST,

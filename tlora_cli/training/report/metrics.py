@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.models import Recipe
 
 

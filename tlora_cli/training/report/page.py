@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 
+from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages.templates import render
 from tlora_cli.training.report import curves
 from tlora_cli.training.report.reading import Run
@@ -18,8 +19,7 @@ TINY = 128
 def page(run: Run) -> str:
     """Return the page of a run."""
     concept, adapter = run.recipe.concept, run.recipe.adapter
-    name = f"{concept.placeholder} {concept.class_name}"
-    headline = f"{name}: {adapter.method} on {run.recipe.base.model}"
+    headline = f"{concept.words}: {adapter.method} on {run.recipe.base.model}"
     prompt = concept.prompt.replace("{placeholder}", concept.placeholder)
     sections = [
         scores_section(run),
@@ -50,7 +50,7 @@ def _facts(run: Run) -> dict[str, str]:
     last = steps[-1] if steps else None
     facts: dict[str, str] = {}
     if last and last.seconds is not None:
-        facts["time in steps"] = _clock(last.seconds)
+        facts["time in steps"] = clock(last.seconds)
         if last.seconds > 0:
             facts["mean speed"] = f"{last.step / last.seconds:.2f} steps/s"
     if memory := [one.memory_gb for one in steps if one.memory_gb is not None]:
@@ -63,12 +63,6 @@ def _facts(run: Run) -> dict[str, str]:
         moment = time.gmtime(run.metrics.written)
         facts["metrics last written"] = time.strftime("%Y-%m-%d %H:%M UTC", moment)
     return facts
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _previewed(run: Run) -> list[str]:

@@ -11,13 +11,13 @@ from safetensors import SafetensorError, safe_open
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
-from tlora_cli.foundation.json_text import parse_json
 from tlora_cli.foundation.pictures import picture_settings
 from tlora_cli.foundation.training_images import load_training_images
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
-from tlora_cli.training.choice import Record, read_record
-from tlora_cli.training.pictures import kept_pictures, small_pictures
+from tlora_cli.training.checkpoint_scores import Record, read_record
+from tlora_cli.training.kept_images import kept_pictures, small_pictures
 from tlora_cli.training.report.metrics import Metrics, read_metrics
 from tlora_cli.training.report.pictures import Seen, see
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of

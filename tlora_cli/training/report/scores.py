@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tlora_cli.foundation.pages.axes import COLORS
 from tlora_cli.foundation.pages.templates import NOTHING, part
-from tlora_cli.training.choice import ERRORS, best, overfitting
+from tlora_cli.training.checkpoint_scores import ERRORS, best, overfitting
 from tlora_cli.training.report.drawing import Line, Mark, line_plot
 from tlora_cli.training.report.reading import Run
 

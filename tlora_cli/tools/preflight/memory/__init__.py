@@ -1,4 +1,4 @@
-"""How much memory a run takes, computed without weights and without a GPU."""
+"""The memory that a run takes, computed without weights and without a GPU."""
 
 from tlora_cli.tools.preflight.memory.plan import (
     MemoryPlan,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.shapes import latent_channels, random_conditioning, text_tokens
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
-from tlora_cli.foundation.bundled import BASES, model_folder
+from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
@@ -35,7 +35,7 @@ SPARE = 1.05
 USABLE = 0.95
 """Share of a GPU that is there for one program; screens take the rest."""
 NF4_BYTES = 0.5 + 4 / 64
-"""Of a weight: four bits, and an fp32 scale for 64."""
+"""Bytes of a weight: four bits, and an fp32 scale for 64."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _on_cpu(recipe: Recipe) -> bool:
 
 def _folder(recipe: Recipe) -> str | None:
     model = recipe.base.model
-    if model in BASES:
+    if is_base(model):
         return str(model_folder(model))
     return model if Path(model).expanduser().is_dir() else None
 

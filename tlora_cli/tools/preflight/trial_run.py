@@ -23,6 +23,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from tlora_cli.foundation import durations
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import existing_parent, explained, write_text
@@ -37,7 +38,7 @@ from tlora_cli.training.state import STATE_FILE
 
 STEPS = 2
 FOLDER = ".tlora-trial-"
-"""How the names of trial folders begin."""
+"""Start of the names of trial folders."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,13 @@ def try_recipe(recipe: Recipe) -> Iterator[Finding]:
 def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
     train, preview = recipe.train, recipe.train.preview
     whole = measured.start + train.steps * measured.step
-    text = f"start {measured.start:.0f} s, a step {_seconds(measured.step)}"
+    text = f"start {measured.start:.0f} s, a step {durations.measured(measured.step)}"
     if preview is not None and measured.preview is not None:
         times = -(-train.steps // preview.every) * len(preview.prompts) * preview.count
         whole += times * measured.preview
-        text += f", a preview {_seconds(measured.preview)}"
+        text += f", a preview {durations.measured(measured.preview)}"
     yield ok("trial", "trained, saved, resumed; the resumed steps gave the same weights")
-    yield ok("time", f"{text}; the whole run about {_duration(whole)}")
+    yield ok("time", f"{text}; the whole run about {durations.rounded(whole)}")
     if measured.before:
         own = measured.peak - measured.before
         yield ok(
@@ -118,17 +119,6 @@ def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
         )
     else:
         yield ok("memory", f"measured: {gigabytes(measured.peak)} of tensors at the peak")
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 @contextmanager

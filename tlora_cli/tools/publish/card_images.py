@@ -17,7 +17,7 @@ FOLDER = "images"
 MOST = 24
 """Pictures of a card, at most."""
 _ABOUT = ("precision", "method", "scale", "train_steps", "rank", "min_rank", "schedule")
-"""Of a picture's metadata, what stays beside prompt, seed and settings."""
+"""Metadata of a picture that stays beside prompt, seed and settings."""
 
 
 @dataclass(frozen=True)

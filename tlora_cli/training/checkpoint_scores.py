@@ -19,7 +19,7 @@ from typing import Any
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.untrusted_json import parse_json
 
 VERSION = 1
 LEAST_SPAN = 0.02

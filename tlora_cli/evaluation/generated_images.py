@@ -11,22 +11,22 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from tlora_cli.evaluation.asking import Ask
+from tlora_cli.evaluation.image_requests import ImageRequest
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import remove_leftovers, write_text
-from tlora_cli.foundation.json_text import parse_json
 from tlora_cli.foundation.pictures import FORMATS, picture_settings, read_picture
 from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.sampling.draw import Job, write_picture
 from tlora_cli.sampling.session import Easel
 
 
 @dataclass(frozen=True)
-class Shot:
+class PlannedImage:
     """One picture of an evaluation.
 
     Attributes:
-        group: as in `asking.Ask`.
+        group: as in `image_requests.ImageRequest`.
         prompt: with V* for the concept.
         text: with the concept filled in: what is drawn.
         seed: of its noise.
@@ -44,28 +44,28 @@ class Shot:
         return read_picture(self.file, str(self.file), "RGB")
 
 
-def plan_shots(folder: Path, asks: Sequence[Ask], concept: str) -> list[Shot]:
+def plan_images(folder: Path, requests: Sequence[ImageRequest], concept: str) -> list[PlannedImage]:
     """Return where each picture of an evaluation lies.
 
     Args:
         folder: of the pictures; each group has a folder of its own.
-        asks: what to draw.
+        requests: what to draw.
         concept: words for V*.
     """
     numbers: dict[str, dict[str, int]] = {}
-    shots = []
-    for ask in asks:
-        known = numbers.setdefault(ask.group, {})
-        number = known.setdefault(ask.prompt, len(known))
-        file = folder / ask.group / f"{number:03d}_seed{ask.seed}.png"
-        text = sampling_prompt(ask.prompt, concept)
-        shots.append(Shot(ask.group, ask.prompt, text, ask.seed, file))
-    return shots
+    planned = []
+    for request in requests:
+        known = numbers.setdefault(request.group, {})
+        number = known.setdefault(request.prompt, len(known))
+        file = folder / request.group / f"{number:03d}_seed{request.seed}.png"
+        text = sampling_prompt(request.prompt, concept)
+        planned.append(PlannedImage(request.group, request.prompt, text, request.seed, file))
+    return planned
 
 
-def missing(shots: Sequence[Shot]) -> list[Shot]:
+def missing(planned: Sequence[PlannedImage]) -> list[PlannedImage]:
     """Return the pictures that are not there, or can't be read."""
-    return [shot for shot in shots if not _whole(shot.file)]
+    return [image for image in planned if not _whole(image.file)]
 
 
 def _whole(file: Path) -> bool:
@@ -80,39 +80,42 @@ def _whole(file: Path) -> bool:
 
 
 def draw_missing(
-    easel: Easel, shots: Sequence[Shot], batch_size: int, done: Callable[[Shot], None]
+    easel: Easel,
+    planned: Sequence[PlannedImage],
+    batch_size: int,
+    done: Callable[[PlannedImage], None],
 ) -> None:
     """Draw the pictures that are not there; a kill loses at most one batch.
 
     Args:
         easel: of the adapter.
-        shots: all pictures.
+        planned: all pictures.
         batch_size: drawn together.
         done: called after each picture.
     """
-    gone = set(missing(shots))
-    batches = [batch for batch in _batches(shots, batch_size) if gone.intersection(batch)]
+    gone = set(missing(planned))
+    batches = [batch for batch in _batches(planned, batch_size) if gone.intersection(batch)]
     if not batches:
         return
-    easel.prepare(list(dict.fromkeys(shot.text for batch in batches for shot in batch)))
+    easel.prepare(list(dict.fromkeys(image.text for batch in batches for image in batch)))
     for batch in batches:
         scale = 0.0 if batch[0].group == "free_without" else 1.0
-        jobs = [Job(shot.text, shot.seed) for shot in batch]
-        for shot, (job, picture) in zip(batch, easel.draw(jobs, scale, batch_size), strict=True):
-            if shot in gone:
+        jobs = [Job(image.text, image.seed) for image in batch]
+        for image, (job, picture) in zip(batch, easel.draw(jobs, scale, batch_size), strict=True):
+            if image in gone:
                 about = easel.describe(batch_size=batch_size)
-                write_picture(shot.file, job, picture, easel.settings, about)
-                done(shot)
+                write_picture(image.file, job, picture, easel.settings, about)
+                done(image)
 
 
-def _batches(shots: Sequence[Shot], size: int) -> Iterator[Sequence[Shot]]:
+def _batches(planned: Sequence[PlannedImage], size: int) -> Iterator[Sequence[PlannedImage]]:
     """Yield all pictures in batches of one group.
 
     Batches are drawn as in an undisturbed run, even if part of one is there already: in a batch of
     another size the last bits of a picture may differ.
     """
-    for group in dict.fromkeys(shot.group for shot in shots):
-        own = [shot for shot in shots if shot.group == group]
+    for group in dict.fromkeys(image.group for image in planned):
+        own = [image for image in planned if image.group == group]
         yield from (own[first : first + size] for first in range(0, len(own), size))
 
 

@@ -12,10 +12,10 @@ from typing import TypeVar
 from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
-from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
+from tlora_cli.foundation.training_images import find_images
 
 KeyT = TypeVar("KeyT")
 
@@ -25,7 +25,6 @@ BASE_ROWS, SUITE_ROWS = 2, 6
 """Pictures of the base prompt and of other prompts, of each arm and concept."""
 SIDE = 112
 """Longest side in pixels."""
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,11 @@ def _pictures(summary: Summary, cell: Cell) -> dict[tuple[str, str, int], Path]:
 
 def _training_picture(cell: Cell) -> str:
     spec = cell.images if isinstance(cell.images, str) else cell.images[0]
-    if spec.startswith(builtin.PICTURE_PREFIX):
-        return _thumbnail(builtin.picture_files(spec, "concept.images")[0])
-    path = Path(spec).expanduser()
-    if path.is_dir():
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
-        return _thumbnail(inside[0] if inside else None)
-    return _thumbnail(path)
+    try:
+        first, *_ = find_images(spec, "concept.images")
+    except UserError:
+        return ""
+    return _thumbnail(first)
 
 
 def _thumbnail(file: Path | None) -> str:

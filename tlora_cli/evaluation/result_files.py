@@ -25,7 +25,9 @@ def write_tables(folder: Path, scores: Scores, about: Mapping[str, Any]) -> None
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV, with a column for every key that any row has."""
+    """Return rows as CSV, with a column for every key that any row has; empty for no rows."""
+    if not rows:
+        return ""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 from tlora_cli.formats import AdapterWeights
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.foundation.bundled import is_base
 
 ADAPTER = "pytorch_lora_weights.safetensors"
 """What the adapter is called in the folder: the name that diffusers looks for by itself."""
@@ -36,7 +36,7 @@ def use_section(
     if not weights.parts:
         masked = weights.schedule is not None and not weights.schedule.always_full
         parts.append(_diffusers(base, prompt, masked, repository))
-        if files or not builtin.is_base(base):  # of which other tools know nothing
+        if files or not is_base(base):  # of which other tools know nothing
             parts.append(_comfyui(files, masked))
     return "\n\n".join(filter(None, parts))
 
@@ -67,11 +67,11 @@ def _pipeline(base: str, more: str = "") -> str:
     """Return the lines that load the base."""
     name = f'"{base}"'
     imports = ["from diffusers import DiffusionPipeline"]
-    if builtin.is_base(base):
+    if is_base(base):
         imports.append("from tlora_cli.foundation.bundled import model_folder")
         name = f'model_folder("{base}")'
     lines = ["import torch", "\n".join(imports), *([more] if more else [])]
-    dtype = "torch.float32" if builtin.is_base(base) else "torch.bfloat16"
+    dtype = "torch.float32" if is_base(base) else "torch.bfloat16"
     lines.append(f"\npipe = DiffusionPipeline.from_pretrained({name}, torch_dtype={dtype})")
     lines.append('pipe.to("cuda" if torch.cuda.is_available() else "cpu")')
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import train
 
 WIDTH = 200
-"""Of lines; they are not wrapped, they go into a log and a progress line."""
+"""Width of lines; they are not wrapped, they go into a log and a progress line."""
 
 
 class Stopped(Exception):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 
-from tlora_cli.evaluation.encoders import KINDS
+from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import quantization_config
 from tlora_cli.foundation.bundled import is_base
 from tlora_cli.foundation.devices import DTYPES, choose_device, device_name
@@ -22,15 +22,15 @@ from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok,
 from tlora_cli.training.execution import check_execution, choose_execution
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.scoring_prompts import ENCODERS
 from tlora_cli.training.setup import sampling_settings
 from tlora_cli.training.state import bytes_needed, room_for_checkpoints
 from tlora_cli.training.trackers.base import check_installed
-from tlora_cli.training.trial import ENCODERS
 
 LARGE = 500_000_000
 """Parameters of a denoiser from which on a step on a CPU takes minutes."""
 PICTURE_BYTES = 2
-"""Of a preview, a pixel: PNG of a photograph takes 1 to 2."""
+"""Bytes of a preview's pixel: PNG of a photograph takes 1 to 2."""
 
 
 def look_at_device(recipe: Recipe) -> Iterator[Finding]:

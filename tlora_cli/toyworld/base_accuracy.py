@@ -9,8 +9,8 @@ from PIL import Image
 
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.toyworld import scores
+from tlora_cli.toyworld.contact_sheet import labelled_sheet
 from tlora_cli.toyworld.factors import FACTORS, PRIVATE
-from tlora_cli.toyworld.sheets import labelled_sheet
 from tlora_cli.toyworld.studio import Drawn, Studio, prompted
 from tlora_cli.toyworld.suites import base_tasks
 

@@ -5,16 +5,16 @@ The four scores are defined in `toyworld/scores.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-from tlora_cli.evaluation.asking import Ask
-from tlora_cli.formats import AdapterInfo
-from tlora_cli.foundation import bundled as builtin
+from tlora_cli.evaluation.image_requests import Counts, ImageRequest
+from tlora_cli.foundation.bundled import bundle_of_picture
 from tlora_cli.toyworld import reading, scores, studio
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS, Concept
 from tlora_cli.toyworld.factors import Scene
 from tlora_cli.toyworld.studio import Drawn
@@ -28,39 +28,35 @@ FREE = 8
 
 
 @dataclass(frozen=True)
-class World:
+class ConceptEvaluation:
     """A concept of the built-in world that was learned from one of its pictures.
 
     Attributes:
         concept: what was learned.
         training: the picture it was learned from.
-        count: a tenth of the pictures in other contexts.
-        base_count: pictures of the base prompt.
-        free_count: an eighth of the pictures without the concept, with and without the adapter.
-        seed: of the first picture of each group.
+        counts: how many pictures; `CONTEXTS` times `count` in other contexts, `FREE` times
+            `free_count` without the concept, with the adapter and without it.
     """
 
     concept: Concept
     training: Scene
-    count: int
-    base_count: int
-    free_count: int
-    seed: int
+    counts: Counts
 
     def tasks(self) -> dict[str, list[Task]]:
         """Return the tasks of each group."""
-        free = base_tasks(FREE * self.free_count, held_out=False, seed=self.seed)
+        counts, seed = self.counts, self.counts.seed
+        free = base_tasks(FREE * counts.free_count, held_out=False, seed=seed)
         return {
-            "base": base_prompt(self.concept, self.base_count, self.seed),
-            "suite": contexts(self.concept, CONTEXTS * self.count, self.training, self.seed),
+            "base": base_prompt(self.concept, counts.base_count, seed),
+            "suite": contexts(self.concept, CONTEXTS * counts.count, self.training, seed),
             "free": free,
             "free_without": free,
         }
 
-    def asks(self) -> list[Ask]:
+    def requests(self) -> list[ImageRequest]:
         """Return the pictures of an evaluation, in the order of the tasks."""
         return [
-            Ask(group, task.text, task.seed)
+            ImageRequest(group, task.text, task.seed)
             for group, tasks in self.tasks().items()
             for task in tasks
         ]
@@ -71,13 +67,13 @@ class World:
         """Return TS*, ID*, leak and copy, and for each picture what counts of them.
 
         Args:
-            pictures: in the order of `asks`.
+            pictures: in the order of `requests`.
         """
         groups = self.tasks()
         tasks = [task for part in groups.values() for task in part]
         readings = reading.read(pictures)
         drawn = [Drawn(*one) for one in zip(tasks, pictures, readings, strict=True)]
-        first, last = self.base_count, self.base_count + len(groups["suite"])
+        first, last = len(groups["base"]), len(groups["base"]) + len(groups["suite"])
         plain, placed = drawn[:first], drawn[first:last]
         summary = {
             "TS*": studio.prompted(placed).value,
@@ -99,25 +95,22 @@ class World:
         return summary, rows
 
 
-def world_of(
-    base: str, info: AdapterInfo, *, count: int, base_count: int, free_count: int, seed: int
-) -> World | None:
-    """Return the concept an adapter of a built-in base has learned, or None if it is another's.
+def find_evaluation(concept: Mapping[str, Any], counts: Counts) -> ConceptEvaluation | None:
+    """Return the evaluation of a concept that was learned from pictures of the built-in world.
 
     Of several training pictures the first is the one whose background and position may leak.
+
+    Args:
+        concept: section of the adapter's recipe.
+        counts: how many pictures.
     """
-    images: Any = info.recipe.get("concept", {}).get("images")
-    specs = images if isinstance(images, list) else [images]
-    if not builtin.is_base(base) or not all(_is_builtin(spec) for spec in specs):
+    images = concept.get("images")
+    specs: list[Any] = images if isinstance(images, list) else [images]
+    if any(bundle_of_picture(spec) is not BUNDLE for spec in specs):
         return None
-    parts = [spec.removeprefix(builtin.PICTURE_PREFIX).partition("/") for spec in specs]
-    name, _, number = parts[0]
+    parts = [BUNDLE.parts_of(spec) for spec in specs]
+    name, number = parts[0]
     if {part[0] for part in parts} != {name} or name not in CONCEPTS:
         return None
-    concept = CONCEPTS[name]
-    training = concept.scenes()[int(number or 1) - 1]
-    return World(concept, training, count, base_count, free_count, seed)
-
-
-def _is_builtin(spec: object) -> bool:
-    return isinstance(spec, str) and spec.startswith(builtin.PICTURE_PREFIX)
+    learned = CONCEPTS[name]
+    return ConceptEvaluation(learned, learned.scenes()[int(number or 1) - 1], counts)

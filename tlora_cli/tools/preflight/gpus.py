@@ -1,4 +1,4 @@
-"""Which cards this machine has, and its memory; nothing is put on a card by looking.
+"""Graphics cards that this machine has, and its memory; nothing is put on a card by looking.
 
 `nvidia-smi` speaks for the driver, PyTorch for what it can use.
 """

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
 from tlora_cli.evaluation.masking import paint_over
-from tlora_cli.foundation.bundled import is_base
+from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Job, SamplingSettings, draw
-from tlora_cli.training.choice import (
+from tlora_cli.training.checkpoint_scores import (
     Cosines,
     Record,
     best,
@@ -28,14 +28,11 @@ from tlora_cli.training.choice import (
 )
 from tlora_cli.training.execution import uncompiled
 from tlora_cli.training.interruption import Interruption
-from tlora_cli.training.pictures import SmallPicture
+from tlora_cli.training.kept_images import SmallPicture
 from tlora_cli.training.progress import Display
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.scoring_prompts import ENCODERS, MOST_STEPS, Trial, trial_of
 from tlora_cli.training.setup import Prepared, concept_of, sampling_settings
-from tlora_cli.training.trial import ENCODERS, MOST_STEPS, Trial, trial_of
-
-TOGETHER = 32
-"""Pictures of a built-in base that are drawn at a time; of others one, as previews are."""
 
 
 class Choosing:
@@ -73,10 +70,10 @@ class Choosing:
                 do="restore sampling and the sizes of pictures, set train.select: last, or move "
                 "the file away to score from the present checkpoint on",
             )
-        built_in = is_base(recipe.base.model)
+        bundle = bundle_of_base(recipe.base.model)
         cpu = torch.device("cpu")
-        self._encoders = {name: load_encoder(name, None, cpu, built_in) for name in ENCODERS}
-        self._batch = TOGETHER if built_in else 1
+        self._encoders = {name: load_encoder(name, None, cpu, bundle) for name in ENCODERS}
+        self._batch = bundle.batch_size if bundle else 1  # one, as previews are
         self._real = _features(self._encoders, [one.picture for one in ready.pictures])
         self._subjects = _features(self._encoders, [_subject(one) for one in ready.pictures])
         texts = [sampling_prompt(p, recipe.concept.class_name) for p in self._trial.prompts]

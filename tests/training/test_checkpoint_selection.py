@@ -23,14 +23,15 @@ from training_runs import ROOT, recipe_values, run, same_tensors, tlora, write_r
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
 from tlora_cli.comparison.tasks import Task
-from tlora_cli.evaluation import encoders
+from tlora_cli.evaluation import encoder_kinds
+from tlora_cli.evaluation.encoders import load_encoder
 from tlora_cli.evaluation.suites import SUITES
 from tlora_cli.formats import read_origin
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Job
 from tlora_cli.sampling.session import Easel, Request
-from tlora_cli.training import choosing
-from tlora_cli.training.choice import (
+from tlora_cli.training import checkpoint_selection
+from tlora_cli.training.checkpoint_scores import (
     Cosines,
     Record,
     best,
@@ -55,8 +56,8 @@ SETTINGS: dict[str, Any] = {
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the built-in encoders stand in for those of the Hub."""
     for name, checkpoint in TOY.items():
-        kind = replace(encoders.KINDS[name], checkpoint=checkpoint)
-        monkeypatch.setitem(encoders.KINDS, name, kind)
+        kind = replace(encoder_kinds.KINDS[name], checkpoint=checkpoint)
+        monkeypatch.setitem(encoder_kinds.KINDS, name, kind)
 
 
 def record_of(folder: Path) -> Record:
@@ -195,7 +196,7 @@ def test_scores_are_those_of_the_checkpoints_pictures(
     prompts = ["a photo of a V*"] * 4 + list(contexts)
     seeds = [0, 1, 2, 3, *range(9)]
     assert record.suite["pictures"] == [list(one) for one in zip(prompts, seeds, strict=True)]
-    see = {name: encoders.load_encoder(name, None, torch.device("cpu")) for name in TOY}
+    see = {name: load_encoder(name, None, torch.device("cpu")) for name in TOY}
     easel = Easel(Request(tmp_path / "run" / "adapter.safetensors", (), tmp_path), print)
     words = [[p.replace("V*", v) for p in prompts] for v in ("sks dog", "dog")]
     easel.prepare([*words[0], *words[1]])
@@ -222,20 +223,20 @@ import os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 sys.path[:0] = [{root!r}]
-from tlora_cli.evaluation import encoders
+from tlora_cli.evaluation import encoder_kinds
 for name, checkpoint in {toy!r}.items():
-    encoders.KINDS[name] = replace(encoders.KINDS[name], checkpoint=checkpoint)
+    encoder_kinds.KINDS[name] = replace(encoder_kinds.KINDS[name], checkpoint=checkpoint)
 from tlora_cli.recipe.reading import load_recipe
-from tlora_cli.training import choosing, loop
+from tlora_cli.training import checkpoint_selection, loop
 drawn = 0
-original = choosing.draw
+original = checkpoint_selection.draw
 def killed(*arguments, **options):
     global drawn
     drawn += 1
     if drawn == {when}:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(*arguments, **options)
-choosing.draw = killed
+checkpoint_selection.draw = killed
 loop.train(load_recipe(Path({recipe!r})))
 """
 
@@ -254,7 +255,7 @@ def test_killed_and_interrupted_while_scoring_it_ends_the_same(
     assert "checkpoint-000004" in kept(tmp_path / "hurt")
 
     # Asked to stop in the midst of the last step's pictures, when the training is over.
-    real: Callable[..., Any] = choosing.draw
+    real: Callable[..., Any] = checkpoint_selection.draw
     calls = 0
 
     def interrupted(*arguments: Any) -> Any:
@@ -265,12 +266,12 @@ def test_killed_and_interrupted_while_scoring_it_ends_the_same(
                 os.kill(os.getpid(), signal.SIGINT)
             yield one
 
-    monkeypatch.setattr(choosing, "draw", interrupted)
+    monkeypatch.setattr(checkpoint_selection, "draw", interrupted)
     stopped = run(tiny_sdxl, tmp_path / "hurt", resume=True, **SETTINGS)
     assert (stopped.adapter, stopped.step) == (None, 8)
     assert list(record_of(tmp_path / "hurt").steps) == [2, 4, 6]
     assert not (tmp_path / "hurt" / "run" / "adapter.safetensors").exists()
-    monkeypatch.setattr(choosing, "draw", real)
+    monkeypatch.setattr(checkpoint_selection, "draw", real)
     resumed = run(tiny_sdxl, tmp_path / "hurt", resume=True, **SETTINGS)
     assert whole.adapter and resumed.adapter
     assert same_tensors(whole.adapter, resumed.adapter)

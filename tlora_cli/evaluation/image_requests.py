@@ -9,7 +9,7 @@ from tlora_cli.evaluation.suites import BASE, CONCEPT_FREE
 
 
 @dataclass(frozen=True)
-class Ask:
+class ImageRequest:
     """One picture to draw.
 
     Attributes:
@@ -24,26 +24,38 @@ class Ask:
     seed: int
 
 
-def asks_of_suite(
-    prompts: Sequence[str], count: int, base_count: int, free_count: int, seed: int
-) -> list[Ask]:
-    """Return the pictures of an evaluation with a prompt suite.
+@dataclass(frozen=True)
+class Counts:
+    """The numbers of pictures that an evaluation draws.
 
-    Args:
-        prompts: of the suite.
-        count: pictures of each.
+    Attributes:
+        count: pictures of each prompt of the suite.
         base_count: pictures of the base prompt.
         free_count: pictures of each concept-free prompt, with and without the adapter.
         seed: of the first picture of each prompt; the next have seed + 1, ...
     """
+
+    count: int
+    base_count: int
+    free_count: int
+    seed: int
+
+
+def requests_of_suite(prompts: Sequence[str], counts: Counts) -> list[ImageRequest]:
+    """Return the pictures of an evaluation with a prompt suite.
+
+    Args:
+        prompts: of the suite.
+        counts: how many pictures.
+    """
     groups: dict[str, tuple[Sequence[str], int]] = {
-        "base": ([BASE], base_count),
-        "suite": (prompts, count),
-        "free": (CONCEPT_FREE, free_count),
-        "free_without": (CONCEPT_FREE, free_count),
+        "base": ([BASE], counts.base_count),
+        "suite": (prompts, counts.count),
+        "free": (CONCEPT_FREE, counts.free_count),
+        "free_without": (CONCEPT_FREE, counts.free_count),
     }
     return [
-        Ask(group, prompt, seed + turn)
+        ImageRequest(group, prompt, counts.seed + turn)
         for group, (texts, turns) in groups.items()
         for prompt in texts
         for turn in range(turns)

@@ -13,7 +13,7 @@ import yaml
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
-from tlora_cli.foundation.bundled import BASES, PICTURE_PREFIX, is_base
+from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.training_images import find_images, load_training_image
 from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged
@@ -21,9 +21,8 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import RESOLUTIONS, Room, plan_for, thriftier
+from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
 from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
-from tlora_cli.tools.preflight.pictures import Traits, advice, traits_of
-from tlora_cli.toyworld.factors import FACTORS
 from tlora_cli.training.run_folder import RunFolder
 
 STANDARD_BASES = {
@@ -32,10 +31,9 @@ STANDARD_BASES = {
 }
 """Family -> the base that is taken if none is named."""
 PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
-"""Of previews: another place, another style. What only shows up there has been learned."""
-TOY_PROMPTS = ("a photo of a V* in the snow, on the right", "a photo of a V* in a meadow")
+"""Prompts of previews: another place, another style. What only shows up there has been learned."""
 PARTS = 4
-"""How often a run saves and draws previews."""
+"""Times that a run saves and draws previews."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +74,8 @@ class Start:
 
 def name_of(image: str) -> str:
     """Return a name for a run, of the picture's or the folder's."""
-    stem = Path(image.removeprefix(PICTURE_PREFIX).partition("/")[0]).stem
-    if not image.startswith(PICTURE_PREFIX):
-        stem = Path(image).expanduser().resolve().stem
+    bundle = bundle_of_picture(image)
+    stem = bundle.parts_of(image)[0] if bundle else Path(image).expanduser().resolve().stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
 
 
@@ -88,10 +85,11 @@ def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
     Raises:
         UserError: if the family can't be told, or isn't the base's.
     """
-    if base in BASES:
-        if family not in ("", BASES[base]):
-            raise UserError(f"{base} is {BASES[base]}, not {family}", do="drop --family")
-        return base, BASES[base], "as asked"
+    if bundle := bundle_of_base(base):
+        own = bundle.bases[base]
+        if family not in ("", own):
+            raise UserError(f"{base} is {own}, not {family}", do="drop --family")
+        return base, own, "as asked"
     if base:
         known = next((name for name, model in STANDARD_BASES.items() if model == base), "")
         return base, family or known or family_of_base(Base(base)), "as asked"
@@ -99,8 +97,8 @@ def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
         return STANDARD_BASES[family], family, f"the base of {family}"
     if has_card:
         return STANDARD_BASES["sdxl"], "sdxl", "for photographs, on the card that is here"
-    toy = next(iter(BASES))
-    return toy, BASES[toy], "no card is here; for a card elsewhere, add --family sdxl or flux"
+    small, own = next(iter(shipped().bases.items()))
+    return small, own, "no card is here; for a card elsewhere, add --family sdxl or flux"
 
 
 def make_start(wishes: Wishes, room: Room | None) -> Start:
@@ -113,7 +111,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
     Raises:
         UserError: if a picture can't be read.
     """
-    traits = _look(wishes.images)
+    traits, bundle = _look(wishes.images), bundle_of_base(wishes.base)
     plain = _recipe(wishes, {})
     wishes = replace(wishes, rank=_rank(plain))
     side = _resolution(traits, plain.train.resolution)
@@ -130,7 +128,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
         ok(
             "settings",
             f"{recipe.adapter.method}, rank {recipe.adapter.rank}, {recipe.train.steps} steps: "
-            + ("found on the built-in world" if is_base(wishes.base) else "as published"),
+            + (f"found on {bundle.title}" if bundle else "as published"),
         ),
         why,
     ]
@@ -155,7 +153,7 @@ def _look(images: list[str]) -> dict[str, Traits]:
 
 def _rank(plain: Recipe) -> int | None:
     """Return a rank that fits a base narrower than the usual ones, else None."""
-    if is_base(plain.base.model) or not Path(plain.base.model).expanduser().is_dir():
+    if bundle_of_base(plain.base.model) or not Path(plain.base.model).expanduser().is_dir():
         return None
     layers = FAMILIES[plain.family].target_layers(planned_denoiser(plain)).values()
     width = min(min(layer.in_features, layer.out_features) for layer in layers)
@@ -174,7 +172,7 @@ def _resolution(traits: Mapping[str, Traits], usual: int) -> int:
 
 def _resolution_reason(recipe: Recipe, traits: Mapping[str, Traits]) -> str:
     side, smallest = recipe.train.resolution, min(one.crop for one in traits.values())
-    if is_base(recipe.base.model):
+    if bundle_of_base(recipe.base.model):
         return f"{side}, all that {recipe.base.model} draws"
     if side == RESOLUTIONS[0]:
         return f"{side}, the base's own; the picture has {smallest}"
@@ -183,11 +181,12 @@ def _resolution_reason(recipe: Recipe, traits: Mapping[str, Traits]) -> str:
 
 
 def _class_reason(wishes: Wishes) -> Iterator[Finding]:
-    if is_base(wishes.base) and wishes.class_name not in FACTORS["class"]:
+    bundle = bundle_of_base(wishes.base)
+    if bundle and wishes.class_name not in bundle.class_words:
         yield warning(
             "class",
             f"{wishes.base} doesn't know the word {wishes.class_name}",
-            f"use one of {', '.join(FACTORS['class'])}; for photographs another base",
+            f"use one of {', '.join(bundle.class_words)}; for photographs another base",
         )
 
 
@@ -206,7 +205,8 @@ def _recipe(wishes: Wishes, train: dict[str, Any]) -> Recipe:
     }
     steps = Recipe.model_validate(draft).train.steps
     every = max(1, steps // PARTS)
-    prompts = list(TOY_PROMPTS if is_base(wishes.base) else PROMPTS)
+    bundle = bundle_of_base(wishes.base)
+    prompts = list(bundle.preview_prompts if bundle else PROMPTS)
     cycle = {
         "checkpoint": {"every": every, "keep": 2},
         "preview": {"every": every, "prompts": prompts},
@@ -228,7 +228,7 @@ def _fitting(
 ) -> tuple[Recipe, dict[str, Any], Finding]:
     """Return a recipe that fits the room, what was set for it, and the reason."""
     plan = plan_for(recipe, room)
-    elsewhere = (room is None or not room.is_card) and not is_base(recipe.base.model)
+    elsewhere = (room is None or not room.is_card) and not bundle_of_base(recipe.base.model)
     if elsewhere:
         text = f"it takes a card with {gigabytes(plan.card)} free, and there is none here"
         return recipe, {}, warning("memory", text, "plan for one: add --card 24gb, say")

@@ -5,19 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.foundation.bundled import is_base
+from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.toyworld.suites import fixed_contexts
 
 ENCODERS = ("clip", "dino")
-"""Which look at the pictures; names of `evaluation.encoders.KINDS`."""
+"""Encoders that look at the pictures; names of `evaluation.encoder_kinds.KINDS`."""
 MOST_STEPS = 12
 """Denoising steps, where the recipe's `sampling` has more: scoring so costs half. All checkpoints
 and the base draw with as many, so they are compared fairly."""
 PLAIN = 4
 """Pictures of the base prompt, for likeness."""
 EVERY = 3
-"""Of the suite that suits the class every so-manieth contextual prompt is drawn: nine, and of all
+"""Every so-manieth contextual prompt of the suite that suits the class is drawn: nine, and of all
 kinds (places, clothes, colors, light, styles), as the suite is in that order."""
 
 
@@ -42,6 +41,6 @@ class Trial:
 
 def trial_of(recipe: Recipe) -> Trial:
     """Return the pictures that suit the base and the class of a recipe."""
-    if is_base(recipe.base.model):
-        return Trial(PLAIN, fixed_contexts())
+    if bundle := bundle_of_base(recipe.base.model):
+        return Trial(PLAIN, tuple(bundle.scoring_prompts))
     return Trial(PLAIN, suite_for(recipe.concept.class_name).contextual[::EVERY])

@@ -36,7 +36,6 @@ InitName = Literal[
     "weights_middle",
     "weights_last",
 ]
-Precision = Literal["fp32", "bf16", "fp16"]
 
 MASKED_METHODS = ("vanilla_tlora", "tlora")
 """Methods whose rank follows a schedule; the others always use the full rank."""

@@ -1,0 +1,17 @@
+"""Names of number formats, in both spellings that recipes use. Imports no torch; `devices` does."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What is computed with: `train.precision` and the options of the same name."""
+FileFormat = Literal["float32", "float16", "bfloat16"]
+"""What an adapter file holds: `output.dtype`. These are PyTorch's own names."""
+
+TORCH_NAMES: dict[Precision, FileFormat] = {
+    "fp32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
+"""Short spelling -> the other. All tables of number formats are made from this one."""

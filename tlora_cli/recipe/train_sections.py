@@ -1,0 +1,90 @@
+"""Sections of the recipe's `train`: optimizer, learning rate, timesteps, checkpoints, previews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from tlora_cli.recipe.strict_section import Problem, Section
+
+
+def _default_lr(data: dict[str, Any]) -> float:
+    """Prodigy finds the step size itself: its lr is a factor."""
+    return 1.0 if data["name"] == "prodigy" else 1e-4
+
+
+class OptimizerConfig(Section):
+    """The optimizer of the adapter's parameters."""
+
+    name: Literal["adamw", "adamw8bit", "prodigy"] = Field(
+        "adamw",
+        description="adamw; adamw8bit: its memory in 8 bits, on a GPU (bitsandbytes); prodigy: "
+        "finds the step size by itself.",
+    )
+    lr: float = Field(
+        default_factory=_default_lr,
+        gt=0,
+        description="Learning rate. Default: 1e-4; 1.0 for prodigy.",
+    )
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999),
+        strict=False,
+        description="Shares of the running means of gradients and of their squares kept at a step.",
+    )
+    eps: float = Field(1e-8, gt=0, description="Added where a step is divided by, against zero.")
+    weight_decay: float = Field(
+        1e-4, ge=0, description="Pull of the weights to zero, as a multiple of lr (decoupled)."
+    )
+
+    @field_validator("betas")
+    @classmethod
+    def _betas_in_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("must lie in [0, 1)")
+        return value
+
+
+class LRScheduleConfig(Section):
+    """Learning rate over the run."""
+
+    name: Literal["constant", "linear", "cosine", "polynomial"] = Field(
+        "constant",
+        description="After the warm-up: constant, or falling to 0 at the last step along a line, "
+        "half a cosine, or a parabola (polynomial).",
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps in which it rises from 0.")
+
+
+class TimestepConfig(Section):
+    """The timesteps that are trained."""
+
+    low: int = Field(0, ge=0, le=999, description="Least timestep, included; 0 is least noisy.")
+    high: int = Field(1000, ge=1, le=1000, description="End of the interval, excluded.")
+    distribution: Literal["uniform", "logit_normal"] = Field(
+        "uniform", description="All alike, or mostly those in the middle of low..high."
+    )
+    mean: float = Field(0.0, description="Mean of the logit (logit_normal).")
+    std: float = Field(1.0, gt=0, description="Standard deviation of the logit (logit_normal).")
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield an empty interval."""
+        if self.low >= self.high:
+            yield Problem(f"{self.low} is not below high {self.high}", ("low", "high"))
+
+
+class CheckpointConfig(Section):
+    """Checkpoints to resume from."""
+
+    every: int = Field(100, ge=1, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, description="How many of the last ones stay on disk.")
+
+
+class PreviewConfig(Section):
+    """Pictures drawn while training, with the settings of `sampling`."""
+
+    every: int = Field(100, ge=1, description="Steps between previews.")
+    prompts: list[str] = Field(min_length=1, description="Prompts; V* stands for the concept.")
+    seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt.")
+    count: int = Field(1, ge=1, description="Pictures per prompt.")

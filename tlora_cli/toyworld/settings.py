@@ -1,0 +1,61 @@
+"""Recipe settings of the built-in bases, where they differ from the published ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STEPS = 400
+RATES: dict[str, dict[str, float]] = {
+    "toy-sdxl": {
+        "lora": 3e-4,
+        "vanilla_tlora": 3e-4,
+        "ortho_lora": 1e-3,
+        "tlora": 1e-3,
+        "pissa": 3e-4,
+        "adalora": 1e-2,
+        "oft": 1e-3,
+        "oft_v2": 3e-3,
+        "gsoft": 1e-3,
+        "gsoft_double": 3e-4,
+        "svdiff": 1e-2,
+        "dreambooth": 3e-4,
+        "dreambooth_full": 1e-4,
+        "custom_diffusion": 1e-3,
+        "textual_inversion": 3e-3,
+    },
+    "toy-flux": {"lora": 1e-3, "vanilla_tlora": 1e-3, "ortho_lora": 3e-3, "tlora": 3e-3},
+}
+"""Learning rates by base and method: configs/compare_rates_toy.yaml and scripts/toyworld find them,
+docs/toyworld.md says how. An orthogonal start needs about three times LoRA's."""
+
+BLOCKS = 16
+"""Blocks of OFT and GSOFT: of a layer 128 wide so many have about the published share of LoRA's
+parameters (OFT 11%, GSOFT 25%)."""
+BLOCK_METHODS = ("oft", "oft_v2", "gsoft", "gsoft_double")
+CLASS_PICTURES = 50
+"""Class pictures of prior preservation: drawing the published 200 takes longer than training."""
+
+
+def settings(base: str, method: str) -> dict[str, Any]:
+    """Return the recipe settings of a built-in base and a method, over the published ones.
+
+    A method whose rate was not searched takes LoRA's, and keeps its published number of steps.
+    """
+    rates = RATES[base]
+    found: dict[str, Any] = {
+        "adapter": {"rank": 16},
+        "train": {
+            "resolution": 64,
+            "precision": "fp32",
+            "optimizer": {"name": "adamw", "lr": rates.get(method, rates["lora"])},
+        },
+        "sampling": {"steps": 20, "guidance": 3.5},
+    }
+    if method not in rates:
+        return found
+    found["train"]["steps"] = STEPS
+    if method in BLOCK_METHODS:
+        found["adapter"]["blocks"] = BLOCKS
+    if method == "custom_diffusion":
+        found["concept"] = {"prior": {"count": CLASS_PICTURES}}
+    return found
