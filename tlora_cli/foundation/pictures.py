@@ -12,6 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.foundation.packages import PRODUCT
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What is decoded; Pillow's other formats are left out, since some start other programs."""
@@ -76,7 +77,7 @@ def picture_settings(file: Path) -> dict[str, Any]:
     Raises:
         UserError: if it can't be opened.
     """
-    said = picture_text(file, "tlora")
+    said = picture_text(file, PRODUCT)
     try:
         values = parse_json(said) if said else {}
     except ValueError:  # another program's idea of that key
