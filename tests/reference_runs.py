@@ -239,3 +239,11 @@ if __name__ == "__main__":
     for row in table():
         sign = "ok" if row.difference <= row.allowed else "WRONG"
         print(f"{row.what:62s} {row.difference:9.2e}  (allowed {row.allowed:.0e})  {sign}")
+
+
+def base_folder(tmp_path: Path, run: Run) -> Path:
+    """Write the configuration of a recorded run's base as a diffusers folder has it."""
+    folder = tmp_path / "base" / run.family.denoiser
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(run.case[f"{run.family.denoiser}_config"]))
+    return folder.parent

@@ -36,6 +36,7 @@ MAX_ROOMS, MAX_FLOORS = 16, 13
 PLACES = {
     "accelerate": ("training.loop",),
     "diffusers": ("families",),
+    "jinja2": ("foundation.pages.templates",),
     "matplotlib": ("tools.analyze.plots",),
     "pydantic": ("recipe", "comparison.grid"),
     "ray": ("comparison.on_ray",),

@@ -17,8 +17,8 @@ from typing import Any
 import click
 import pytest
 import typer
-from conftest import ROOT
 from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
+from training_runs import ROOT
 
 from tlora_cli.cli.app import app
 from tlora_cli.comparison.grid_io import load_grid

@@ -13,7 +13,7 @@ from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pages import thumbnail_url
+from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 from tlora_cli.foundation.training_images import find_images
 

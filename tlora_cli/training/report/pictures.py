@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tlora_cli.evaluation.metrics import copying
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pages import thumbnail_url
+from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 
 SIDE = 160

@@ -1,13 +1,11 @@
-"""Axes of the plots in HTML pages: values -> places, ticks, and the frame around them."""
+"""Axes of the plots in HTML pages: values -> places, and ticks; `svg.jinja` draws them."""
 
 from __future__ import annotations
 
 import math
 
-from tlora_cli.foundation.pages import text
-
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
-"""Told apart by most people who see colors differently (Okabe and Ito), and on light and dark."""
+"""Colors that most people tell apart (Okabe and Ito), on light and on dark."""
 
 
 class Axis:
@@ -66,30 +64,3 @@ class Axis:
             if len(inside) <= 7:
                 break
         return [(value, f"{value:g}") for value in inside]
-
-
-def frame(across: Axis, up: Axis, x_name: str, y_name: str) -> list[str]:
-    """Return grid lines, numbers and names of two axes, as SVG.
-
-    Args:
-        across: from left to right.
-        up: from the bottom up. 62 below its start and 42 above its end are for the names.
-        x_name: of the axis across.
-        y_name: of the axis upwards.
-    """
-    left, right, bottom, top = across.start, across.end, up.start, up.end
-    parts = []
-    for value, number in across.ticks():
-        x = across(value)
-        parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 22}" text-anchor="middle">{number}</text>')
-    for value, number in up.ticks():
-        y = up(value)
-        parts.append(f'<line class="rule" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{number}</text>')
-    parts.append(
-        f'<text class="name" x="{(left + right) / 2}" y="{bottom + 52}" text-anchor="middle">'
-        f"{text(x_name)} →</text>"
-    )
-    parts.append(f'<text class="name" x="{left}" y="{top - 18}">↑ {text(y_name)}</text>')
-    return parts

@@ -8,12 +8,12 @@ import io
 import itertools
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from compare_runs import grid_values, plan_of
+from html_pages import Page
 from PIL import Image
 
 from tlora_cli.comparison import page_images
@@ -185,35 +185,6 @@ def test_the_plot_has_every_point_in_its_frame() -> None:
     labels = re.findall(r'class="mark" x="([\d.]+)" y="([\d.]+)"( text-anchor="end")?', same)
     assert len(set(labels)) == 3, "labels of points at one place lie apart"
     assert pareto_svg([point(0.5, 0.5)], "x", "y")  # one point, or all the same, still has a frame
-
-
-class Page(HTMLParser):
-    """Gathers a page's pictures and addresses, and checks that its tags are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.pictures: list[str] = []
-        self.addresses: list[str] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        if tag == "img":
-            self.pictures.append(values["src"] or "")
-        self.addresses += [v or "" for k, v in attrs if k in ("href", "src")]
-        if tag not in ("img", "meta"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        pass
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.words += data
 
 
 def give_pictures(summary: Summary) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_attachment import make_transformer, make_unet, stir
+from small_denoisers import make_transformer, make_unet, stir
 
 from tlora_cli import UserError, attach
 from tlora_cli.cli.app import main

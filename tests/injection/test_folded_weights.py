@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_attachment import FAMILIES, RANK, call, close, make_unet, stir, unet_inputs
+from small_denoisers import FAMILIES, RANK, call, close, make_unet, stir, unet_inputs
 from torch import Tensor, nn
 
 from tlora_cli import Adapter, attach

@@ -5,25 +5,23 @@ from __future__ import annotations
 import fcntl
 import json
 import math
-import random
 import re
 import shutil
 import statistics
 import subprocess
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from html_pages import Tables
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
+from run_reports import draw_preview, make_run, records
 from training_runs import draw_picture, recipe_values, run
 
 from tlora_cli.cli.app import main
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.reading import dump_recipe
 from tlora_cli.training.loop import train
 from tlora_cli.training.report import live
 from tlora_cli.training.report.live import RunReports
@@ -44,79 +42,6 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         return main(), *capfd.readouterr()
 
     return call
-
-
-def make_run(folder: Path, records: list[dict[str, Any]], **changes: Any) -> Path:
-    """Write a run folder as an earlier version of the program left it."""
-    folder.mkdir(exist_ok=True)
-    values = recipe_values(Path("tiny-sdxl"), folder, train__steps=60, **changes)
-    path = folder / "run"
-    path.mkdir()
-    (path / "recipe.yaml").write_text(dump_recipe(Recipe.model_validate(values)))
-    (path / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
-    return path
-
-
-def records(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    chance = random.Random(seed)
-    return [
-        {
-            "step": step,
-            "loss": chance.uniform(0.01, 1.0),
-            "timestep": float(chance.randrange(1000)),
-            "lr": 1e-4,
-            "seconds": step * 0.25,
-            "memory_gb": 1.5 + step / 100,
-        }
-        for step in range(1, count + 1)
-    ]
-
-
-def draw_preview(run_folder: Path, step: int, prompt: str, picture: Path, seed: int = 0) -> Path:
-    folder = run_folder / "previews" / f"step-{step:06d}"
-    folder.mkdir(parents=True, exist_ok=True)
-    metadata = PngInfo()
-    metadata.add_itxt("tlora", json.dumps({"prompt": prompt, "seed": seed}))
-    file = folder / f"{len(list(folder.iterdir())):04d}_picture_seed{seed}.png"
-    with Image.open(picture) as opened:
-        opened.save(file, pnginfo=metadata)
-    return file
-
-
-class Tables(HTMLParser):
-    """Reads the tables of a page, and every address it loads something from."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.addresses: list[str] = []
-        self.tags: set[str] = set()
-        self.text = ""
-        self._in_cell = False
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.addresses += [v or "" for k, v in attributes if k in ("src", "href", "srcset", "data")]
-        assert not [k for k, _ in attributes if k.startswith("on")]
-        if tag == "tr":
-            self.rows.append([])
-        self._in_cell = tag in ("td", "th") or (self._in_cell and tag not in ("tr", "table"))
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self._in_cell = False
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self._in_cell:
-            self.rows[-1][-1] += data
-
-    def row(self, first: str) -> list[str]:
-        [found] = [row[1:] for row in self.rows if row and row[0] == first]
-        return found
 
 
 def report(cli: Cli, folder: Path) -> tuple[str, Tables]:
@@ -256,8 +181,8 @@ def test_unreadable_previews_are_told(cli: Cli, tmp_path: Path) -> None:
     folder = make_run(tmp_path, records(10))
     file = draw_preview(folder, 10, "a V*", tmp_path / "photo.png")
     file.write_bytes(file.read_bytes()[:200])
-    page, _ = report(cli, folder)
-    assert f"The preview {file.name} of step 10 can&#x27;t be read." in page
+    _, tables = report(cli, folder)
+    assert f"The preview {file.name} of step 10 can't be read." in tables.text
 
 
 @pytest.mark.parametrize("what", ["missing", "empty", "file"])

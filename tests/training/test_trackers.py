@@ -20,14 +20,13 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from training_runs import ROOT, recipe_values, run, same_tensors
+from training_runs import ROOT, recipe_values, record, run, same_tensors
 
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe, load_recipe
 from tlora_cli.training.loop import train
-from tlora_cli.training.progress import StepRecord
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.trackers import background
 from tlora_cli.training.trackers.background import Trackers
@@ -246,10 +245,6 @@ class Stuck:
         self.steps.append(-1)
 
 
-def record(step: int) -> StepRecord:
-    return StepRecord(step, 0.5, 500.0, 4.0, 1e-4, None, step * 0.1, 1.0)
-
-
 def test_a_stuck_tracker_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stuck, said = Stuck(), list[str]()
     monkeypatch.setattr(background, "make_tracker", lambda name: stuck)
@@ -389,7 +384,7 @@ REAL = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
-from test_tracking import record
+from training_runs import record
 from tlora_cli.training.trackers.background import Trackers
 from tlora_cli.training.trackers.base import Sitting
 from tlora_cli.training.run_folder import RunFolder
@@ -408,7 +403,7 @@ def real(name: str, folder: Path) -> str:
     if importlib.util.find_spec(name) is None:
         pytest.skip(f"{name} is not installed")
     code = REAL.format(
-        root=str(ROOT), tests=str(Path(__file__).parent), folder=str(folder), name=name
+        root=str(ROOT), tests=str(Path(__file__).parents[1]), folder=str(folder), name=name
     )
     environment = {**os.environ, "WANDB_MODE": "offline", "TRACKIO_DIR": str(folder / "trackio")}
     done = subprocess.run(

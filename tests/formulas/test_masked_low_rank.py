@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_attachment import FAMILIES, call, close, make_unet, stir, unet_inputs
+from small_denoisers import FAMILIES, call, close, make_unet, stir, unet_inputs
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
 from torch.utils._python_dispatch import TorchDispatchMode

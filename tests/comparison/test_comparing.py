@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from compare_runs import TABLES, finish_cell, grid_values, plan_of, sitting, tables, write_grid
+from html_pages import Page
 from rich.console import Console
-from test_compare_tables import Page
 from training_runs import tlora
 
 from tlora_cli import UserError
