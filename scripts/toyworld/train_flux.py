@@ -32,7 +32,7 @@ from texts import Lesson, clip_tokenizer, t5_tokenizer, teach, tokenize
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlora_cli.families.flux import image_ids, pack
+from tlora_cli.families.patches import image_ids, pack
 
 BATCH = 16
 GUIDANCE = 3.5

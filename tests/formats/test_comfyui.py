@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
-from tlora_cli.exports.slices import slices_of
+from tlora_cli.formats.slices import slices_of
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ class Comfy:
     def active(self, t: float) -> list[str]:
         """Return the files that act at t."""
         level, found = noise_level(self.family, t), []
-        for file, frames in self.hooks(self.only("PairConditioningSetProperties")["opt_hooks"]):
+        for file, frames in self.hooks(self.only("PairConditioningSetProperties")["hooks"]):
             strength = 1.0
             for percent, value in frames:
                 if percent_to_level(self.family, percent) >= level:
@@ -223,13 +223,16 @@ def test_the_workflow_is_whole(family: str, bases: dict[str, Path], tmp_path: Pa
 
 def test_many_slices_are_combined_in_groups(bases: dict[str, Path], tmp_path: Path) -> None:
     """Twenty hooks need three nodes of eight, and one for these."""
-    from tlora_cli.exports.workflow import Part, workflow
+    from tlora_cli.families.sdxl import SDXL
+    from tlora_cli.formats.comfyui.workflow import Part, workflow
 
-    graph = workflow("sdxl", [Part(f"{n}.safetensors", n / 20 or None) for n in range(20)], "p")
+    graph = workflow(
+        SDXL.comfyui, [Part(f"{n}.safetensors", n / 20 or None) for n in range(20)], "p"
+    )
     kinds = [node["class_type"] for node in graph.values()]
     assert kinds.count("CombineHooks8") == 4
     (tmp_path / "workflow.json").write_text(json.dumps(graph))
-    link = Comfy(tmp_path, "sdxl").only("PairConditioningSetProperties")["opt_hooks"]
+    link = Comfy(tmp_path, "sdxl").only("PairConditioningSetProperties")["hooks"]
     assert len(Comfy(tmp_path, "sdxl").hooks(link)) == 20
 
 

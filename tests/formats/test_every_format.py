@@ -26,8 +26,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
-from tlora_cli.exports import TARGETS
 from tlora_cli.families import FAMILIES
+from tlora_cli.formats import FORMATS as KNOWN
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin, tlora_file
 from tlora_cli.methods import METHODS
 
@@ -52,12 +52,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_all_targets_are_here() -> None:
-    assert set(FORMATS["sdxl"]) == set(TARGETS)
+    assert set(FORMATS["sdxl"]) == set(KNOWN)
 
 
 def written(source: Path, target: str, base: Path, output: Path, *options: str) -> Path:
     """Convert a file and return the new one, or the folder of a published checkpoint."""
-    output = output if TARGETS[target].folder else output.with_suffix(".safetensors")
+    output = output if KNOWN[target].folder else output.with_suffix(".safetensors")
     convert(source, "--to", target, "--base", base, "--output", output, *options)
     if target == "comfyui":
         return output / f"{output.name}-plain.safetensors"
@@ -251,7 +251,7 @@ def test_a_method_without_ranks_stays_ours(bases: dict[str, Path], tmp_path: Pat
     entries = again.parts["mid_block.attentions.0.proj_in"]["entries"]
     assert torch.equal(entries, parts["mid_block.attentions.0.proj_in"]["entries"])
     for target in FORMATS["sdxl"][1:]:
-        new = tmp_path / ("new" if TARGETS[target].folder else "b.safetensors")
+        new = tmp_path / ("new" if KNOWN[target].folder else "b.safetensors")
         with pytest.raises(UserError, match="oft changes the weights themselves") as refused:
             convert(source, "--to", target, "--output", new, *base)
         assert "tlora merge" in refused.value.do

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tlora_cli.recipe.defaults import FAMILY_DEFAULTS
+from tlora_cli.families import FAMILIES
 from tlora_cli.recipe.models import Recipe
 
 
@@ -56,8 +56,8 @@ def test_what_is_given_wins_over_the_family_default() -> None:
 
 def test_family_defaults_are_not_changed_by_use() -> None:
     recipe("flux", train={"steps": 3, "optimizer": {"name": "adamw"}})
-    assert FAMILY_DEFAULTS["flux"]["train"]["optimizer"] == {"name": "prodigy"}
-    assert "steps" not in FAMILY_DEFAULTS["flux"]["train"]
+    assert FAMILIES["flux"].defaults["train"]["optimizer"] == {"name": "prodigy"}
+    assert "steps" not in FAMILIES["flux"].defaults["train"]
 
 
 @pytest.mark.parametrize(

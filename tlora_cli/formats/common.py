@@ -8,14 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 
 DAMAGED = "get the file again from where it was made"
-
-_FLUX = ("transformer_blocks", "single_transformer_blocks", "double_blocks", "single_blocks")
-_SDXL = ("down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block")
 
 
 def method_name(copies: int, masked: bool) -> str:
@@ -27,13 +25,8 @@ def method_name(copies: int, masked: bool) -> str:
 
 def families_of(names: Iterable[str]) -> set[str]:
     """Return the families whose layers these are, in any naming."""
-    found = set()
-    for name in names:
-        if name.startswith(_FLUX):
-            found.add("flux")
-        elif name.startswith(_SDXL):
-            found.add("sdxl")
-    return found
+    there = list(names)
+    return {name for name, family in FAMILIES.items() if family.knows(there)}
 
 
 def only_family(names: Iterable[str]) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -76,7 +77,7 @@ def picture_settings(file: Path) -> dict[str, Any]:
     Raises:
         UserError: if it can't be opened.
     """
-    said = picture_text(file, "tlora")
+    said = picture_text(file, PRODUCT)
     try:
         values = parse_json(said) if said else {}
     except ValueError:  # another program's idea of that key

@@ -63,7 +63,7 @@ class Adapter:
         self.scale = 1.0
         low_rank = {n: layer for n, layer in layers.items() if isinstance(layer, Parametrization)}
         self._updates = Updates(low_rank, family.shared_input, self._update_alone)
-        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timestep_scale, self._updates.install)
+        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timesteps, self._updates.install)
         self._cache: dict[Any, Any] | None = None if trainable else {}
         self._folding: Folding | None = None
         modules = {**dict(denoiser.named_modules()), **(encoders or {})}
@@ -86,9 +86,8 @@ class Adapter:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code starts after it
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        position = self.family.timestep_position
-        timestep = kwargs["timestep"] if "timestep" in kwargs else args[position]
-        sample = kwargs.get("hidden_states", kwargs.get("sample", args[0] if args else None))
+        timestep = self.family.timestep_input.of(args, kwargs)
+        sample = self.family.latent_input.of(args, kwargs)
         device = sample.device if sample is not None else timestep.device
         self.gate.set_timestep(timestep, device)
         if self._updates.stacks:

@@ -38,30 +38,25 @@ class MaskGate:
 
     Args:
         schedule: timestep -> mask.
-        timestep_scale: the denoiser's timestep times this lies on the 0..T scale.
+        timesteps: (timesteps that the denoiser is given, in fp64) -> those on the 0..T scale.
         install: hands a call's factors to the layers; None takes them away.
     """
 
     def __init__(
         self,
         schedule: RankSchedule,
-        timestep_scale: float,
+        timesteps: Callable[[Tensor], Tensor],
         install: Callable[[Any], None] = lambda factors: None,
     ) -> None:
         self.schedule = schedule
-        self.timestep_scale = timestep_scale
+        self.timesteps = timesteps
         self._install = install
         self._call = _Call()
 
     def set_timestep(self, timestep: Tensor | float, device: torch.device) -> None:
         """Take the timestep(s) of a call, on the denoiser's own scale."""
-        t = torch.as_tensor(timestep, device=device).detach().reshape(-1).double()
-        if self.timestep_scale != 1.0:
-            # The caller divided by the scale in fp32; undo its rounding, so that t = 300 does not
-            # come back as 300.000012 and fall on the other side of a step of the rank. A pipeline
-            # in bf16 has rounded t itself before, and the model is told that t too.
-            t = (t * self.timestep_scale * 1e4).round() / 1e4
-        self._enter(_Call(t))
+        given = torch.as_tensor(timestep, device=device).detach().reshape(-1).double()
+        self._enter(_Call(self.timesteps(given)))
 
     def keep(self, factors: Any) -> None:
         """Take what the layers run with until the next call."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tlora_cli.families import Family, denoiser_of, family_of
-from tlora_cli.formats import AdapterWeights, read_adapter, read_origin
+from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
@@ -28,7 +28,10 @@ from tlora_cli.methods import (
 
 
 def load_adapter(
-    model: Any, path: str | Path, min_rank: int | None = None, trainable: bool = False
+    model: Any,
+    path: str | Path | OpenAdapter,
+    min_rank: int | None = None,
+    trainable: bool = False,
 ) -> Adapter:
     """Put the adapter of a file on a denoiser or a pipeline.
 
@@ -36,7 +39,7 @@ def load_adapter(
         model: an SDXL UNet, a FLUX transformer, or a pipeline with one.
         path: our file, a diffusers or kohya LoRA, or a published T-LoRA checkpoint
             (pytorch_lora_weights.safetensors, lora.pt, or the folder of either). Pickled code is
-            never run.
+            never run. Or such a file that is open already.
         min_rank: rank at the noisiest timestep, for a file that doesn't say; it overrides a file
             that does.
         trainable: make the factors parameters again (fp32). S and A of the ortho form are known
@@ -49,8 +52,8 @@ def load_adapter(
     """
     denoiser, family = denoiser_of(model), family_of(model)
     linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
-    weights = read_adapter(Path(path), linears)
-    where = str(path)
+    opened = _opened(path)
+    weights, where = opened.read(linears), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",
@@ -69,7 +72,7 @@ def load_adapter(
     return Adapter(denoiser, family, layers, schedule, weights.info, trainable)
 
 
-def load_words(pipeline: Any, path: str | Path) -> list[RemovableHandle]:
+def load_words(pipeline: Any, path: str | Path | OpenAdapter) -> list[RemovableHandle]:
     """Put the learned words of an adapter file on a pipeline's text encoders, if it has any.
 
     For a pipeline that holds the text encoders alone; `load_adapter` does it for a whole one.
@@ -80,12 +83,17 @@ def load_words(pipeline: Any, path: str | Path) -> list[RemovableHandle]:
     Raises:
         UserError: if the file can't be read or does not fit.
     """
-    _, info = read_origin(Path(path))
+    opened = _opened(path)
+    _, info = opened.origin
     method = METHODS.get(info.method or "")
     if method is None or not method.word:
         return []
-    words = _words(pipeline, read_adapter(Path(path), ()), str(path))
+    words = _words(pipeline, opened.read(()), str(opened.given))
     return [hook_word(module, words[name]) for name, module in embeddings_of(pipeline).items()]
+
+
+def _opened(path: str | Path | OpenAdapter) -> OpenAdapter:
+    return path if isinstance(path, OpenAdapter) else open_adapter(Path(path))
 
 
 def _words(pipeline: Any, weights: AdapterWeights, where: str) -> dict[str, WordVectors]:

@@ -8,11 +8,16 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import T5EncoderModel
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods.word import WordVectors
 
-ENCODERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
-"""Text encoder -> its tokenizer, by their names in a pipeline."""
+ENCODERS = {
+    encoder.name: encoder.tokenizer
+    for family in FAMILIES.values()
+    for encoder in family.text_encoders
+}
+"""Text encoder -> its tokenizer, by their names in the pipelines of all families."""
 
 
 def embeddings_of(pipeline: Any) -> dict[str, nn.Module]:

@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.flux import FLUX
+from tlora_cli.families.sdxl import SDXL
 from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.recipe.strict_section import MASKED_METHODS, RANKLESS_METHODS
 
-FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
-    "sdxl": {"sampling": {"steps": 25, "guidance": 5.0}},
-    "flux": {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": 28, "guidance": 3.5},
-    },
-}
-"""Published settings of a family where they differ from the models' own defaults."""
-
 PUBLISHED_STEPS = {
-    "sdxl": {
+    SDXL.name: {
         "lora": 500,
         "vanilla_tlora": 500,
         "ortho_lora": 800,
@@ -38,7 +31,7 @@ PUBLISHED_STEPS = {
         "custom_diffusion": 500,
         "textual_inversion": 500,
     },
-    "flux": {"lora": 400, "vanilla_tlora": 500, "ortho_lora": 400, "tlora": 500},
+    FLUX.name: {"lora": 400, "vanilla_tlora": 500, "ortho_lora": 400, "tlora": 500},
 }
 """Optimizer steps by family and method (T-LoRA, section 5; on FLUX only LoRA's and T-LoRA's are
 published: the masked methods take the one, the others the other). PiSSA and AdaLoRA, which it does
@@ -57,18 +50,6 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 """Published settings of a method where they differ from LoRA's (T-LoRA, section 5)."""
 
 
-_CHECKPOINTED = {"gradient_checkpointing": True}
-MEMORY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "sdxl": {"24gb": {}, "16gb": {}, "12gb": _CHECKPOINTED},
-    "flux": {
-        "24gb": {**_CHECKPOINTED, "quantization": "int8"},
-        "16gb": {**_CHECKPOINTED, "quantization": "nf4"},
-        "12gb": {**_CHECKPOINTED, "quantization": "nf4", "resolution": 768},
-    },
-}
-"""Family -> size of the card -> settings of `train` that fit it, by `memory.plan_memory`."""
-
-
 def published_settings(family: str, method: str, base: str | None = None) -> dict[str, Any]:
     """Return the published settings of a family and method, to lie under the user's own.
 
@@ -77,12 +58,13 @@ def published_settings(family: str, method: str, base: str | None = None) -> dic
         method: of the adapter.
         base: name of the base model; one of a bundle has settings of its own.
     """
-    settings = merged(METHOD_DEFAULTS.get(method, {}), FAMILY_DEFAULTS.get(family, {}))
+    kind = FAMILIES.get(family)
+    settings = merged(METHOD_DEFAULTS.get(method, {}), dict(kind.defaults) if kind else {})
     steps = PUBLISHED_STEPS.get(family, {}).get(method)
     if steps is not None:
         settings = merged({"train": {"steps": steps}}, settings)
-    if family == "flux" and method in MASKED_METHODS:
-        settings = merged({"adapter": {"min_rank": 1}}, settings)
+    if kind is not None and method in MASKED_METHODS:
+        settings = merged(dict(kind.masked_defaults), settings)
     if base and (bundle := bundle_of_base(base)):
         settings = merged(settings, bundle.settings(base, method))
     if method in RANKLESS_METHODS:
@@ -90,6 +72,12 @@ def published_settings(family: str, method: str, base: str | None = None) -> dic
         own = {k: v for k, v in settings.get("adapter", {}).items() if k not in ranks}
         settings = {**settings, "adapter": own}
     return settings
+
+
+def memory_preset(family: str, card: str) -> dict[str, Any]:
+    """Return the settings of `train` with which a family fits a card of a size, such as 24gb."""
+    kind = FAMILIES.get(family)
+    return dict(kind.memory_presets.get(card, {})) if kind else {}
 
 
 def merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-FamilyName = Literal["sdxl", "flux"]
+from tlora_cli.families import FAMILIES, objective_names, sampler_names
+
+if TYPE_CHECKING:  # it can't follow names that come from a registry
+    FamilyName: TypeAlias = str
+    ObjectiveName: TypeAlias = str
+    SamplerName: TypeAlias = str
+else:
+    FamilyName = Literal[tuple(FAMILIES)]
+    ObjectiveName = Literal[objective_names()]
+    SamplerName = Literal[sampler_names()]
 MethodName = Literal[
     "lora",
     "vanilla_tlora",

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlora_cli.exports.slices import Slice, cut
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import PARTS, Base, family_of_base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
-from tlora_cli.formats import AdapterWeights, read_adapter, read_origin
+from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formats.slices import Slice, cut
 from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
@@ -84,7 +84,8 @@ def merge_file(
         UserError: if the adapter can't be read or doesn't fit, can't be put into weights, or the
             disk is too small.
     """
-    name, info = read_origin(source)
+    opened = open_adapter(source)
+    name, info = opened.origin
     where = base_of_adapter(source, info, base, base_config)
     family = FAMILIES[name or family_of_base(where)]
     whole = output.suffix != ".safetensors"
@@ -97,7 +98,7 @@ def merge_file(
     denoiser: Any = getattr(pipeline, family.denoiser)
     rounding = _Rounding(DTYPES[dtype])
     with torch.no_grad():
-        about, words = _merge(family, pipeline, source, rank, whole, rounding)
+        about, words = _merge(family, pipeline, opened, rank, whole, rounding)
         denoiser.to(rounding.dtype)
     _check_finite(denoiser, dtype)
     if not whole:
@@ -116,7 +117,7 @@ def merge_file(
 def _merge(
     family: Family,
     pipeline: Any,
-    source: Path,
+    opened: OpenAdapter,
     rank: int | None,
     whole: bool,
     rounding: _Rounding,
@@ -124,26 +125,26 @@ def _merge(
     """Change the pipeline's weights; return notes, and the text encoders that were changed."""
     denoiser: nn.Module = getattr(pipeline, family.denoiser)
     linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
-    weights = read_adapter(source, linears)
+    weights, where = opened.read(linears), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",
-            where=str(source),
+            where=where,
             do=f"use it with a {weights.family} base",
         )
     if not weights.parts:
-        keep = _kept_rank(weights, rank, str(source))
+        keep = _kept_rank(weights, rank, where)
         for name, pair in weights.layers.items():
-            weight = check_fit(linears, name, pair, str(source)).weight
+            weight = check_fit(linears, name, pair, where).weight
             components = Slice(0, min(keep, len(pair[0]) // weights.copies), None)
             down, up = cut((pair[0].float(), pair[1].float()), weights.copies, components)
             rounding.put(weight, torch.addmm(weight, up, down))
         return _about_ranks(weights, keep), []
     if rank is not None:
         raise UserError(
-            f"{weights.info.method} has no ranks to choose from", str(source), "leave --rank out"
+            f"{weights.info.method} has no ranks to choose from", where, "leave --rank out"
         )
-    changes = changes_without_ranks(pipeline, denoiser, weights, str(source))
+    changes = changes_without_ranks(pipeline, denoiser, weights, where)
     modules = dict(denoiser.named_modules())
     changed = []
     for name, change in changes.items():
@@ -152,7 +153,7 @@ def _merge(
             for key, merged in change.weights(own).items():
                 rounding.put(own[key], merged)
         elif isinstance(change, WordVectors):
-            _merge_word(name, change, pipeline, weights, whole, str(source))
+            _merge_word(name, change, pipeline, weights, whole, where)
             changed.append(name)
     about = [f"merged {weights.info.method}, {len(changes) - len(changed)} modules"]
     if changed:

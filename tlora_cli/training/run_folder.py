@@ -12,7 +12,7 @@ from typing import Any
 from tlora_cli.formats import read_origin
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.foundation.packages import installed_version
+from tlora_cli.foundation.packages import PRODUCT, installed_version
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe, load_recipe
 from tlora_cli.training.checkpoint_scores import best, read_record
@@ -28,7 +28,7 @@ FREE_TO_CHANGE = (
 )
 """Keys that a resumed run may change, because the steps already done don't depend on them."""
 
-PACKAGES = ("tlora", "torch", "diffusers", "transformers", "accelerate")
+PACKAGES = (PRODUCT, "torch", "diffusers", "transformers", "accelerate")
 """Of which a run records the versions."""
 
 

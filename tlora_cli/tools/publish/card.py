@@ -8,18 +8,16 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from tlora_cli.formats import AdapterInfo, AdapterWeights
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.facts import License
+from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.foundation.bundled import is_base
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.prompts import training_prompt
 from tlora_cli.tools.publish.card_images import Shown
-from tlora_cli.tools.publish.licenses import License
 from tlora_cli.tools.publish.usage_section import use_section
 
 PAPER = "[T-LoRA](https://arxiv.org/abs/2507.05964)"
-_TAGS = {
-    "sdxl": ["stable-diffusion-xl", "stable-diffusion-xl-diffusers"],
-    "flux": ["flux", "flux-diffusers"],
-}
 _MARKS = "&<>\\`*_[]|#!"
 _TIMES = (0, 250, 500, 750, 999)
 """Timesteps whose rank the card tells."""
@@ -75,8 +73,8 @@ def card_text(card: Card) -> str:
 
 def _header(card: Card) -> str:
     """Return the YAML in front."""
-    family, whole = card.weights.family or "", not card.weights.parts
-    tags = ["text-to-image", "tlora", *_TAGS[family]]
+    family, whole = FAMILIES[card.weights.family or ""], not card.weights.parts
+    tags = ["text-to-image", PRODUCT, *family.hub_tags]
     if whole:  # what diffusers loads
         tags += ["diffusers", "lora", "template:sd-lora"]
     info = card.weights.info

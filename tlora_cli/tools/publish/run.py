@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.formats import tlora_file
+from tlora_cli.formats import FORMATS, tlora_file
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
@@ -45,7 +45,7 @@ class Publication:
         output: the new folder.
         base: public name of the base model, in place of what the adapter says.
         license: in place of the known one.
-        targets: `kohya`, `comfyui`: files for other tools, too.
+        targets: names of formats: files for other tools, too.
         pictures: a folder of pictures to show; default: the run's previews.
         prompts: or prompts to draw now.
         count, seed: pictures seed, seed + 1, ... of each of these prompts.
@@ -156,10 +156,10 @@ def _others(source: Source, folder: Path, wanted: Publication) -> dict[str, str]
     model = source.info.base_model or ""
     base = str(model_folder(model)) if is_base(model) else model
     name = wanted.output.name
-    paths = {"kohya": f"{name}-kohya.safetensors", "comfyui": f"comfyui/{name}"}
     written = {}
     for target in dict.fromkeys(wanted.targets):
-        path = folder / paths[target]
-        convert_file(folder / ADAPTER, path, None, base or None, None, None, {}, target)
-        written[target] = paths[target]
+        is_folder = FORMATS[target].folder
+        path = f"{target}/{name}" if is_folder else f"{name}-{target}.safetensors"
+        convert_file(folder / ADAPTER, folder / path, None, base or None, None, None, {}, target)
+        written[target] = path
     return written

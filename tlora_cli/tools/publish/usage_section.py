@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from tlora_cli.formats import AdapterWeights
+from tlora_cli.formats.weights import AdapterWeights
 from tlora_cli.foundation.bundled import is_base
 
 ADAPTER = "pytorch_lora_weights.safetensors"
@@ -25,7 +25,7 @@ def use_section(
         weights: of the adapter.
         base: public name of the base model.
         concept: words for it; may be empty.
-        files: target of `exports.TARGETS` -> its path in the folder.
+        files: name of a format -> its path in the folder.
         repository: OWNER/NAME, if it is known.
     """
     parts = ["## Use"]

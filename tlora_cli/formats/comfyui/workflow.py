@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tlora_cli.families.facts import ComfyUI
+from tlora_cli.foundation.packages import PRODUCT
+
 Link = list[Any]
 """[number of a node, which of its outputs]."""
 GROUP = 8
@@ -33,24 +36,31 @@ class _Graph:
         return number
 
 
-def workflow(family: str, parts: Sequence[Part], prompt: str) -> dict[str, Any]:
+def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, Any]:
     """Return the workflow.
 
     Args:
-        family: `sdxl` or `flux`; their loaders and samplers differ.
+        comfyui: what the family needs.
         parts: the LoRAs.
         prompt: to begin with.
     """
     graph = _Graph()
     hooks = _combined(graph, _scheduled(graph, parts))
-    build = _flux if family == "flux" else _sdxl
-    model, clip, vae, latent, sampling = build(graph)
+    numbers = {key: graph.add(kind, **inputs) for key, (kind, inputs) in comfyui.nodes.items()}
+
+    def link(place: tuple[str, int]) -> Link:
+        key, output = place
+        return [numbers[key], output]
+
+    clip = link(comfyui.clip)
     positive = [graph.add("CLIPTextEncode", clip=clip, text=prompt), 0]
-    if family == "flux":
+    if comfyui.zero_negative:
         negative = [graph.add("ConditioningZeroOut", conditioning=positive), 0]
-        positive = [graph.add("FluxGuidance", conditioning=positive, guidance=3.5), 0]
     else:
         negative = [graph.add("CLIPTextEncode", clip=clip, text=""), 0]
+    if comfyui.guidance is not None:
+        kind, inputs = comfyui.guidance
+        positive = [graph.add(kind, conditioning=positive, **inputs), 0]
     # On both sides: guidance compares two answers of the same adapted model.
     pair = graph.add(
         "PairConditioningSetProperties",
@@ -58,20 +68,20 @@ def workflow(family: str, parts: Sequence[Part], prompt: str) -> dict[str, Any]:
         negative_NEW=negative,
         strength=1.0,
         set_cond_area="default",
-        opt_hooks=hooks,
+        hooks=hooks,
     )
     drawn = graph.add(
         "KSampler",
-        model=model,
+        model=link(comfyui.model),
         positive=[pair, 0],
         negative=[pair, 1],
-        latent_image=latent,
+        latent_image=link(comfyui.latent),
         seed=0,
         denoise=1.0,
-        **sampling,
+        **comfyui.sampling,
     )
-    picture = graph.add("VAEDecode", samples=[drawn, 0], vae=vae)
-    graph.add("SaveImage", images=[picture, 0], filename_prefix="tlora")
+    picture = graph.add("VAEDecode", samples=[drawn, 0], vae=link(comfyui.vae))
+    graph.add("SaveImage", images=[picture, 0], filename_prefix=PRODUCT)
     return graph.nodes
 
 
@@ -108,24 +118,3 @@ def _combined(graph: _Graph, hooks: list[Link]) -> Link:
 
 def _lettered(group: Sequence[Link]) -> dict[str, Link]:
     return {f"hooks_{letter}": link for letter, link in zip("ABCDEFGH", group, strict=False)}
-
-
-def _sdxl(graph: _Graph) -> tuple[Link, Link, Link, Link, dict[str, Any]]:
-    base = graph.add("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors")
-    latent = graph.add("EmptyLatentImage", width=1024, height=1024, batch_size=1)
-    sampling = {"steps": 25, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal"}
-    return [base, 0], [base, 1], [base, 2], [latent, 0], sampling
-
-
-def _flux(graph: _Graph) -> tuple[Link, Link, Link, Link, dict[str, Any]]:
-    model = graph.add("UNETLoader", unet_name="flux1-dev.safetensors", weight_dtype="default")
-    clip = graph.add(
-        "DualCLIPLoader",
-        clip_name1="t5xxl_fp16.safetensors",
-        clip_name2="clip_l.safetensors",
-        type="flux",
-    )
-    vae = graph.add("VAELoader", vae_name="ae.safetensors")
-    latent = graph.add("EmptySD3LatentImage", width=1024, height=1024, batch_size=1)
-    sampling = {"steps": 28, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
-    return [model, 0], [clip, 0], [vae, 0], [latent, 0], sampling

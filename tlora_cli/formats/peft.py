@@ -1,6 +1,6 @@
 """A plain LoRA as diffusers and PEFT write it.
 
-Keys are `unet.<layer>.lora_A.weight` and `.lora_B.weight` (SDXL), `transformer.` (FLUX),
+Keys are `<denoiser>.<layer>.lora_A.weight` and `.lora_B.weight`, as in `unet.` or `transformer.`,
 `base_model.model.` (PEFT itself), or the older `.lora.down.weight` and `.processor.to_q_lora.down`.
 The scale is that of diffusers 0.42: from `lora_adapter_metadata` if the header has it, else
 alpha / rank where the file has `.alpha` tensors, else 1.
@@ -15,8 +15,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.formats.common import (
     DAMAGED,
     only_family,
@@ -25,13 +27,19 @@ from tlora_cli.formats.common import (
     warn_of_text_layers,
 )
 from tlora_cli.formats.foreign import refuse_unreadable
+from tlora_cli.formats.headers import mask_lost
+from tlora_cli.formats.spec import Format, Reader, Sizes
+from tlora_cli.formats.tlora_file import peft_header, peft_tensors
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.mistakes import shown
 from tlora_cli.recipe.strict_section import check_expression
 
-PREFIXES = ("unet.", "transformer.", "base_model.model.", "")
+OWN_PREFIX = "base_model.model."
+"""What PEFT itself puts before a layer's name."""
+PREFIXES = (*dict.fromkeys(f"{family.denoiser}." for family in FAMILIES.values()), OWN_PREFIX, "")
 """What may stand before a layer's name; the first that fits counts."""
 
 _KEY = re.compile(r"(?P<layer>.+?)[._](?P<part>lora_A|lora_B|lora\.down|lora\.up)\.weight")
@@ -101,7 +109,7 @@ def _split(key: str, path: Path) -> tuple[str, str, str]:
 def _settings(file: AdapterFile, prefixes: set[str]) -> dict[str, Any]:
     """Return the fields of PEFT's LoraConfig that set the scale; empty if the file has none."""
     try:
-        if "base_model.model." in prefixes:
+        if OWN_PREFIX in prefixes:
             beside = file.path.with_name("adapter_config.json")
             found = parse_json(beside.read_text(encoding="utf-8"))
         else:
@@ -180,3 +188,13 @@ def _by_pattern(patterns: dict[str, Any], layer: str, default: Any) -> Any:
         if re.match(rf"(.*\.)?({pattern})$", layer):
             return value
     return default
+
+
+def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
+    """Write the file, which is tlora's own without what only tlora reads; return what is lost."""
+    tensors, header = peft_tensors(weights), peft_header(weights)
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    return mask_lost(weights)
+
+
+PEFT = Format("diffusers", Reader(matches, origin, read, generic=True), write)

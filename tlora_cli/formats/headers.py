@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tlora_cli.formats import AdapterWeights
-
-ARCHITECTURES = {"sdxl": "stable-diffusion-xl-v1-base/lora", "flux": "flux-1-dev/lora"}
+from tlora_cli.families import FAMILIES
+from tlora_cli.formats.weights import AdapterWeights
 
 
 def model_spec(weights: AdapterWeights) -> dict[str, str]:
@@ -14,7 +13,7 @@ def model_spec(weights: AdapterWeights) -> dict[str, str]:
     info = weights.info
     fields = {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": ARCHITECTURES[weights.family or ""],
+        "modelspec.architecture": FAMILIES[weights.family or ""].architecture or "",
         "modelspec.date": datetime.now(UTC).date().isoformat(),
         "modelspec.trigger_phrase": info.concept,
         "ss_steps": "" if info.train_steps is None else str(info.train_steps),
