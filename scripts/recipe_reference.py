@@ -32,7 +32,7 @@ LEAST: dict[str, Any] = {
     "concept": {"images": "dog.jpg", "class": "dog"},
     "output": {"dir": "runs/dog"},
 }
-"""What a recipe can't do without; the examples lie over it."""
+"""Settings that a recipe can't do without; the examples lie over them."""
 
 EXAMPLES: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "recipe_examples.yaml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the denoisers work on: random pictures and texts of the shapes of training."""
+"""Inputs of the denoisers: random pictures and texts of the shapes of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tlora_cli.families.shapes import like_of, random_conditioning
 from tlora_cli.training.step import Example
 
 SIDE = 128
-"""Of the latent of a picture of 1024 pixels."""
+"""Side of the latent of a picture of 1024 pixels."""
 
 
 def example(family: str, denoiser: Any, side: int, tokens: int | None = None) -> Example:

@@ -36,7 +36,7 @@ from tlora_cli.families.patches import image_ids, pack
 
 BATCH = 16
 GUIDANCE = 3.5
-"""What is asked for where nothing else is."""
+"""Guidance that is asked for where no other is."""
 TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20

@@ -20,7 +20,7 @@ from tlora_cli.foundation.training_images import find_images
 KeyT = TypeVar("KeyT")
 
 MAX_PICTURES = 480
-"""On the whole page: about 3 MB."""
+"""Pictures on the whole page: about 3 MB."""
 BASE_ROWS, SUITE_ROWS = 2, 6
 """Pictures of the base prompt and of other prompts, of each arm and concept."""
 SIDE = 112

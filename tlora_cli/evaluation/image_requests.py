@@ -1,4 +1,4 @@
-"""What an evaluation draws: prompts with V* for the concept, each with a seed."""
+"""The pictures of an evaluation: prompts with V* for the concept, each with a seed."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Conditioning: TypeAlias = "dict[str, Tensor]"
-"""What the denoiser is told beside the noisy latent; row b of each tensor belongs to sample b."""
+"""Inputs of the denoiser beside the noisy latent; row b of each tensor belongs to sample b."""
 
 KL_VAE: Mapping[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
@@ -79,7 +79,7 @@ class License:
 
 @dataclass(frozen=True)
 class Kohya:
-    """How kohya's sd-scripts write a LoRA of a family.
+    """The form of a family's LoRA in kohya's sd-scripts.
 
     Attributes:
         network_module: `ss_network_module` in the header.
@@ -95,7 +95,7 @@ class Kohya:
 
 @dataclass(frozen=True)
 class ComfyUI:
-    """What a ComfyUI workflow needs for a family.
+    """Facts that a ComfyUI workflow needs of a family.
 
     Attributes:
         nodes: key -> class and inputs of the nodes that load the model and make the empty latent;

@@ -39,7 +39,7 @@ FLOW = {
     "prediction_type": "flow_prediction",
     "use_dynamic_shifting": True,
 }
-"""What makes a diffusion solver one of rectified flow."""
+"""Settings that make a diffusion solver one of rectified flow."""
 
 DOUBLE = {
     "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),

@@ -34,14 +34,14 @@ from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.plugins import resolve
 
 PARTS = ("text", "vae", "denoiser")
-"""What can be loaded on its own; the scheduler's configuration always comes along."""
+"""Parts that can be loaded on their own; the scheduler's configuration always comes along."""
 
 _INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
 class Base:
-    """Which pretrained model.
+    """A pretrained model, by its place.
 
     Attributes:
         model: Hub id, diffusers folder, .safetensors file, or a bundle's base.

@@ -1,4 +1,4 @@
-"""What the denoisers work on: texts and latents of the shapes of training, with random values."""
+"""Inputs of the denoisers: texts and latents of the shapes of training, with random values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the program must know of a model family.
+"""Facts that the program must know of a model family.
 
 A family is one file that fills in `Family`, and one line in `FAMILIES`. Its facts are read where no
 torch may be loaded, as by recipes, so classes are named `module:class` and resolved when they are
@@ -39,11 +39,11 @@ class Family(ABC):
     # --- names --------------------------------------------------------------------------------
 
     name: ClassVar[str]
-    """In recipes, on the command line and in adapter files."""
+    """Name in recipes, on the command line and in adapter files."""
     title: ClassVar[str]
-    """In prose."""
+    """Name in prose."""
     denoiser_words: ClassVar[str]
-    """What users pass to the Python API, with an article."""
+    """Thing that users pass to the Python API, with an article."""
 
     # --- the parts of its pipeline in diffusers -----------------------------------------------
 
@@ -60,7 +60,7 @@ class Family(ABC):
     single_file_is_whole: ClassVar[bool]
     """Whether a .safetensors file of a model site holds every part, or the denoiser only."""
     single_file_keys: ClassVar[tuple[str, ...]]
-    """What the names of its weights hold in such a file."""
+    """Part of the names of its weights in such a file."""
 
     # --- layers -------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Family(ABC):
     text_keys_values: ClassVar[str | None] = None
     """Regular expression for the keys and values of the text in cross-attention; None without."""
     layer_prefixes: ClassVar[tuple[str, ...]]
-    """What the names of its layers begin with, in any naming."""
+    """Beginnings of the names of its layers, in any naming."""
     row_shares: ClassVar[Mapping[str, int]] = {}
     """Last part of a layer's name -> its share of the rows of a layer that the original model has
     for several; 1 unless listed."""
@@ -88,7 +88,7 @@ class Family(ABC):
     timestep_input: ClassVar[Argument]
     latent_input: ClassVar[Argument]
     timestep_scale: ClassVar[float | None] = None
-    """What the header of an adapter file says: the denoiser's timestep times this is t. None where
+    """Scale in the header of an adapter file: the denoiser's timestep times this is t. None where
     `timesteps` is no factor."""
 
     # --- the standard base --------------------------------------------------------------------
@@ -96,9 +96,9 @@ class Family(ABC):
     standard_base: ClassVar[str]
     """Hub id of the base that is taken if none is named."""
     standard_title: ClassVar[str]
-    """In prose."""
+    """Name in prose."""
     standard_gigabytes: ClassVar[int]
-    """What has to be downloaded of it."""
+    """Files that have to be downloaded of it."""
     standard_denoiser: ClassVar[Mapping[str, Any]]
     standard_vae: ClassVar[Mapping[str, Any]]
     standard_scheduler: ClassVar[Mapping[str, Any]] = {}
@@ -111,7 +111,7 @@ class Family(ABC):
     # --- training and sampling ----------------------------------------------------------------
 
     process: ClassVar[str]
-    """What samplers solve, in words."""
+    """Equation that samplers solve, in words."""
     objectives: ClassVar[tuple[str, ...]]
     """Recipe names of what can be trained; `auto` is among them."""
     prediction_types: ClassVar[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""What the readers of foreign formats share."""
+"""Helpers that the readers of foreign formats share."""
 
 from __future__ import annotations
 

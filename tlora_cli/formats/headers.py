@@ -1,4 +1,4 @@
-"""What the files for other tools say in their headers, and what they can't say."""
+"""Headers of the files for other tools, and what they can't say."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 """kohya's, OneTrainer's for FLUX, and LyCORIS's; the first is written."""
 
 TEXT = "lora_te"
-"""What names of text encoder layers begin with."""
+"""Beginnings of the names of text encoder layers."""
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 
 

@@ -38,13 +38,13 @@ from tlora_cli.recipe.mistakes import shown
 from tlora_cli.recipe.strict_section import check_expression
 
 OWN_PREFIX = "base_model.model."
-"""What PEFT itself puts before a layer's name."""
+"""Prefix that PEFT itself puts before a layer's name."""
 PREFIXES = (*dict.fromkeys(f"{family.denoiser}." for family in FAMILIES.values()), OWN_PREFIX, "")
-"""What may stand before a layer's name; the first that fits counts."""
+"""Prefixes that a layer's name may have; the first that fits counts."""
 
 _KEY = re.compile(r"(?P<layer>.+?)[._](?P<part>lora_A|lora_B|lora\.down|lora\.up)\.weight")
 MAX_REPEATS = 2
-"""Of a pattern in a file: with more, and long names, matching takes long."""
+"""Wildcards of a pattern in a file: with more, and long names, matching takes long."""
 _ALPHA = ".alpha"
 _PARTS = {"lora_A": "down", "lora_B": "up", "lora.down": "down", "lora.up": "up"}
 

@@ -1,4 +1,4 @@
-"""What the program must know of a format of adapter files."""
+"""Facts that the program must know of a format of adapter files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Sizes: TypeAlias = Mapping[str, int]
 
 @dataclass(frozen=True)
 class Reader:
-    """How files of a format are read.
+    """The reading of a format's files.
 
     Attributes:
         matches: (names of the tensors, header) -> whether a file is of the format.

@@ -32,7 +32,7 @@ from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMAT_VERSION = "1"
 _PART = ".tlora."
-"""Between a layer's name and that of a parameter which is no LoRA factor."""
+"""Infix between a layer's name and that of a parameter which is no LoRA factor."""
 
 
 def write(

@@ -1,4 +1,4 @@
-"""What an adapter file says, whatever its format."""
+"""The contents of an adapter file, whatever its format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What a reader is given.
+    """An opened file as a reader is given it.
 
     Attributes:
         path: where the file lies, for what stands beside it and for messages.
@@ -43,7 +43,7 @@ class AdapterFile:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """Where an adapter comes from; every field may be unknown."""
+    """The origin of an adapter; every field may be unknown."""
 
     method: str | None = None
     init: str | None = None
@@ -65,7 +65,7 @@ class AdapterInfo:
 
     @property
     def concept(self) -> str:
-        """What V* stands for, e.g. "sks dog"; empty if the file doesn't say."""
+        """The words that V* stands for, e.g. "sks dog"; empty if the file doesn't say."""
         return concept_words(self.placeholder, self.class_name)
 
 

@@ -101,7 +101,7 @@ SCHEDULES: dict[str, Callable[[RankSchedule, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class RankSchedule:
-    """How many of `rank` components are active at a timestep.
+    """The schedule of how many of `rank` components are active at a timestep.
 
     Args:
         rank: full rank R.

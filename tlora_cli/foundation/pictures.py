@@ -15,7 +15,7 @@ from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""What is decoded; Pillow's other formats are left out, since some start other programs."""
+"""Formats that are decoded; Pillow's others are left out, since some start other programs."""
 MAX_PIXELS = 110_000_000
 """Larger pictures are refused before decoding: a small file can claim any size. The largest camera
 sensors have about 100 million pixels; reading that many takes up to 1.6 GB."""

@@ -30,7 +30,7 @@ from tlora_cli.injection.words import hook_word
 from tlora_cli.methods import METHODS, Change, Method, Parametrization, Reweighting, WordVectors
 
 _NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
-"""What the gate is given where nothing is ever masked."""
+"""The schedule that the gate is given where nothing is ever masked."""
 
 
 class Adapter:

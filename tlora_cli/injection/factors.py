@@ -31,7 +31,7 @@ Alone = Callable[[Parametrization, Tensor], Tensor]
 
 @dataclass(slots=True)
 class Share:
-    """What the layers of a site run with in a call.
+    """The factors that the layers of a site run with in a call.
 
     Attributes:
         pair: their factors, in the number format that they compute in. A mask that all samples
@@ -61,7 +61,7 @@ class Site:
         self.desk = desk
         self.alone = alone
         self.share: Share | None = None
-        """Of the denoiser's present call; None before it."""
+        """The share of the denoiser's present call; None before it."""
         self.folded: Sequence[Tensor] | None = None
         """Weights with the updates in them, if the present call runs with such; `folding.py`."""
         self.alike = len(layers) > 1
@@ -117,7 +117,7 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 
 
 class Desk:
-    """Where a site's first layer leaves the products of the others, who run right after it."""
+    """Place where a site's first layer leaves the products of the others, which run right after."""
 
     def __init__(self) -> None:
         self._site: Site | None = None

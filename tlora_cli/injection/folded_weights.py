@@ -46,7 +46,7 @@ class Folding:
             for index, name in enumerate(site.names)
         ]
         self._last: tuple[Sequence[Built], list[list[slice]]] | None = None
-        """What is in `_folded`."""
+        """The key of what is in `_folded`."""
         self._folded: list[Tensor] = []
 
     @property

@@ -1,4 +1,4 @@
-"""Which modules a method changes, and whether it can."""
+"""The modules that a method changes, and whether it can."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 Change = Parametrization | Reweighting | WordVectors
-"""What an adapter has for each of its layers."""
+"""The module that an adapter has for each of its layers."""
 
 INIT_STD: dict[str, Callable[[int], float]] = {
     "1/r": lambda rank: 1 / rank,
@@ -52,7 +52,7 @@ INIT_STD: dict[str, Callable[[int], float]] = {
 
 @dataclass(frozen=True)
 class StartSettings:
-    """How a layer's parameters begin; each method reads what concerns it.
+    """Settings of how a layer's parameters begin; each method reads what concerns it.
 
     Attributes:
         rank: R, of the low-rank methods.

@@ -80,7 +80,7 @@ def orthogonality(layers: Sequence[AdaLoRA]) -> Tensor:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many triplets stay, over the run (eq. 12).
+    """The number of triplets that stay, over the run (eq. 12).
 
     Attributes:
         start: triplets of all layers at the start.

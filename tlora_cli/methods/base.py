@@ -1,4 +1,4 @@
-"""What a method changes in one layer: it adds an update, or it runs the layer on other weights."""
+"""The change of one layer: a method adds an update, or it runs the layer on other weights."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ STARTS: tuple[str, ...] = get_args(InitName)
 AT_ONCE = 64
 """Matrices of one shape that are worked on together, for the memory's sake."""
 THIN = 4
-"""From this many rows a column on, a normal matrix is so far from singular (the condition number is
+"""Rows a column from which on a normal matrix is so far from singular (the condition number is
 about 3) that its QR can be had from the Cholesky factor of its Gram matrix."""
 
 Triplets = tuple[Tensor, Tensor, Tensor]

@@ -1,4 +1,4 @@
-"""What a recipe leaves out: the settings of its family, method, base and card, merged.
+"""Settings that a recipe leaves out: those of its family, method, base and card, merged.
 
 Published settings: T-LoRA, arXiv 2507.05964, section 5 and the code released with it.
 """

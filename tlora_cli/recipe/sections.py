@@ -61,7 +61,7 @@ class PriorConfig(Section):
 
 
 class ConceptConfig(Section):
-    """What is learned: the picture(s) and the words for it."""
+    """The concept: its picture(s) and the words for it."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -90,7 +90,7 @@ class ConceptConfig(Section):
 
     @property
     def words(self) -> str:
-        """What V* stands for, e.g. "sks dog"."""
+        """The words that V* stands for, e.g. "sks dog"."""
         return concept_words(self.placeholder, self.class_name)
 
     _prompt_braces = field_validator("prompt")(check_prompt)

@@ -1,4 +1,4 @@
-"""What every section of the recipe shares: strictness, and checks of values that go together."""
+"""The base of every section of the recipe: strictness, and checks of values that go together."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ POINT_SCHEDULES = ("step", "piecewise")
 
 
 PROMPT_FIELDS = ("{placeholder}", "{class}")
-"""What braces in a prompt may hold."""
+"""Names that braces in a prompt may hold."""
 
 SectionT = TypeVar("SectionT", bound="Section")
 

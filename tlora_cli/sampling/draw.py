@@ -22,7 +22,7 @@ from tlora_cli.injection.adapter import Adapter
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How pictures are drawn; width and height in pixels."""
+    """Settings of drawing; width and height in pixels."""
 
     steps: int
     guidance: float

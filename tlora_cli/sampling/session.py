@@ -42,7 +42,7 @@ from tlora_cli.sampling.draw import (
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw; None means what the adapter file says.
+    """Pictures that are asked for; None means what the adapter file says.
 
     Attributes:
         prompts: with V* or {concept} for the concept.

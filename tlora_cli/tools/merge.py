@@ -53,7 +53,7 @@ class _Rounding:
 
     @property
     def share(self) -> float:
-        """What is lost, relative to the size of the update."""
+        """The loss, relative to the size of the update."""
         return (self.lost / self.update) ** 0.5 if self.update else 0.0
 
 

@@ -29,7 +29,7 @@ FREE_TO_CHANGE = (
 """Keys that a resumed run may change, because the steps already done don't depend on them."""
 
 PACKAGES = (PRODUCT, "torch", "diffusers", "transformers", "accelerate")
-"""Of which a run records the versions."""
+"""Packages of which a run records the versions."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def about(self) -> Path:
-        """What the recipe doesn't say: parameters trained, device, versions."""
+        """The file of what the recipe doesn't say: parameters trained, device, versions."""
         return self.path / "about.json"
 
     @property

@@ -1,1 +1,1 @@
-"""What the HTML pages share: one base, one style, one file each, nothing loaded from elsewhere."""
+"""HTML pages: they share one base and one style, are one file each, and load nothing."""

@@ -1,4 +1,4 @@
-"""What an adapter file holds: spectra and effective ranks by kind of layer and depth."""
+"""An adapter file's spectra and effective ranks by kind of layer and depth."""
 
 from __future__ import annotations
 

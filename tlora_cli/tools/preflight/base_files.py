@@ -105,7 +105,7 @@ class _Part:
     name: str
     files: list[str]
     lacking: str = ""
-    """What is not there, or empty."""
+    """The files that are not there, or empty."""
 
 
 def needed_parts(family: Family, names: Collection[str], variant: str | None) -> list[_Part]:

@@ -1,4 +1,4 @@
-"""What `tlora doctor` looks at: is this machine fit to train, and if not, what to do."""
+"""The checks of `tlora doctor`: is this machine fit to train, and if not, what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pictures and a word to a recipe that fits this machine, with the reasons of its choices."""
+"""Pictures and a word -> a recipe that fits this machine, with the reasons of its choices."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PARTS = 4
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user said.
+    """The user's wishes.
 
     Attributes:
         images: pictures, or one folder, as in a recipe.

@@ -25,7 +25,7 @@ _TIMES = (0, 250, 500, 750, 999)
 
 @dataclass(frozen=True)
 class Card:
-    """What a card tells.
+    """All that a card tells.
 
     Attributes:
         weights: of the adapter, with the public description.
@@ -53,7 +53,7 @@ class Card:
 
     @property
     def concept(self) -> str:
-        """What V* stands for; empty if the file doesn't say."""
+        """The words that V* stands for; empty if the file doesn't say."""
         return self.weights.info.concept
 
 

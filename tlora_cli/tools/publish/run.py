@@ -38,7 +38,7 @@ Found = list[tuple[Path, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Publication:
-    """What to publish, and how.
+    """A publication that is asked for.
 
     Attributes:
         source: a run folder or an adapter file.

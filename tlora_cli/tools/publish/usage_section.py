@@ -9,7 +9,7 @@ from tlora_cli.formats.weights import AdapterWeights
 from tlora_cli.foundation.bundled import is_base
 
 ADAPTER = "pytorch_lora_weights.safetensors"
-"""What the adapter is called in the folder: the name that diffusers looks for by itself."""
+"""The adapter's name in the folder: the one that diffusers looks for by itself."""
 
 
 def use_section(

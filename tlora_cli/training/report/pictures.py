@@ -25,7 +25,7 @@ GRID = 16
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a report keeps of a picture.
+    """The part of a picture that a report keeps.
 
     Attributes:
         url: a thumbnail, as a data URL.

@@ -31,7 +31,7 @@ from tlora_cli.training.step import Batch, compute_loss
 CUDA_CONTEXT = 600_000_000
 """Bytes that the driver and its kernels take on a GPU, which PyTorch doesn't count."""
 SPARE = 1.05
-"""What an allocator takes over what is asked of it."""
+"""The share that an allocator takes over what is asked of it."""
 USABLE = 0.95
 """Share of a GPU that is there for one program; screens take the rest."""
 NF4_BYTES = 0.5 + 4 / 64
@@ -40,7 +40,7 @@ NF4_BYTES = 0.5 + 4 / 64
 
 @dataclass(frozen=True)
 class Phase:
-    """What is on the device at the same time, in bytes."""
+    """Bytes on the device at the same time."""
 
     name: str
     parts: dict[str, int]
