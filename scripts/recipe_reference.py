@@ -19,10 +19,11 @@ import yaml
 
 from tlora_cli.foundation.bundled import BASES
 from tlora_cli.foundation.files import write_text
+from tlora_cli.methods import METHODS
 from tlora_cli.recipe.defaults import MEMORY_PRESETS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.section import RANKLESS_METHODS, FamilyName, MethodName
+from tlora_cli.recipe.section import FamilyName, MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 
@@ -233,7 +234,7 @@ def _left_out(varying: set[str]) -> list[str]:
     for family in FAMILIES:
         rows: dict[tuple[str, ...], list[str]] = {}
         for method in _methods(family):
-            recipe, ranks = _filled(family, method), method not in RANKLESS_METHODS
+            recipe, ranks = _filled(family, method), METHODS[method].low_rank
             values = [_shown(_value(recipe, k)) if ranks or "rank" not in k else "" for k in keys]
             rows.setdefault(tuple(values), []).append(f"`{method}`")
         lines += ["", f"| {family} | {' | '.join(names)} |", "|---" * (len(keys) + 1) + "|"]

@@ -13,7 +13,9 @@ from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from tlora_cli import Adapter, RankSchedule, UserError, attach
-from tlora_cli.methods import METHODS, STARTS, Reweighting
+from tlora_cli.injection.changes import OtherWeights
+from tlora_cli.methods import METHODS
+from tlora_cli.methods.tlora import STARTS
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 RANK, MIN_RANK, BLOCKS = 8, 3, 4
@@ -105,7 +107,7 @@ def merged(model: nn.Module, adapter: Adapter, rank: int) -> nn.Module:
         module._forward_pre_hooks.clear()
     modules = dict(bare.named_modules())
     for name, layer in adapter.layers.items():
-        if isinstance(layer, Reweighting):
+        if isinstance(layer, OtherWeights):
             own = dict(modules[name].named_parameters(recurse=False))
             with torch.no_grad():
                 made = copy.deepcopy(layer).double().weights(own)
@@ -159,7 +161,7 @@ def test_flux_timesteps_do_not_drift_over_a_rank_step() -> None:
     inputs = flux_inputs(1)
     for t in range(100, 1000, 100):
         call(model, inputs, t, "flux")
-        assert int(adapter.gate.active_rank) == 10 - t // 100
+        assert int(adapter.call.active_rank) == 10 - t // 100
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -355,7 +357,7 @@ def test_a_model_of_no_family_is_refused() -> None:
 def test_a_mask_that_fits_no_batch_is_an_error() -> None:
     model = make_unet()
     adapter = attach(model, "tlora", 4)
-    adapter.gate.set_timestep(torch.tensor([1.0, 2.0, 3.0]), torch.device("cpu"))
+    adapter.call.set_timestep(torch.tensor([1.0, 2.0, 3.0]), torch.device("cpu"))
     layer = dict(model.named_modules())[next(iter(adapter.layers))]
     with pytest.raises(ValueError, match="made for 3 timesteps"):
         layer(torch.zeros(2, 5, 32))

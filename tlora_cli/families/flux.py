@@ -69,6 +69,7 @@ class Flux(Family):
     timestep_position = 3
     single_file_is_whole = False
     latent_patch = 2
+    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}}
     samplers: ClassVar = {
         "default": (FlowMatchEulerDiscreteScheduler, {}),
         "euler": (FlowMatchEulerDiscreteScheduler, {}),

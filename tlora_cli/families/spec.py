@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -63,6 +63,8 @@ class Family(ABC):
     """Whether a .safetensors file of a model site holds every part, or the denoiser only."""
     latent_patch: ClassVar[int]
     """Latent sides must be multiples of this."""
+    masked_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Published settings of a recipe for methods whose rank follows a schedule."""
 
     # --- text and pictures into tensors -------------------------------------------------------
 

@@ -25,6 +25,7 @@ from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.kohya_names import PARTS_OF_ROWS, known_names
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import PLAIN
 
 PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 """kohya's, OneTrainer's for FLUX, and LyCORIS's."""
@@ -43,7 +44,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(bare(key) for key in keys), AdapterInfo(method="lora")
+    return only_family(bare(key) for key in keys), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:

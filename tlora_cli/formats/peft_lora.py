@@ -28,6 +28,7 @@ from tlora_cli.formats.foreign import refuse_unreadable
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.json_text import parse_json
+from tlora_cli.methods import PLAIN
 from tlora_cli.recipe.mistakes import shown
 from tlora_cli.recipe.section import check_expression
 
@@ -50,7 +51,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(_bare(key)[1] for key in keys), AdapterInfo(method="lora")
+    return only_family(_bare(key)[1] for key in keys), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:

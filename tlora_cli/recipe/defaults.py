@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlora_cli.recipe.section import MASKED_METHODS, RANKLESS_METHODS
+from tlora_cli.methods import METHODS
 
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "sdxl": {"sampling": {"steps": 25, "guidance": 5.0}},
@@ -18,43 +18,8 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """Published settings of a family where they differ from the models' own defaults."""
-
-PUBLISHED_STEPS = {
-    "sdxl": {
-        "lora": 500,
-        "vanilla_tlora": 500,
-        "ortho_lora": 800,
-        "tlora": 800,
-        "pissa": 500,
-        "adalora": 500,
-        "oft": 800,
-        "oft_v2": 800,
-        "gsoft": 800,
-        "gsoft_double": 800,
-        "svdiff": 1600,
-        "dreambooth": 2000,
-        "dreambooth_full": 2000,
-        "custom_diffusion": 500,
-        "textual_inversion": 500,
-    },
-    "flux": {"lora": 400, "vanilla_tlora": 500, "ortho_lora": 400, "tlora": 500},
-}
-"""Optimizer steps by family and method (T-LoRA, section 5; on FLUX only LoRA's and T-LoRA's are
-published: the masked methods take the one, the others the other). PiSSA and AdaLoRA, which it does
-not run, take LoRA's."""
-
-METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "svdiff": {"train": {"optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}}},
-    "dreambooth": {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
-    "dreambooth_full": {"train": {"optimizer": {"name": "adamw", "lr": 2e-5}}},
-    "custom_diffusion": {
-        "concept": {"prior": {"count": 200}},
-        "train": {"optimizer": {"name": "adamw", "lr": 1e-5}},
-    },
-    "textual_inversion": {"train": {"optimizer": {"name": "adamw", "lr": 5e-4}}},
-}
-"""Published settings of a method where they differ from LoRA's (T-LoRA, section 5)."""
-
+MASKED_DEFAULTS: dict[str, dict[str, Any]] = {"flux": {"adapter": {"min_rank": 1}}}
+"""Further ones of methods whose rank follows a schedule; the family says them, too."""
 
 _CHECKPOINTED = {"gradient_checkpointing": True}
 MEMORY_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
@@ -139,15 +104,15 @@ def published_settings(family: str, method: str, base: str | None = None) -> dic
         method: of the adapter.
         base: name of the base model; a built-in one has settings of its own.
     """
-    settings = merged(METHOD_DEFAULTS.get(method, {}), FAMILY_DEFAULTS.get(family, {}))
-    steps = PUBLISHED_STEPS.get(family, {}).get(method)
-    if steps is not None:
-        settings = merged({"train": {"steps": steps}}, settings)
-    if family == "flux" and method in MASKED_METHODS:
-        settings = merged({"adapter": {"min_rank": 1}}, settings)
+    known = METHODS.get(method)
+    settings = merged(dict(known.settings) if known else {}, FAMILY_DEFAULTS.get(family, {}))
+    if known and family in known.steps:
+        settings = merged({"train": {"steps": known.steps[family]}}, settings)
+    if known and known.masked:
+        settings = merged(MASKED_DEFAULTS.get(family, {}), settings)
     settings = merged(settings, BASE_DEFAULTS.get(base or "", {}))
     settings = merged(settings, BASE_METHOD_DEFAULTS.get(base or "", {}).get(method, {}))
-    if method in RANKLESS_METHODS:
+    if known and not known.low_rank:
         ranks = ("rank", "min_rank")
         own = {k: v for k, v in settings.get("adapter", {}).items() if k not in ranks}
         settings = {**settings, "adapter": own}

@@ -4,59 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
+from tlora_cli.formulas.schedules import SCHEDULES
+from tlora_cli.methods import METHODS
+from tlora_cli.methods.tlora import STARTS
+
 FamilyName = Literal["sdxl", "flux"]
-MethodName = Literal[
-    "lora",
-    "vanilla_tlora",
-    "ortho_lora",
-    "tlora",
-    "pissa",
-    "adalora",
-    "oft",
-    "oft_v2",
-    "gsoft",
-    "gsoft_double",
-    "svdiff",
-    "dreambooth",
-    "dreambooth_full",
-    "custom_diffusion",
-    "textual_inversion",
-]
-ScheduleName = Literal["linear", "constant", "cosine", "step", "piecewise", "reversed", "random"]
-InitName = Literal[
-    "random_principal",
-    "random_middle",
-    "random_last",
-    "weights_principal",
-    "weights_middle",
-    "weights_last",
-]
+if TYPE_CHECKING:
+    MethodName = str
+    ScheduleName = str
+    InitName = str
+else:
+    MethodName = Literal[tuple(METHODS)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
+    InitName = Literal[STARTS]
 Precision = Literal["fp32", "bf16", "fp16"]
-
-MASKED_METHODS = ("vanilla_tlora", "tlora")
-"""Methods whose rank follows a schedule; the others always use the full rank."""
-
-BLOCK_METHODS = ("oft", "oft_v2", "gsoft", "gsoft_double")
-"""Methods whose size is a number of diagonal blocks."""
-
-RANKLESS_METHODS = (
-    *BLOCK_METHODS,
-    "svdiff",
-    "dreambooth",
-    "dreambooth_full",
-    "custom_diffusion",
-    "textual_inversion",
-)
-"""Methods without a rank axis: they change the weights themselves, and no schedule masks them."""
-
-POINT_SCHEDULES = ("step", "piecewise")
-"""Schedules given as points of (timestep, rank)."""
-
 
 PROMPT_FIELDS = ("{placeholder}", "{class}")
 """What braces in a prompt may hold."""

@@ -11,6 +11,7 @@ from huggingface_hub import ModelCardData
 from tlora_cli.formats import AdapterInfo, AdapterWeights
 from tlora_cli.foundation import bundled as builtin
 from tlora_cli.foundation.prompts import training_prompt
+from tlora_cli.methods import PLAIN
 from tlora_cli.tools.publish.licenses import License
 from tlora_cli.tools.publish.pictures import Shown
 from tlora_cli.tools.publish.using import use_section
@@ -76,7 +77,7 @@ def card_text(card: Card) -> str:
 
 def _header(card: Card) -> str:
     """Return the YAML in front."""
-    family, whole = card.weights.family or "", not card.weights.parts
+    family, whole = card.weights.family or "", card.weights.low_rank
     tags = ["text-to-image", "tlora", *_TAGS[family]]
     if whole:  # what diffusers loads
         tags += ["diffusers", "lora", "template:sd-lora"]
@@ -102,7 +103,7 @@ def _header(card: Card) -> str:
 
 
 def _head(card: Card) -> str:
-    method = card.weights.info.method or "lora"
+    method = card.weights.info.method or PLAIN
     what = card.concept or "a concept"
     from_what = {None: "pictures", 1: "one picture"}.get(card.pictures, f"{card.pictures} pictures")
     text = (
@@ -221,7 +222,7 @@ def _limits(card: Card) -> str:
         "the base model makes up.",
     ]
     schedule = card.weights.schedule
-    if card.weights.parts:
+    if not card.weights.low_rank:
         items.append("It changes the weights themselves: only tlora can use the file.")
     elif schedule and not schedule.always_full:
         items.append(

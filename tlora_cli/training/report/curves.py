@@ -6,7 +6,7 @@ import torch
 
 from tlora_cli.foundation.axes import COLORS
 from tlora_cli.foundation.pages import NOTHING, table
-from tlora_cli.recipe.section import RANKLESS_METHODS
+from tlora_cli.methods import METHODS
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.report.bands import (
     LEAST,
@@ -114,9 +114,9 @@ def rank_section(run: Run) -> str:
     if schedule is None:
         told = f"{method} has no rank schedule: "
         told += (
-            "it has no ranks at all."
-            if method in RANKLESS_METHODS
-            else f"all {run.recipe.adapter.rank} ranks are active at every timestep."
+            f"all {run.recipe.adapter.rank} ranks are active at every timestep."
+            if METHODS[method].low_rank
+            else "it has no ranks at all."
         )
         body = f'<p class="note">{told} Bars: how often timesteps were drawn.</p>'
         plots = f"<div>{rank_plot(None, counts, TIMESTEPS)}</div>"
