@@ -19,14 +19,15 @@ from training_runs import draw_picture, recipe_values
 
 from tlora_cli import attach
 from tlora_cli.families import FAMILIES, LatentDistribution
+from tlora_cli.foundation.devices import HostCopy
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.training import loop
-from tlora_cli.training.progress import Pending, StepRecord
+from tlora_cli.training import loop, step
+from tlora_cli.training.batch import Example
+from tlora_cli.training.metrics import Pending, StepRecord
+from tlora_cli.training.prepare import Models, Prepared, TrainingData
 from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder
-from tlora_cli.training.setup import Prepared
-from tlora_cli.training.step import Example
 
 META = torch.device("meta")
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -49,24 +50,20 @@ def prepared(family: str, method: str, schedule: Any) -> Prepared:
     denoiser = {"sdxl": make_unet, "flux": make_transformer}[family]().to(META)
     adapter = attach(denoiser, method, 4, schedule=schedule, blocks=BLOCKS)
     pipeline = SimpleNamespace(scheduler=SimpleNamespace(config=SCHEDULER))
-    return Prepared(
-        FAMILIES[family],
-        pipeline,
-        adapter,
+    models = Models(FAMILIES[family], pipeline, adapter, META, torch.float32)
+    data = TrainingData(
         [example(family, weight=True), example(family, weight=False)],
         [example(family, weight=False)],
-        texts=None,
-        told=None,
-        inputs="",
-        device=META,
-        dtype=torch.float32,
+        digest="",
         pictures=[],
+        encode_prompt=None,
     )
+    return Prepared(models, data, texts=None)
 
 
-def sitting(
+def meta_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, family: str, method: str, **changes: Any
-) -> loop._Run:
+) -> loop.TrainingLoop:
     """Return a run whose denoiser, pictures and texts are on the meta device."""
     draw_picture(folder / "photo.png")
     size = {"rank": {"rank": 4}, "blocks": {"blocks": BLOCKS}, "none": {}}[METHODS[method].size]
@@ -87,25 +84,25 @@ def sitting(
     def prepare(recipe: Recipe, *rest: Any) -> Prepared:
         from tlora_cli.training.ranks import rank_schedule
 
-        return prepared(family, method, rank_schedule(recipe))
+        return prepared(family, method, rank_schedule(recipe.adapter, recipe.train.seed))
 
     monkeypatch.setattr(loop, "prepare", prepare)
     run = RunFolder(folder / "run")
-    return loop._Run(recipe, run, Console(quiet=True), RunReports(run, print))
+    return loop.TrainingLoop(recipe, run, Console(quiet=True), RunReports(run, print))
 
 
 @pytest.mark.parametrize("method", ["tlora", "adalora", "oft_v2"])
 def test_a_step_reads_nothing_back(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sitting(tmp_path, monkeypatch, "sdxl", method, train__steps=3)
+    run = meta_run(tmp_path, monkeypatch, "sdxl", method, train__steps=3)
     run._step()  # AdaLoRA prunes in the middle of a run
     run._step()
     assert run.state.step == 2
 
 
 def test_prodigy_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = sitting(tmp_path, monkeypatch, "flux", "tlora", train__optimizer={"name": "prodigy"})
+    run = meta_run(tmp_path, monkeypatch, "flux", "tlora", train__optimizer={"name": "prodigy"})
     run._step()
     run._step()
     assert run.state.step == 2
@@ -122,22 +119,22 @@ def test_prodigy_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_step_of_any_schedule_reads_nothing_back(
     schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sitting(tmp_path, monkeypatch, "sdxl", "tlora", adapter={"schedule": schedule})
+    run = meta_run(tmp_path, monkeypatch, "sdxl", "tlora", adapter={"schedule": schedule})
     run._step()
 
 
 def test_a_step_that_reads_a_tensor_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sitting(tmp_path, monkeypatch, "sdxl", "tlora")
-    own = loop.sample_losses
+    run = meta_run(tmp_path, monkeypatch, "sdxl", "tlora")
+    own = step.sample_losses
 
     def reading(*args: Any, **kwargs: Any) -> Tensor:
         loss = own(*args, **kwargs)
         assert float(loss.detach().sum()) > 0
         return loss
 
-    monkeypatch.setattr(loop, "sample_losses", reading)
+    monkeypatch.setattr(step, "sample_losses", reading)
     with pytest.raises(RuntimeError, match="meta"):
         run._step()
 
@@ -175,10 +172,10 @@ class Event:
 
 def test_pending_does_not_wait_unless_told() -> None:
     pending, events = Pending(), [Event(), Event(), Event()]
-    for step, event in enumerate(events):
-        pending.put(record(step), torch.tensor(float(step)), None)
-        one, read, _ = pending._waiting.pop()
-        pending._waiting.append((one, read, event))  # type: ignore[arg-type]
+    for number, event in enumerate(events):
+        pending.put(record(number), torch.tensor(float(number)), None)
+        one, copy = pending._waiting.pop()
+        pending._waiting.append((one, HostCopy(copy.values, event)))  # type: ignore[arg-type]
     events[0].reached = events[2].reached = True
     assert [one.step for one in pending.take(wait=False)] == [0], "in order, the rest later"
     assert not any(event.waited for event in events)

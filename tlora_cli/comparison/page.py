@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.pareto import Point, pareto_svg
-from tlora_cli.comparison.progress import clock
 from tlora_cli.comparison.sheets import Sheet, sheets
 from tlora_cli.comparison.summary import ArmSummary, Summary, lower_is_better
 from tlora_cli.comparison.tables import missing
+from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages import NOTHING, document, img, table, text
 
 PLOTS = (

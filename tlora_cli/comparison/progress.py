@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from tlora_cli.foundation.durations import clock
+
 SHOWN = 2
 """Cells at work whose last line is shown."""
 
@@ -89,10 +91,3 @@ class ProgressLine:
         if len(self._at_work) > SHOWN:
             parts.append(f"and {len(self._at_work) - SHOWN} more")
         self._bar.update(self._task, completed=self._done, description="  ".join(parts))
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as m:ss or h:mm:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

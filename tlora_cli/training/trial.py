@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.foundation.bundled import is_base
-from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld.suites import fixed_contexts
 
 ENCODERS = ("clip", "dino")
@@ -40,8 +38,8 @@ class Trial:
         return [(BASE, seed) for seed in range(self.plain)] + placed
 
 
-def trial_of(recipe: Recipe) -> Trial:
-    """Return the pictures that suit the base and the class of a recipe."""
-    if is_base(recipe.base.model):
+def trial_for(class_name: str, built_in: bool) -> Trial:
+    """Return the pictures that suit a class, on a built-in base or another one."""
+    if built_in:
         return Trial(PLAIN, fixed_contexts())
-    return Trial(PLAIN, suite_for(recipe.concept.class_name).contextual[::EVERY])
+    return Trial(PLAIN, suite_for(class_name).contextual[::EVERY])

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants, get_session, get_token
 
+from tlora_cli.foundation.devices import ACCELERATOR, supports_bf16
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
 from tlora_cli.tools.preflight.cards import (
@@ -131,14 +132,14 @@ def look_at_card(card: Card | None) -> Iterator[Finding]:
             f"this torch has no code for compute capability {major}.{minor}",
             "install a torch build that has: https://pytorch.org/get-started/locally",
         )
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if supports_bf16(in_hardware=True):
         yield ok("bf16", "the card computes it")
     else:
         yield warning("bf16", "the card has none", "set train.precision: fp16 in recipes")
 
 
 def _compiler(card: Card | None) -> Finding:
-    lacking = missing_compiler(torch.device("cuda" if card else "cpu"))
+    lacking = missing_compiler(torch.device(ACCELERATOR if card else "cpu"))
     if lacking:
         return warning("compiler", f"train.execution: compile needs {lacking}", "install it")
     return ok("compiler", "train.execution: compile can be used")

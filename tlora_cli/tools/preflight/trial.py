@@ -23,7 +23,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from tlora_cli.foundation.devices import choose_device
+from tlora_cli.foundation.devices import choose_device, is_accelerator
+from tlora_cli.foundation.durations import precise, rough
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import existing_parent, explained, write_text
 from tlora_cli.recipe.defaults import merged
@@ -102,13 +103,13 @@ def try_recipe(recipe: Recipe) -> Iterator[Finding]:
 def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
     train, preview = recipe.train, recipe.train.preview
     whole = measured.start + train.steps * measured.step
-    text = f"start {measured.start:.0f} s, a step {_seconds(measured.step)}"
+    text = f"start {measured.start:.0f} s, a step {precise(measured.step)}"
     if preview is not None and measured.preview is not None:
         times = -(-train.steps // preview.every) * len(preview.prompts) * preview.count
         whole += times * measured.preview
-        text += f", a preview {_seconds(measured.preview)}"
+        text += f", a preview {precise(measured.preview)}"
     yield ok("trial", "trained, saved, resumed; the resumed steps gave the same weights")
-    yield ok("time", f"{text}; the whole run about {_duration(whole)}")
+    yield ok("time", f"{text}; the whole run about {rough(whole)}")
     if measured.before:
         own = measured.peak - measured.before
         yield ok(
@@ -118,17 +119,6 @@ def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
         )
     else:
         yield ok("memory", f"measured: {gigabytes(measured.peak)} of tensors at the peak")
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 @contextmanager
@@ -186,7 +176,7 @@ def _run_trial(recipe: Recipe, folder: Path) -> Measured:
 
 def _on_gpu(recipe: Recipe) -> bool:
     train = recipe.train
-    return choose_device(train.device, train.precision, train.quantization).type == "cuda"
+    return is_accelerator(choose_device(train.device, train.precision, train.quantization))
 
 
 def _measured(recipe: Recipe, run: RunFolder, began: float, told: str) -> Measured:
@@ -210,11 +200,13 @@ _PROGRAM = f"""
 import sys
 from tlora_cli.cli.quiet import hush_libraries
 hush_libraries()
-from tlora_cli.training import loop
+import torch
+import tlora_cli.training.loop
+from tlora_cli.foundation.devices import peak_memory
 if sys.argv.pop(1) == "True":
     import torch.utils.tensorboard
 def tell():
-    print("{_MEMORY}", loop.peak_memory(loop.torch.device("cpu")), sep="", flush=True)
+    print("{_MEMORY}", peak_memory(torch.device("cpu")), sep="", flush=True)
 tell()
 from tlora_cli.cli.app import main
 status = main()

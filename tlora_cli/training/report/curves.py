@@ -109,16 +109,17 @@ def _mean(value: float | None) -> str:
 
 def rank_section(run: Run) -> str:
     """Return the schedule, and how often each rank was drawn."""
-    schedule, method = rank_schedule(run.recipe), run.recipe.adapter.method
+    adapter = run.recipe.adapter
+    schedule, method = rank_schedule(adapter, run.recipe.train.seed), adapter.method
     counts = drawn(run.metrics.steps)
     if schedule is None:
-        told = f"{method} has no rank schedule: "
-        told += (
+        said = f"{method} has no rank schedule: "
+        said += (
             "it has no ranks at all."
             if method in RANKLESS_METHODS
             else f"all {run.recipe.adapter.rank} ranks are active at every timestep."
         )
-        body = f'<p class="note">{told} Bars: how often timesteps were drawn.</p>'
+        body = f'<p class="note">{said} Bars: how often timesteps were drawn.</p>'
         plots = f"<div>{rank_plot(None, counts, TIMESTEPS)}</div>"
         return f'<h2>Active rank</h2>{body}<div class="plots">{plots}</div>'
     ranks = drawn_ranks(counts, schedule)

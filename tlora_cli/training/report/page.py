@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Sequence
 
+from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages import document, img, table, text
 from tlora_cli.training.report import curves
 from tlora_cli.training.report.reading import Preview, Run
@@ -70,13 +71,13 @@ def page(run: Run) -> str:
 def _state(run: Run) -> str:
     steps = run.recipe.train.steps
     done = f"{run.metrics.steps[-1].step if run.metrics.steps else 0} of {steps} steps"
-    told = {
+    note = {
         "running": "It was running when this page was written. A run that was killed since says "
         "so, too, until the page is made again.",
         "finished": "",
         "stopped": "It ended before its last step; the command to go on is below.",
     }[run.state]
-    note = f'<p class="note">{told}</p>' if told else ""
+    note = f'<p class="note">{note}</p>' if note else ""
     return f'<p><span class="state {run.state}">{run.state}</span> {text(done)}</p>{note}'
 
 
@@ -86,7 +87,7 @@ def _facts(run: Run) -> str:
     last = steps[-1] if steps else None
     facts: dict[str, str] = {}
     if last and last.seconds is not None:
-        facts["time in steps"] = _clock(last.seconds)
+        facts["time in steps"] = clock(last.seconds)
         if last.seconds > 0:
             facts["mean speed"] = f"{last.step / last.seconds:.2f} steps/s"
     if memory := [one.memory_gb for one in steps if one.memory_gb is not None]:
@@ -102,12 +103,6 @@ def _facts(run: Run) -> str:
         f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in facts.items()
     )
     return f'<dl class="facts">{items}</dl>' if items else ""
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _notes(run: Run) -> str:

@@ -21,12 +21,12 @@ def scores_section(run: Run) -> str:
     chosen = best(scores).step
     kept = run.state == "finished" and run.recipe.train.select == "auto"
     marks = [Mark(chosen, "kept" if kept else "best so far")]
-    told = f"Step {chosen} has the best balance" + (" and is the result." if kept else " so far.")
+    text = f"Step {chosen} has the best balance" + (" and is the result." if kept else " so far.")
     if begun is None:
-        told += " No later step is surely worse: no overfitting is seen."
+        text += " No later step is surely worse: no overfitting is seen."
     else:
         marks.append(Mark(begun, "overfitting"))
-        told += f" Overfitting begins by step {begun}."
+        text += f" Overfitting begins by step {begun}."
     lines = [
         Line("likeness", [(float(s.step), s.likeness) for s in scores], COLORS[0]),
         Line("agreement with prompts", [(float(s.step), s.agreement) for s in scores], COLORS[1]),
@@ -52,7 +52,7 @@ def scores_section(run: Run) -> str:
         f"less by more than {ERRORS:g} standard errors over the {count} prompts. {_cost(run)}"
     )
     return (
-        f'<h2>Choosing the step</h2><p>{told}</p><p class="note">{note}</p>'
+        f'<h2>Choosing the step</h2><p>{text}</p><p class="note">{note}</p>'
         f'<div class="plots"><div>{plot}</div><div>{table(heads, rows)}</div></div>'
     )
 
