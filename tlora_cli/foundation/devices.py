@@ -1,7 +1,6 @@
 """Devices: where and in which number format to compute, and what a device can do.
 
-No other module asks for "cuda" or calls `torch.cuda`, but the look at cards, which reports on
-PyTorch's build for CUDA itself.
+No other module asks for "cuda" or calls `torch.cuda`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -87,6 +87,31 @@ def has_fused_optimizers(device: torch.device) -> bool:
 def device_name(device: torch.device) -> str:
     """Return the name of a GPU's model, or `cpu`."""
     return torch.cuda.get_device_name(device) if is_accelerator(device) else device.type
+
+
+def gpu_properties() -> Any:
+    """Return what PyTorch knows of the first GPU: `name`, `total_memory` and, if it can, `uuid`."""
+    return torch.cuda.get_device_properties(0)
+
+
+def gpu_capability() -> tuple[int, int]:
+    """Return the compute capability of the first GPU."""
+    return torch.cuda.get_device_capability(0)
+
+
+def compiled_capabilities() -> set[int]:
+    """Return the compute capabilities, without their second number, that PyTorch has code for."""
+    names = [name for name in torch.cuda.get_arch_list() if name.startswith("sm_")]
+    return {int(name.removeprefix("sm_").rstrip("af")) // 10 for name in names}
+
+
+def gpu_failure() -> str:
+    """Return why PyTorch can't use a GPU."""
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition("\n")[0]
+    return "it finds none"
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 
-from tlora_cli.foundation.devices import has_accelerator
+from tlora_cli.foundation.devices import gpu_properties, has_accelerator
 from tlora_cli.foundation.errors import UserError
 
 NVIDIA, DISPLAY = "0x10de", "0x03"
@@ -82,7 +81,7 @@ def usable_card() -> Card | None:
     """Return the card that PyTorch computes on; None if it finds none."""
     if not has_accelerator():
         return None
-    found = torch.cuda.get_device_properties(0)
+    found = gpu_properties()
     uuid = f"GPU-{getattr(found, 'uuid', '')}"
     same = next((card for card in driver_cards() or [] if card.uuid == uuid), None)
     used, driver = (same.used, same.driver) if same else (None, "")

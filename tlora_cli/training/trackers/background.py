@@ -130,7 +130,7 @@ class _TrackerThread:
         except Exception as error:  # whatever it is, the training is worth more
             self._failed = True
             if self._left:
-                return  # that has been told
+                return  # the user knows
             reason = str(error).partition("\n")[0]
             self._notify(
                 f"{self._name} failed ({type(error).__name__}: {reason}); the training goes on "

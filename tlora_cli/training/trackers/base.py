@@ -113,7 +113,7 @@ _ID = re.compile(r"[0-9a-f]{12}")
 def tracked_run(
     names: Sequence[str], folder: RunFolder, project: str, recipe: Mapping[str, Any], step: int
 ) -> TrackedRun:
-    """Return what trackers are told of a run that goes on after a step.
+    """Return what trackers know of a run that goes on after a step.
 
     Raises:
         UserError: if the run's id can't be written.
