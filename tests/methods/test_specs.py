@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from test_attachment import make_transformer, make_unet
+from small_denoisers import make_transformer, make_unet
 
 from tlora_cli import attach
 from tlora_cli.formulas.schedules import SCHEDULES, RankSchedule

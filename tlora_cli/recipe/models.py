@@ -9,11 +9,13 @@ diffusers, so a mistake is reported at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from tlora_cli.families import FAMILIES, Family
+from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.methods import DEFAULT, METHODS
@@ -209,15 +211,8 @@ class Recipe(Section):
             )
         yield from self.execution_problems(self.train.execution)
         if self.train.device == "cpu":
-            needs_gpu = {
-                "train.quantization": quantized,
-                "train.precision": self.train.precision == "fp16",
-                "train.optimizer.name": self.train.optimizer.name == "adamw8bit",
-                "train.attention": self.train.attention == "xformers",
-                "train.execution": self.train.execution == "cuda_graph",
-            }
-            for key, wanted in needs_gpu.items():
-                if wanted:
+            for key in GPU_ONLY:
+                if needs_gpu(key, attrgetter(key)(self)):
                     yield Problem("needs a GPU, but train.device is cpu", (key, "train.device"))
         yield from self._drawing_problems(family)
 

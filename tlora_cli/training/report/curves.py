@@ -86,7 +86,8 @@ def _mean(value: float | None) -> str:
 
 def rank_section(run: Run) -> str:
     """Return the schedule, and how often each rank was drawn."""
-    schedule, method = rank_schedule(run.recipe), run.recipe.adapter.method
+    adapter = run.recipe.adapter
+    schedule, method = rank_schedule(adapter, run.recipe.train.seed), adapter.method
     counts = drawn(run.metrics.steps)
     plot = rank_plot(schedule, counts, TIMESTEPS)
     if schedule is None:
