@@ -41,7 +41,6 @@ from benchmark.timing import matmul_rate, measure, peak_memory
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
-from tlora_cli.families.shapes import TEXT_TOKENS
 from tlora_cli.foundation.bundled import model_folder
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.foundation.errors import UserError
@@ -123,7 +122,7 @@ def bench(base: str, options: argparse.Namespace, command: str) -> dict[str, Any
         family="sdxl" if toy else base,
         base=base,
         side=TOY_SIDE if toy else SIDE,
-        tokens=TOY_TOKENS if toy else TEXT_TOKENS[base],
+        tokens=TOY_TOKENS if toy else FAMILIES[base].text_tokens,
         rank=options.rank or (32 if toy else 64),
         device=device,
         dtype=torch.float32 if device.type == "cpu" else torch.bfloat16,

@@ -17,12 +17,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import bases
 from tlora_cli.foundation.files import write_text
-from tlora_cli.recipe.defaults import MEMORY_PRESETS
+from tlora_cli.methods import METHODS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.strict_section import RANKLESS_METHODS, FamilyName, MethodName
+from tlora_cli.recipe.strict_section import MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 
@@ -32,9 +33,7 @@ LEAST: dict[str, Any] = {
     "concept": {"images": "dog.jpg", "class": "dog"},
     "output": {"dir": "runs/dog"},
 }
-"""What a recipe can't do without; the examples lie over it."""
-
-FAMILIES = get_args(FamilyName)
+"""Settings that a recipe can't do without; the examples lie over them."""
 
 EXAMPLES: dict[str, list[str]] = yaml.safe_load(
     (Path(__file__).parent / "recipe_examples.yaml").read_text(encoding="utf-8")
@@ -233,7 +232,7 @@ def _left_out(varying: set[str]) -> list[str]:
     for family in FAMILIES:
         rows: dict[tuple[str, ...], list[str]] = {}
         for method in _methods(family):
-            recipe, ranks = _filled(family, method), method not in RANKLESS_METHODS
+            recipe, ranks = _filled(family, method), METHODS[method].low_rank
             values = [_shown(_value(recipe, k)) if ranks or "rank" not in k else "" for k in keys]
             rows.setdefault(tuple(values), []).append(f"`{method}`")
         lines += ["", f"| {family} | {' | '.join(names)} |", "|---" * (len(keys) + 1) + "|"]
@@ -273,10 +272,11 @@ def _cards() -> list[str]:
         "| | sdxl | flux |",
         "|---|---|---|",
     ]
-    for size in MEMORY_PRESETS["sdxl"]:
+    presets_of = [family.memory_presets for family in FAMILIES.values()]
+    for size in presets_of[0]:
         cells = [
             ", ".join(f"`{key}: {str(value).lower()}`" for key, value in presets[size].items())
-            for presets in MEMORY_PRESETS.values()
+            for presets in presets_of
         ]
         lines.append(f"| `{size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
     return [*lines, ""]

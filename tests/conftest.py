@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before any import of torch
 
 # A suite that was started in the background ignores Ctrl-C, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))  # tests import make_tiny_models and draw_photo
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""What `scripts/bench.py` measures and how; `docs/performance.md` has the results."""
+"""The benchmark of `scripts/bench.py`; `docs/performance.md` has the results."""

@@ -1,4 +1,4 @@
-"""What is measured: a training step and a sampling step of each method, in each mode."""
+"""Cases of the benchmark: a training step and a sampling step of each method, in each mode."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BARE, PUBLISHED = "bare", "published"
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and at what size it is measured.
+    """The device and the size that are measured.
 
     Attributes:
         family: of the base.

@@ -1,4 +1,4 @@
-"""What the denoisers work on: random pictures and texts of the shapes of training."""
+"""Inputs of the denoisers: random pictures and texts of the shapes of training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 
 from tlora_cli.families import FAMILIES, LatentDistribution
-from tlora_cli.families.shapes import latent_channels, like_of, random_conditioning
+from tlora_cli.families.shapes import like_of, random_conditioning
 from tlora_cli.training.step import Example
 
 SIDE = 128
-"""Of the latent of a picture of 1024 pixels."""
+"""Side of the latent of a picture of 1024 pixels."""
 
 
 def example(family: str, denoiser: Any, side: int, tokens: int | None = None) -> Example:
     """Return a random training picture, encoded."""
-    shape, device = (latent_channels(family, denoiser), side, side), like_of(denoiser).device
+    shape, device = (
+        (FAMILIES[family].latent_channels(denoiser), side, side),
+        like_of(denoiser).device,
+    )
     latent = LatentDistribution(
         torch.randn(shape, device=device), torch.full(shape, 0.01, device=device)
     )
@@ -49,7 +52,7 @@ def denoiser_call(
     like = like_of(denoiser)
     noisy = torch.randn(
         batch,
-        latent_channels(family, denoiser),
+        FAMILIES[family].latent_channels(denoiser),
         side,
         side,
         device=like.device,

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.standard import STANDARD, VAES
+from tlora_cli.foundation.plugins import resolve
 
 # Public facts of the two bases' config.json; fields at the libraries' defaults are left out.
 CLIP_L = {
@@ -55,7 +55,8 @@ def random_denoiser(family: str, device: torch.device, dtype: torch.dtype) -> An
         before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
-            return FAMILIES[family].denoiser_class.from_config(STANDARD[family])  # type: ignore[attr-defined]
+            kind = FAMILIES[family]
+            return resolve(kind.denoiser_class).from_config(dict(kind.standard_denoiser))
         finally:
             torch.set_default_dtype(before)
 
@@ -83,7 +84,7 @@ def write_random_base(
     with tempfile.TemporaryDirectory(dir=folder) as place:
         tiny = Path(place) / "tiny"
         WRITERS[family](tiny, 0)
-        pipeline: Any = FAMILIES[family].pipeline_class.from_pretrained(tiny)
+        pipeline: Any = resolve(FAMILIES[family].pipeline_class).from_pretrained(tiny)
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)
         try:
@@ -100,10 +101,9 @@ def write_random_base(
 def _enlarge(family: str, pipeline: Any, changed: Any) -> None:
     """Put parts of true size in the place of the tiny ones."""
     kind = FAMILIES[family]
-    denoiser_class: Any = kind.denoiser_class
-    settings = changed(STANDARD[family], kind.denoiser)
-    setattr(pipeline, kind.denoiser, denoiser_class.from_config(settings))
-    pipeline.vae = AutoencoderKL(**changed(VAES[family], "vae"))
+    settings = changed(dict(kind.standard_denoiser), kind.denoiser)
+    setattr(pipeline, kind.denoiser, resolve(kind.denoiser_class).from_config(settings))
+    pipeline.vae = AutoencoderKL(**changed(dict(kind.standard_vae), "vae"))
     first = CLIPTextConfig(**{**pipeline.text_encoder.config.to_dict(), **changed(CLIP_L, "clip")})
     pipeline.text_encoder = CLIPTextModel(first)
     own = pipeline.text_encoder_2.config.to_dict()

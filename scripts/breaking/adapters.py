@@ -44,7 +44,7 @@ TEXTS: tuple[str, ...] = (
     '{"unet.r": 2, "unet.rank_pattern": {"a{99999999999999999999}": 2}}',
     '{"unet.r": 2, "unet.rank_pattern": 3}', '{"unet.r": 2, "unet.use_rslora": "no"}',
 )  # fmt: skip
-"""What stands in place of a header's text."""
+"""Texts that stand in place of a header's."""
 
 Files = dict[str, bytes]
 """Name -> contents: the adapter and what lies beside it."""
@@ -419,7 +419,7 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "parameter": lambda: {"unet.a.lora_A.weight": nn.Parameter(torch.zeros(2, 2))},
     "names": lambda: {1: torch.zeros(1), None: torch.zeros(1)},
 }
-"""What no adapter holds: a value to be pickled, or a pickle."""
+"""Things that no adapter holds: a value to be pickled, or a pickle."""
 
 
 def _loop() -> Any:

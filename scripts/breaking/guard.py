@@ -34,7 +34,7 @@ ADDRESSES = 6 * 2**30
 PROGRAMS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn")
 """Audit events of starting another program."""
 COMPILERS = ("g++", "clang++", "c++")
-"""What torch asks for their version, whatever file is read."""
+"""Compilers that torch asks for their version, whatever file is read."""
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 Case = Callable[[], None]
@@ -54,7 +54,7 @@ class Fault:
 
 @dataclass
 class Findings:
-    """What became of many cases.
+    """The outcome of many cases.
 
     Attributes:
         kind: what was tried.
@@ -74,7 +74,7 @@ class Findings:
 
     @property
     def tried(self) -> int:
-        """How many cases there were."""
+        """The number of cases."""
         return self.taken + self.refused + len(self.faults)
 
     def __str__(self) -> str:

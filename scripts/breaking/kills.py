@@ -55,7 +55,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Moment:
-    """When a sitting is killed.
+    """The moment at which a sitting is killed.
 
     Attributes:
         kind: `operation`: before any file operation in the run folder. `saving`: before one on a

@@ -30,7 +30,7 @@ VALUES: tuple[Any, ...] = (
     [None], ["a"] * 500, {"a": {"b": {"c": 1}}}, [[0, 4], [900, 2]], [0.9, 0.999], [1, "x"],
     {"__class__": "x"}, {"model": "m"}, {1: 2}, b"bytes",
 )  # fmt: skip
-"""What stands in place of a value."""
+"""Values that stand in place of another."""
 
 SNIPPETS = (
     "&a", "*a", "<<: *a", "!!python/object/apply:os.system ['touch trap']",
@@ -42,7 +42,7 @@ SNIPPETS = (
     "9" * 5000, "1e999", ".inf", "\r", "train:\n", "train: {}\n", "adapter.rank: 4\n",
     "family: sdxl\n", "output: {dir: ../x}\n",
 )  # fmt: skip
-"""What is put into the text."""
+"""Pieces that are put into the text."""
 
 
 def prepare(folder: Path, seed: int) -> Make:

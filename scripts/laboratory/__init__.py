@@ -1,1 +1,1 @@
-"""What the laboratory's grids say about the paper's claims: `scripts/lab.py` runs it."""
+"""The laboratory: its grids and the paper's claims; `scripts/lab.py` runs it."""

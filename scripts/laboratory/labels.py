@@ -15,7 +15,7 @@ GAP = 5.0
 ANGLES = ((1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 """Sides of a dot, the better ones first: (right, up)."""
 RINGS = (1, 2.4, 4, 6, 8, 11, 14)
-"""How far a name may go from its dot, in gaps; beyond the first a thin line leads to it."""
+"""Distances that a name may have from its dot, in gaps; beyond the first a line leads to it."""
 
 
 def place_names(axes: Any, names: Sequence[tuple[str, float, float]]) -> None:

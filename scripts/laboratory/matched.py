@@ -25,7 +25,7 @@ WITHIN = 0.95
 
 Array = NDArray[np.float64]
 Arm = tuple[Results, Pick]
-"""Which arm of which grid."""
+"""An arm of a grid."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from PIL import Image
 
 from laboratory.claims import CURVE
 from laboratory.labels import place_names
@@ -24,12 +26,11 @@ STYLE: Any = {
     "font.size": 11,
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "svg.hashsalt": "tlora",
 }
 
 
 def plot(claim: Claim, results: Results, folder: Path) -> str:
-    """Write a claim's figure as PNG and SVG; return the name of the PNG."""
+    """Write a claim's figure; return the name of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     height = 3.6 if claim.across else 1.4 + 0.32 * len(claim.arms)
     with mpl.rc_context(STYLE):
@@ -45,7 +46,7 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
 
 
 def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -> str:
-    """Write a claim's arms beside T-LoRA's curve, likeness across; return the name of the PNG."""
+    """Write a claim's arms beside T-LoRA's curve, likeness across; return the name of the file."""
     arms = [(curve, name, arm) for name, arm in CURVE.items()]
     arms += [
         (results, named(name, claim), arm) for name, arm in apart(claim, results, curve).items()
@@ -65,10 +66,18 @@ def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -
 
 
 def _save(figure: Figure, folder: Path, name: str) -> str:
-    """Write a figure as PNG and SVG; return the name of the PNG."""
-    figure.savefig(folder / f"{name}.png", dpi=110)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    return f"{name}.png"
+    """Write a figure as PNG, unless the file shows the same already; return the file's name."""
+    path, drawn = folder / f"{name}.png", io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
+    if not path.exists() or _pixels(path) != _pixels(drawn):
+        path.write_bytes(drawn.getvalue())
+    return path.name
+
+
+def _pixels(file: Path | io.BytesIO) -> tuple[tuple[int, int], bytes]:
+    """Return a picture's size and colors, without what else the file says."""
+    with Image.open(file) as picture:
+        return picture.size, picture.convert("RGBA").tobytes()
 
 
 def _color(arm: Pick) -> str:

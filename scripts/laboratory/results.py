@@ -27,7 +27,7 @@ Pair = tuple[str, int]
 
 @dataclass(frozen=True)
 class Pick:
-    """Which arm of a grid; None: whatever the arm has."""
+    """The pick of a grid's arm; None: whatever the arm has."""
 
     method: str | None = None
     rank: int | None = None

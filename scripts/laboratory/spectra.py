@@ -1,4 +1,4 @@
-"""What a grid's adapters hold, as more columns of its results."""
+"""Spectra of a grid's adapters, as more columns of its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a claim is, and what its contrasts say of it.
+"""Claims, and what their contrasts say of them.
 
 A contrast is a paired difference with the sign that the claim expects. A claim is *supported* if
 all its contrasts have their 95% interval wholly on the expected side; it *doesn't* hold if none

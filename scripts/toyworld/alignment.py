@@ -20,8 +20,8 @@ from transformers import ViTModel
 
 from tlora_cli.foundation.bundled import model_folder
 
-TOKENS, WIDTH = 64, 96
-"""Of toy-vit: 8 x 8 patches, as many as the denoisers have places."""
+WIDTH = 96
+"""Width of toy-vit's patch tokens; it has 8 x 8, as many as the denoisers have places."""
 WEIGHT = 0.5
 
 

@@ -1,4 +1,4 @@
-"""What both denoisers share: latents of the pictures, captions of a batch, and the score."""
+"""Helpers of both denoisers: latents of the pictures, captions of a batch, and the score."""
 
 from __future__ import annotations
 

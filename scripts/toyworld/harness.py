@@ -27,7 +27,7 @@ DECAY_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train.
+    """Settings of how long and how fast to train.
 
     Attributes:
         name: of the model; its checkpoint and log are named so.

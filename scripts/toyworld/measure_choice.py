@@ -43,7 +43,7 @@ STEPS, EVERY = 800, 100
 PLAIN, PLACED = 12, 20
 """Pictures that the judge sees of each checkpoint: of the base prompt, and in other contexts."""
 SEED = 5000
-"""Of the first of them; the choice's own pictures have seeds from 0."""
+"""Seed of the first of them; the choice's own pictures have seeds from 0."""
 TRUTH = ("TS*", "ID* (base prompt)", "leak", "balance")
 
 Row = dict[str, Any]

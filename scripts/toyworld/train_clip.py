@@ -31,9 +31,9 @@ from tlora_cli.toyworld.factors import FACTORS, SIZE
 BATCH = 128
 PICTURES = 24_000
 COMPLETE_SHARE = 0.8
-"""How often a training caption names every factor."""
+"""Share of training captions that name every factor."""
 WIDTH = 64
-"""Of the space that pictures and texts share."""
+"""Width of the space that pictures and texts share."""
 LARGEST_SCALE = math.log(100)
 RECOLORED = 32
 """Pictures of each batch with their color channels exchanged. Only heads learn from them, those of

@@ -32,11 +32,11 @@ from texts import Lesson, clip_tokenizer, t5_tokenizer, teach, tokenize
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlora_cli.families.flux import image_ids, pack
+from tlora_cli.families.patches import image_ids, pack
 
 BATCH = 16
 GUIDANCE = 3.5
-"""What is asked for where nothing else is."""
+"""Guidance that is asked for where no other is."""
 TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20

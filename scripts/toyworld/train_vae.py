@@ -28,8 +28,8 @@ from tlora_cli.toyworld.judge import Judge
 
 BATCH = 16
 WHOLE_FROM = 0.7
-"""From this share of the steps on, whole pictures; before, quarters: as many places, four times as
-many pictures."""
+"""Share of the steps after which pictures are whole; before, quarters: as many places, four times
+as many pictures."""
 EDGES = 2.0
 """Weight of the error of differences between neighbors when the decoder is refined: faint dots
 and stripes are all edge and little area."""

@@ -40,7 +40,7 @@ PICTURES, PLACES = 6_000, 1_000
 WIDTH, HEAD_WIDTH = 96, 64
 LOCAL_VIEWS, LOCAL_SIZE = 2, 32
 MOMENTUM = 0.99
-"""Of the teacher."""
+"""Momentum of the teacher."""
 QUEUE = 1024
 """Other pictures to tell a picture from, beside those of its batch."""
 TEMPERATURE = 0.15

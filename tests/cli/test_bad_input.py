@@ -1,7 +1,7 @@
 """What people get wrong: one short message with the remedy, exit status 2, nothing overwritten.
 
 Each case goes through the command line's own `main`. Recipe mistakes that are found before a model
-is loaded are in test_cli_recipe.py, adapter files of every wrong kind in test_formats_bad.py.
+is loaded are in test_recipe_command.py, adapter files of every wrong kind in test_bad_files.py.
 """
 
 from __future__ import annotations

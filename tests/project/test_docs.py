@@ -17,8 +17,8 @@ from typing import Any
 import click
 import pytest
 import typer
-from conftest import ROOT
 from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
+from training_runs import ROOT
 
 from tlora_cli.cli.app import app
 from tlora_cli.comparison.grid_io import load_grid
@@ -28,6 +28,7 @@ from tlora_cli.recipe.reading import load_recipe, parse_recipe
 from tlora_cli.recipe.yaml_text import parse_yaml
 from tlora_cli.training.run_folder import FREE_TO_CHANGE
 
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 COOKBOOK, TROUBLE = ROOT / "docs" / "cookbook.md", ROOT / "docs" / "troubleshooting.md"
 TLORA = [line for line in ALL_LINES if line.tlora is not None]
 
@@ -207,7 +208,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, CONTRIBUTING], ids=lambda page: page.stem)
 def test_every_place_a_page_points_to_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
         name, _, anchor = target.partition("#")

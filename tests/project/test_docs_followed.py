@@ -14,12 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
 from PIL import Image
-from reference_runs import REFERENCE, Run
-from test_convert import base_folder
-from training_runs import draw_picture
+from reference_runs import REFERENCE, Run, base_folder
+from training_runs import ROOT, draw_picture
 
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.bundled import model_folder
@@ -38,7 +36,7 @@ NOT_RUN = {
     "init": "test_init.py follows docs/start.md",
     "validate": "test_init.py follows docs/start.md",
     "--upload": "needs the Hub; test_publish.py has a server that answers as it does",
-    "--ray": "needs a cluster; test_compare_ray.py has one",
+    "--ray": "needs a cluster; test_on_ray.py has one",
     "--quantization": "needs a GPU",
 }
 """Words of `tlora` commands that can't run here, and why."""
@@ -132,7 +130,7 @@ def quick(words: list[str], number: int) -> list[str]:
         if option in words:
             words[words.index(option) + 1] = "2"
     if words[0] == "compare" and "--dry-run" not in words:
-        return [*words, "--dry-run"]  # minutes; test_compare.py runs one
+        return [*words, "--dry-run"]  # minutes; test_comparing.py runs one
     if words[0] == "convert":
         published = "checkpoint" in words[1]
         base = "base" if published else str(model_folder("toy-sdxl"))

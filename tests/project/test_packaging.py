@@ -116,6 +116,22 @@ def test_the_package_is_typed() -> None:
     assert (ROOT / "tlora_cli" / "py.typed").is_file()
 
 
+def test_what_is_no_python_is_installed_too() -> None:
+    """Templates, the style, models and pictures: every file is one that pyproject.toml names."""
+    package = ROOT / "tlora_cli"
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    patterns = tool["setuptools"]["package-data"]["tlora_cli"]
+    named = {path for pattern in patterns for path in package.glob(pattern)}
+    files = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".py" and path.parent.name != "__pycache__"
+    }
+    assert len({path for path in files if path.suffix == ".jinja"}) >= 8
+    assert package / "foundation" / "pages" / "style.css" in files
+    assert files <= named
+
+
 @pytest.mark.parametrize("script", ["scripts/test", "scripts/demo", ".ci/run"])
 def test_scripts_can_be_run(script: str) -> None:
     path = ROOT / script

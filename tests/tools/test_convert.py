@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from adapter_files import convert, random_adapter, write_bases
-from reference_runs import REFERENCE, Run, difference
+from reference_runs import REFERENCE, Run, base_folder, difference
 from safetensors.torch import save_file
 from training_runs import tlora
 
 from tlora_cli import RankSchedule, UserError, load_adapter
 from tlora_cli.formats import read_adapter, tlora_file
-
-
-def base_folder(tmp_path: Path, run: Run) -> Path:
-    """Write the configuration of a recorded run's base as a diffusers folder has it."""
-    folder = tmp_path / "base" / run.family.denoiser
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(run.case[f"{run.family.denoiser}_config"]))
-    return folder.parent
 
 
 @pytest.mark.parametrize("name", ["sdxl_ortho_lora_last", "flux_lora"])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from fake_hub import fake_hub, reach
 from packaging.requirements import Requirement
+from training_runs import ROOT
 
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.errors import UserError

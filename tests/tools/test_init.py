@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from doc_pages import lines
 from PIL import Image
-from training_runs import draw_picture, run
+from training_runs import ROOT, draw_picture, run
 
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.errors import UserError

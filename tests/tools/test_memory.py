@@ -19,8 +19,8 @@ from transformers import (
     T5EncoderModel,
 )
 
-from tlora_cli.families.standard import TEXT_PARAMETERS, text_parameters
-from tlora_cli.recipe.defaults import MEMORY_PRESETS
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.standard import text_parameters
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
 from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
@@ -182,7 +182,8 @@ def test_the_text_encoders_have_their_true_sizes() -> None:
     first, second, third = (
         sum({id(p): p.numel() for p in m.parameters()}.values()) for m in (clip, clip_2, t5)
     )
-    assert {"sdxl": first + second, "flux": first + third} == TEXT_PARAMETERS
+    stated = {name: family.standard_text_parameters for name, family in FAMILIES.items()}
+    assert stated == {"sdxl": first + second, "flux": first + third}
 
 
 def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
@@ -203,7 +204,7 @@ def test_sdxl_at_1024_pixels_stays_under_14_gb() -> None:
 
 @pytest.mark.parametrize(
     ("family", "card"),
-    [(family, card) for family in MEMORY_PRESETS for card in ("24gb", "16gb", "12gb")],
+    [(family, card) for family in FAMILIES for card in ("24gb", "16gb", "12gb")],
 )
 def test_presets_fit_their_cards(family: str, card: str) -> None:
     given = recipe(HUB[family], family=family, train={"memory": card, "preview": PREVIEW})
@@ -211,7 +212,7 @@ def test_presets_fit_their_cards(family: str, card: str) -> None:
     size = int(card[:-2]) * 2**30
     assert plan.fits(size)
     # Nothing is saved on that need not be: the next larger card's settings would not fit.
-    if MEMORY_PRESETS[family][card]:
+    if FAMILIES[family].memory_presets[card]:
         larger = {"12gb": "16gb", "16gb": "24gb", "24gb": None}[card]
         own = recipe(HUB[family], family=family, train={"memory": larger, "preview": PREVIEW})
         assert not plan_memory(own).fits(size)

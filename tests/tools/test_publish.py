@@ -22,7 +22,7 @@ from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_attachment import BLOCKS, make_transformer, make_unet
+from small_denoisers import BLOCKS, make_transformer, make_unet
 from training_runs import run, same_tensors
 
 from tlora_cli import attach

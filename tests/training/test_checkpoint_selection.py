@@ -360,7 +360,8 @@ def test_the_command_line_tells_scores_and_the_page_shows_them(tmp_path: Path) -
 def test_the_page_shows_the_curves_and_where_overfitting_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_run_report import Tables, make_run, records
+    from html_pages import Tables
+    from run_reports import make_run, records
 
     folder = make_run(tmp_path, records(60))
     record = made(
@@ -383,13 +384,14 @@ def test_the_page_shows_the_curves_and_where_overfitting_begins(
 
     (folder / "scores.json").write_text("{")
     assert main() == 0
-    assert "scores of the checkpoints can&#x27;t be read" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "scores of the checkpoints can't be read" in Tables(page).text
 
 
 def test_a_run_without_scores_has_no_such_section(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_run_report import make_run, records
+    from run_reports import make_run, records
 
     folder = make_run(tmp_path, records(20))
     monkeypatch.setattr("sys.argv", ["tlora", "report", str(folder)])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_no_waiting import META, sitting
+from meta_runs import META, sitting
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import recipe_values, run, same_tensors, tlora, write_recipe

@@ -1,6 +1,7 @@
 """Runs killed with SIGKILL at seeded moments, many of them while saving: nothing is lost.
 
-TLORA_KILLS is how many runs; the full count is 100: `TLORA_KILLS=100 pytest tests/test_kills.py`.
+TLORA_KILLS is how many runs; the full count is 100:
+`TLORA_KILLS=100 pytest tests/training/test_kills.py`.
 """
 
 from __future__ import annotations

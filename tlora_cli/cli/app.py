@@ -29,12 +29,16 @@ from tlora_cli.cli import (
     train,
     validate,
 )
+from tlora_cli.cli.choices import either
 from tlora_cli.cli.quiet import plain_warnings
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.packages import PRODUCT
 
 app = typer.Typer(
-    name="tlora",
-    help="T-LoRA: teach SDXL or FLUX a new thing from one photograph without overfitting.",
+    name=PRODUCT,
+    help=f"T-LoRA: teach {either(one.title for one in FAMILIES.values())} a new thing from one "
+    "photograph without overfitting.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -59,7 +63,7 @@ app.add_typer(toyworld.app)
 def _print_version(wanted: bool) -> None:
     if wanted:
         try:
-            version = metadata.version("tlora")
+            version = metadata.version(PRODUCT)
         except metadata.PackageNotFoundError:
             version = "(run from source, not installed)"
         typer.echo(f"tlora {version}")
@@ -105,7 +109,7 @@ def main() -> int:
 def _run() -> int:
     """Run typer, which ends by SystemExit, and return the status it asks for."""
     try:
-        app(prog_name="tlora")
+        app(prog_name=PRODUCT)
     except SystemExit as end:
         if _was_interrupted(end):
             raise KeyboardInterrupt from end

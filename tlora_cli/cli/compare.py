@@ -14,6 +14,7 @@ from tlora_cli.comparison.cells import Plan
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.comparison.selection import part_of
+from tlora_cli.foundation.packages import PRODUCT
 
 if TYPE_CHECKING:
     from tlora_cli.comparison.engine import Engine
@@ -55,7 +56,7 @@ def compare(
     workers = workers or plan.grid.workers
     console = Console(stderr=True)
     parts = [word for text in chosen for word in ("--only", text)]
-    again = shlex.join(["tlora", "compare", str(grid), *parts])
+    again = shlex.join([PRODUCT, "compare", str(grid), *parts])
     title = f"Comparison {grid.stem}"
     text = grid.read_text(encoding="utf-8-sig")
     try:

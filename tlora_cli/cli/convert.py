@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.choices import check_known, check_name, completing, either
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.families import FAMILIES
+from tlora_cli.formats.registry import FORMATS
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.packages import PRODUCT
 
-FAMILY_NAMES = ("sdxl", "flux")
-TARGET_NAMES = ("tlora", "diffusers", "kohya", "comfyui", "lycoris", "published")
-"""Of `exports.TARGETS`, which needs torch."""
-FOLDERS = ("comfyui", "published")
+_TARGETS = [f"{PRODUCT} (which diffusers loads, too)", *(n for n in FORMATS if n != PRODUCT)]
 
 
 def convert(
@@ -30,11 +31,8 @@ def convert(
     ],
     to: Annotated[
         str,
-        typer.Option(
-            help="tlora (which diffusers loads, too), diffusers, kohya, comfyui, lycoris or "
-            "published."
-        ),
-    ] = "tlora",
+        typer.Option(help=f"{either(_TARGETS)}.", autocompletion=completing(FORMATS)),
+    ] = PRODUCT,
     min_rank: Annotated[
         int | None, typer.Option(min=1, help="Least rank, for files that don't say.")
     ] = None,
@@ -42,7 +40,11 @@ def convert(
         float | None, typer.Option(help="Exponent of the rank schedule, for files that don't say.")
     ] = None,
     family: Annotated[
-        str | None, typer.Option(help="sdxl or flux; by default told from the layers.")
+        str | None,
+        typer.Option(
+            help=f"{either(FAMILIES)}; by default told from the layers.",
+            autocompletion=completing(FAMILIES),
+        ),
     ] = None,
     placeholder: Annotated[
         str | None, typer.Option(help="Word that stands for the concept, e.g. sks.")
@@ -61,15 +63,13 @@ def convert(
     the ranks as LoRAs with a workflow that keeps the schedule. lycoris: a T-LoRA for LyCORIS 4.
     published: a checkpoint of the published T-LoRA code. To put it into a model, use tlora merge.
     """
-    if family is not None and family not in FAMILY_NAMES:
-        raise UserError(
-            f"--family {family} is not known", do=f"use one of {', '.join(FAMILY_NAMES)}"
-        )
-    if to not in TARGET_NAMES:
-        raise UserError(f"--to {to} is not known", do=known_names(to, TARGET_NAMES))
-    if to not in FOLDERS and output.suffix != ".safetensors":
+    check_name("--family", family, FAMILIES)
+    check_known("--to", to, FORMATS)
+    hush_libraries()
+    folder = FORMATS[to].folder
+    if not folder and output.suffix != ".safetensors":
         raise UserError("--output must end in .safetensors", str(output), "choose another name")
-    if to in FOLDERS and output.suffix:
+    if folder and output.suffix:
         raise UserError(f"--output must be a folder for {to}", str(output), "leave the suffix out")
     if output.exists():
         kind = "folder" if output.is_dir() else "file"
@@ -77,7 +77,6 @@ def convert(
             f"the output {kind} exists already", str(output), "choose another name, or remove it"
         )
 
-    hush_libraries()
     from tlora_cli.tools.convert import convert_file
 
     given = {"placeholder": placeholder, "class_name": class_name, "base_model": base}

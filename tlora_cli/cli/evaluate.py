@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tlora_cli.cli.choices import DEVICES, completing, either
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
 
@@ -54,7 +55,9 @@ def evaluate(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Pictures drawn together; default 4.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help=f"{either(DEVICES)}.", autocompletion=completing(DEVICES))
+    ] = "auto",
     output: Annotated[Path, typer.Option(help="Folder for pictures and results.")] = Path(
         "evaluation"
     ),

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.cli.convert import FAMILY_NAMES
+from tlora_cli.cli.choices import check_known, completing, either
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.families import FAMILIES
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.tools.preflight.findings import lines, ok
 
 
@@ -22,7 +23,10 @@ def init(
     class_name: Annotated[
         str | None, typer.Option("--class", help="What they show, in a word, e.g. dog.")
     ] = None,
-    family: Annotated[str | None, typer.Option(help="sdxl or flux.")] = None,
+    family: Annotated[
+        str | None,
+        typer.Option(help=f"{either(FAMILIES)}.", autocompletion=completing(FAMILIES)),
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="Base model: Hub id, folder, file, or toy-sdxl.")
     ] = None,
@@ -37,8 +41,7 @@ def init(
 
     On a terminal it asks for what no option says. Nothing is overwritten.
     """
-    if family is not None and family not in FAMILY_NAMES:
-        raise UserError(f"--family {family} is not known", do=known_names(family, FAMILY_NAMES))
+    check_known("--family", family, FAMILIES)
     if output is not None:
         _refuse_existing(output)
     asks = sys.stdin.isatty() and not yes
@@ -55,9 +58,10 @@ def init(
     room = Room(card_size(card), "the card of --card") if card else room_of(usable_card())
     has_card = room is not None and room.is_card
     if asks and not base and not family:
-        usual = "sdxl" if has_card else "toy-sdxl"
-        said = typer.prompt("Base model (sdxl, flux, toy-sdxl, a Hub id, a folder)", default=usual)
-        base, family = (None, said) if said in FAMILY_NAMES else (said, None)
+        usual = next(iter(FAMILIES)) if has_card else "toy-sdxl"
+        names = ", ".join(FAMILIES)
+        said = typer.prompt(f"Base model ({names}, toy-sdxl, a Hub id, a folder)", default=usual)
+        base, family = (None, said) if said in FAMILIES else (said, None)
     model, kind, why = choose_base(base or "", family or "", has_card)
     if name is None:
         name = name_of(images[0])

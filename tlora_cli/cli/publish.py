@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.choices import DEVICES, check_known, check_name, completing, either
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError
 
-TARGET_NAMES = ("kohya", "comfyui")
-"""Of `exports.TARGETS`, which needs torch."""
+ALSO = ("kohya", "comfyui")
+"""Formats, of those that `tlora convert` writes, for the programs that most people draw with."""
 
 
 def publish(
@@ -26,7 +27,10 @@ def publish(
         str | None, typer.Option("--license", help="License of the base, where it is not known.")
     ] = None,
     also: Annotated[
-        list[str] | None, typer.Option(help="kohya or comfyui: files for these, too. Repeat.")
+        list[str] | None,
+        typer.Option(
+            help=f"{either(ALSO)}: files for these, too. Repeat.", autocompletion=completing(ALSO)
+        ),
     ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Pictures of `tlora sample`; default: the last previews.")
@@ -36,7 +40,10 @@ def publish(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures per --prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda, to draw on.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help=f"{either(DEVICES)}, to draw on.", autocompletion=completing(DEVICES)),
+    ] = "auto",
     training_pictures: Annotated[
         bool, typer.Option("--training-pictures", help="Show what it was trained on, too.")
     ] = False,
@@ -52,10 +59,8 @@ def publish(
     Nothing is uploaded without --upload. Paths of this computer and training pictures stay out.
     """
     for name in also or ():
-        if name not in TARGET_NAMES:
-            raise UserError(f"--also {name} is not known", do=known_names(name, TARGET_NAMES))
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device} is not known", do="use one of auto, cpu, cuda")
+        check_known("--also", name, ALSO)
+    check_name("--device", device, DEVICES)
     if pictures is not None and prompt:
         raise UserError("pictures are taken or drawn, not both", do="drop --pictures or --prompt")
     if public and upload is None:

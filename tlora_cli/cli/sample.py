@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.choices import (
+    DEVICES,
+    PRECISIONS,
+    QUANTIZATIONS,
+    check_name,
+    completing,
+    either,
+)
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.families import FAMILIES, sampler_names
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.number_formats import TORCH_NAMES
 from tlora_cli.recipe.reading import read_text
+
+_SAMPLERS = tuple(name for name in sampler_names() if name != "default")
+_NEGATIVE = ", ".join(one.title for one in FAMILIES.values() if not one.no_negative_prompt)
 
 
 def sample(
@@ -28,9 +39,12 @@ def sample(
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What not to show (SDXL).")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help=f"What not to show ({_NEGATIVE}).")
+    ] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="euler, euler_ancestral, ddim, dpmpp_2m, unipc, heun.")
+        str | None,
+        typer.Option(help=f"{', '.join(_SAMPLERS)}.", autocompletion=completing(_SAMPLERS)),
     ] = None,
     scale: Annotated[float, typer.Option(help="Adapter strength.")] = 1.0,
     min_rank: Annotated[
@@ -43,11 +57,20 @@ def sample(
     base_config: Annotated[
         str | None, typer.Option(help="Configuration folder of a single-file base.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16.")] = None,
-    quantization: Annotated[
-        str | None, typer.Option(help="none, nf4 or int8; default: as it was trained.")
+    precision: Annotated[
+        str | None,
+        typer.Option(help=f"{either(PRECISIONS)}.", autocompletion=completing(PRECISIONS)),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    quantization: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{either(QUANTIZATIONS)}; default: as it was trained.",
+            autocompletion=completing(QUANTIZATIONS),
+        ),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help=f"{either(DEVICES)}.", autocompletion=completing(DEVICES))
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
     contact_sheet: Annotated[
         bool, typer.Option("--contact-sheet", help="Also write all pictures on one sheet.")
@@ -62,14 +85,9 @@ def sample(
             "no prompt was given",
             do='pass --prompt "a photo of a V* in the snow" or --prompts-file',
         )
-    for name, value, known in (
-        ("--precision", precision, tuple(TORCH_NAMES)),
-        ("--quantization", quantization, ("none", "nf4", "int8")),
-        ("--device", device, ("auto", "cpu", "cuda")),
-    ):
-        if value is not None and value not in known:
-            raise UserError(f"{name} {value} is not known", do=f"use one of {', '.join(known)}")
-
+    check_name("--precision", precision, PRECISIONS)
+    check_name("--quantization", quantization, QUANTIZATIONS)
+    check_name("--device", device, DEVICES)
     hush_libraries()
     from tlora_cli.sampling.session import Request, generate
 

@@ -25,7 +25,7 @@ SEED = 0
 ENDS = (0.025, 0.975)
 """Quantiles between which 95% of the resampled means lie."""
 LEAST_PAIRS = 6
-"""From here on, differences that all have one sign by chance do so in less than 5% of the cases."""
+"""Pairs from which on differences have one sign by chance in less than 5% of the cases."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a comparison consists of: cells, each one run, and arms, which are compared."""
+"""The parts of a comparison: cells, each one run, and arms, which are compared."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CELLS = "cells"
 
 @dataclass(frozen=True, order=True)
 class Arm:
-    """What is compared: all cells that differ in concept and seed only.
+    """One side of a comparison: all cells that differ in concept and seed only.
 
     Attributes:
         method: of the adapter.
@@ -62,7 +62,7 @@ class Cell:
 
     @property
     def pair(self) -> tuple[str, int]:
-        """What it is compared on."""
+        """The pair of concept and seed that it is compared on."""
         return self.concept, self.seed
 
 

@@ -1,4 +1,4 @@
-"""What runs cells: processes of this machine, or a Ray cluster."""
+"""The protocol of what runs cells: processes of this machine, or a Ray cluster."""
 
 from __future__ import annotations
 

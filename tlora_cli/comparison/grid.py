@@ -174,7 +174,7 @@ class EvaluateConfig(Section):
 
 
 class BaselineConfig(Section):
-    """What the others are compared with. What is left out is that of the other."""
+    """The arm that others are compared with. What is left out is that of the other."""
 
     method: MethodName = Field(description="Its method.")
     rank: int | None = Field(None, ge=1, description="Its rank; default: that of the other.")

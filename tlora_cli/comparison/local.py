@@ -36,7 +36,7 @@ class _Running:
     pipe: Any
     gpu: str | None
     error: str | None = None
-    """What it ended with, empty if all is well; None while it has not said."""
+    """The error it ended with, empty if all is well; None while it has not said."""
     stopped: bool = False
 
 

@@ -13,14 +13,14 @@ from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pages import thumbnail_url
+from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 from tlora_cli.foundation.training_images import find_images
 
 KeyT = TypeVar("KeyT")
 
 MAX_PICTURES = 480
-"""On the whole page: about 3 MB."""
+"""Pictures on the whole page: about 3 MB."""
 BASE_ROWS, SUITE_ROWS = 2, 6
 """Pictures of the base prompt and of other prompts, of each arm and concept."""
 SIDE = 112

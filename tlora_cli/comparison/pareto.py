@@ -1,14 +1,13 @@
-"""The Pareto plot of a comparison, as SVG that stands in the page and follows its colors."""
+"""The Pareto plot of a comparison: where everything lies; `pareto.svg.jinja` draws it."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlora_cli.comparison.bootstrap import Interval
-from tlora_cli.foundation.axes import COLORS, Axis, frame
-from tlora_cli.foundation.pages import legend
+from tlora_cli.foundation.pages.axes import COLORS, Axis
+from tlora_cli.foundation.pages.templates import part
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62
@@ -16,7 +15,7 @@ RADIUS = 6.0
 LABEL_PLACES = ((9, -8), (9, 20), (-9, -8), (-9, 20), (9, -24), (9, 36))
 """Places of a label beside its point, the better ones first; to the left it ends there."""
 LETTER, LINE = 8, 15
-"""About the size of a letter, to keep labels apart."""
+"""A letter is about so wide and a line so high; that keeps labels apart."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,35 @@ class Point:
     label: str
     x: Interval
     y: Interval
+
+
+@dataclass(frozen=True)
+class Label:
+    """Place of what is written beside a point; `ends` if it ends there."""
+
+    x: float
+    y: float
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point with its place and its label's; `best` if it is on the front."""
+
+    point: Point
+    x: float
+    y: float
+    best: bool
+    label: Label
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one color, and the line that joins them."""
+
+    color: str
+    line: list[tuple[float, float]]
+    dots: list[Dot]
 
 
 def front(points: Sequence[Point]) -> list[Point]:
@@ -61,30 +89,34 @@ def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
     """
     across = _axis([one.x for one in points], LEFT, WIDTH - RIGHT)
     up = _axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
-    colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(_series(points))}
+    colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(_names(points))}
     best = front(points)
     labels = _Labels()
-    parts = [*frame(across, up, x_name, y_name)]
-    edge = sorted(best, key=lambda one: one.x.mean)
-    if len(edge) > 1:
-        places = " ".join(f"{across(one.x.mean):.1f},{up(one.y.mean):.1f}" for one in edge)
-        parts.append(f'<polyline class="front" points="{places}"/>')
+
+    def place(point: Point) -> tuple[float, float]:
+        return across(point.x.mean), up(point.y.mean)
+
+    series = []
     for name, color in colors.items():
         own = [one for one in points if one.series == name]
-        places = " ".join(f"{across(one.x.mean):.1f},{up(one.y.mean):.1f}" for one in own)
-        parts.append(f'<g style="--c:{color}"><polyline class="series" points="{places}"/>')
-        parts += [_mark(one, across, up, one in best, labels) for one in own]
-        parts.append("</g>")
-    title = html.escape(f"{y_name} against {x_name}")
-    return (
-        f'<svg class="plot pareto" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">'
-        + "".join(parts)
-        + "</svg>"
-        + legend(colors)
+        dots = [Dot(o, *place(o), o in best, labels.place(o.mark, *place(o))) for o in own]
+        series.append(Series(color, [place(one) for one in own], dots))
+    return part(
+        "comparison/pareto.svg.jinja",
+        "pareto",
+        size=(WIDTH, HEIGHT),
+        radius=RADIUS,
+        across=across,
+        up=up,
+        x_name=x_name,
+        y_name=y_name,
+        front=[place(one) for one in sorted(best, key=lambda one: one.x.mean)],
+        series=series,
+        names=colors,
     )
 
 
-def _series(points: Sequence[Point]) -> list[str]:
+def _names(points: Sequence[Point]) -> list[str]:
     return list(dict.fromkeys(one.series for one in points))
 
 
@@ -103,40 +135,17 @@ class _Labels:
     def __init__(self) -> None:
         self._taken: list[tuple[float, float, float]] = []
 
-    def place(self, text: str, x: float, y: float) -> str:
-        """Return a label beside a point."""
+    def place(self, text: str, x: float, y: float) -> Label:
+        """Return the place of a label beside a point."""
         width = LETTER * len(text)
         places = [(x + dx, x + dx - (width if dx < 0 else 0), y + dy) for dx, dy in LABEL_PLACES]
         free = (one for one in places if not self._covered(one[1], one[2], width))
         at, left, line = next(free, places[0])
         self._taken.append((left, line, width))
-        anchor = ' text-anchor="end"' if at < x else ""
-        label = html.escape(text)
-        return f'<text class="mark" x="{at:.1f}" y="{line:.1f}"{anchor}>{label}</text>'
+        return Label(at, line, ends=at < x)
 
     def _covered(self, left: float, line: float, width: float) -> bool:
         return any(
             left < other + wide and other < left + width and abs(line - row) < LINE
             for other, row, wide in self._taken
         )
-
-
-def _mark(point: Point, across: Axis, up: Axis, best: bool, labels: _Labels) -> str:
-    x, y = across(point.x.mean), up(point.y.mean)
-    bars = ""
-    if point.x.low is not None and point.x.high is not None:
-        bars += (
-            f'<line class="bar" x1="{across(point.x.low):.1f}" x2="{across(point.x.high):.1f}" '
-            f'y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-    if point.y.low is not None and point.y.high is not None:
-        bars += (
-            f'<line class="bar" x1="{x:.1f}" x2="{x:.1f}" y1="{up(point.y.low):.1f}" '
-            f'y2="{up(point.y.high):.1f}"/>'
-        )
-    kind = "dot best" if best else "dot"
-    title = html.escape(f"{point.label}: {point.x.mean:.3f}, {point.y.mean:.3f}")
-    return (
-        f'{bars}<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS}">'
-        f"<title>{title}</title></circle>{labels.place(point.mark, x, y)}"
-    )

@@ -1,4 +1,4 @@
-"""From a grid file to the plan: all cells, and which arm is compared with which."""
+"""A grid file -> the plan: all cells, and which arm is compared with which."""
 
 from __future__ import annotations
 

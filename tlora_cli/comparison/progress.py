@@ -1,4 +1,4 @@
-"""What is shown while cells run: a line that changes on a terminal, plain lines elsewhere."""
+"""The display while cells run: a line that changes on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Result:
-    """What is known of a finished cell.
+    """All that is known of a finished cell.
 
     Attributes:
         scores: metric -> value.
@@ -88,7 +88,7 @@ class Task:
 
     @property
     def log(self) -> Path:
-        """What training and evaluation said."""
+        """The file of what training and evaluation said."""
         return self.folder / "log.txt"
 
     @property

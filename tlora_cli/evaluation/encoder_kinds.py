@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Kind:
-    """What is loaded for an encoder.
+    """The files that are loaded for an encoder.
 
     Attributes:
         checkpoint: the default, a Hub id.

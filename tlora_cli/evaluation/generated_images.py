@@ -26,7 +26,7 @@ class PlannedImage:
     """One picture of an evaluation.
 
     Attributes:
-        group: as in `image_requests.GROUPS`.
+        group: as in `image_requests.ImageRequest`.
         prompt: with V* for the concept.
         text: with the concept filled in: what is drawn.
         seed: of its noise.

@@ -1,4 +1,4 @@
-"""What an evaluation draws: prompts with V* for the concept, each with a seed."""
+"""The pictures of an evaluation: prompts with V* for the concept, each with a seed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from dataclasses import dataclass
 
 from tlora_cli.evaluation.suites import BASE, CONCEPT_FREE
 
-GROUPS = ("base", "suite", "free", "free_without")
-"""base: of the base prompt. suite: of the prompts. free: of concept-free prompts with the adapter,
-and free_without it."""
-
 
 @dataclass(frozen=True)
 class ImageRequest:
     """One picture to draw.
 
     Attributes:
-        group: of `GROUPS`.
+        group: `base` (of the base prompt), `suite` (of the prompts), `free` (of concept-free
+            prompts, with the adapter) or `free_without` (the same without it).
         prompt: with V* for the concept.
         seed: of its noise.
     """

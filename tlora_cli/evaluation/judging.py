@@ -1,4 +1,4 @@
-"""What a bundle adds to the evaluation of its own concepts: prompts, and a judge that counts."""
+"""The part of a bundle in the evaluation of its own concepts: prompts, and a judge that counts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tlora_cli.foundation.errors import UserError
 
 CHECKPOINT = "CIDAS/clipseg-rd64-refined"
 GRAY = (127, 127, 127)
-"""What the background becomes: near zero after the encoders' normalization."""
+"""The color that the background becomes: near zero after the encoders' normalization."""
 THRESHOLD = 0.4
 """Least probability of the subject; CLIPSeg's maps seldom reach 1 inside thin parts."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 COPIED = 0.95
-"""From this cosine to a training picture on, a picture that should show something else counts as
+"""Cosine to a training picture from which on one that should show something else counts as
 copied."""
 
 

@@ -44,7 +44,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What to evaluate, and how.
+    """An evaluation that is asked for, and its settings.
 
     Attributes:
         output: folder of pictures and results.

@@ -36,7 +36,7 @@ class PromptedImage:
 
 @dataclass
 class Scores:
-    """What came out.
+    """The result.
 
     Attributes:
         summary: metric -> value over all pictures.

@@ -16,7 +16,7 @@ from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml
 BASE = "a photo of a V*"
 """The base prompt, on which image similarity is measured (T-LoRA, section 5)."""
 MARKS = ("V*", "{0}", "{concept}")
-"""What stands for the concept; {0} as in DreamBooth's lists."""
+"""Words that stand for the concept; {0} as in DreamBooth's lists."""
 
 
 @dataclass(frozen=True)

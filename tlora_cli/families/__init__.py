@@ -4,15 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from tlora_cli.families.flux import Flux
-from tlora_cli.families.sdxl import SDXL
-from tlora_cli.families.spec import Conditioning, Family, LatentDistribution
+from tlora_cli.families.facts import Conditioning, LatentDistribution
+from tlora_cli.families.spec import Family
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.plugins import Registry
 
-__all__ = ["FAMILIES", "Conditioning", "Family", "LatentDistribution", "family_of"]
+__all__ = [
+    "FAMILIES",
+    "Conditioning",
+    "Family",
+    "LatentDistribution",
+    "denoiser_of",
+    "family_of",
+    "objective_names",
+    "sampler_names",
+]
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SDXL(), Flux())}
-"""Name -> family."""
+FAMILIES: Registry[Family] = Registry(
+    "tlora.families",
+    {
+        "sdxl": "tlora_cli.families.sdxl:SDXL",
+        "flux": "tlora_cli.families.flux:FLUX",
+    },
+)
+"""Name -> family; the first is the one that is taken if nothing says another."""
+
+
+def sampler_names() -> tuple[str, ...]:
+    """Return the names of the samplers of all families."""
+    return tuple(dict.fromkeys(name for one in FAMILIES.values() for name in one.samplers))
+
+
+def objective_names() -> tuple[str, ...]:
+    """Return the recipe names of the objectives of all families."""
+    return tuple(dict.fromkeys(name for one in FAMILIES.values() for name in one.objectives))
 
 
 def family_of(model: Any) -> Family:
@@ -22,14 +47,28 @@ def family_of(model: Any) -> Family:
         UserError: if it belongs to none.
     """
     for family in FAMILIES.values():
-        if isinstance(getattr(model, family.denoiser, model), family.denoiser_class):
+        if _is_instance(getattr(model, family.denoiser, model), family.denoiser_class):
             return family
+    known = ", ".join(family.denoiser_words for family in FAMILIES.values())
     raise UserError(
         f"{type(model).__name__} is not a model that tlora can adapt",
-        do="pass an SDXL UNet2DConditionModel, a FluxTransformer2DModel, or a pipeline with one",
+        do=f"pass {known}, or a pipeline with one",
     )
 
 
 def denoiser_of(model: Any) -> Any:
     """Return the denoiser of a pipeline, or the denoiser itself."""
     return getattr(model, family_of(model).denoiser, model)
+
+
+def _is_instance(model: Any, place: str) -> bool:
+    """Say whether an object is of the class at `module:class`, without importing that class.
+
+    The module may be the package that gives the class to users, as diffusers does.
+    """
+    module, _, name = place.partition(":")
+    package = module.partition(".")[0]
+    return any(
+        one.__name__ == name and one.__module__.partition(".")[0] == package
+        for one in type(model).__mro__
+    )

@@ -1,103 +1,238 @@
-"""FLUX.1 (Black Forest Labs 2024): a rectified-flow transformer over packed latents."""
+"""FLUX.1 (Black Forest Labs 2024): a rectified-flow transformer over packed latents.
+
+Public facts of black-forest-labs/FLUX.1-dev (config.json of each part).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FluxPipeline,
-    FluxTransformer2DModel,
-    UniPCMultistepScheduler,
+from tlora_cli.families.facts import (
+    KL_VAE,
+    Argument,
+    ComfyUI,
+    Conditioning,
+    Kohya,
+    License,
+    Sampler,
+    TextEncoder,
 )
-from torch import Tensor, nn
+from tlora_cli.families.spec import Family
 
-from tlora_cli.families.spec import Conditioning, Family
-from tlora_cli.formulas.objectives import Flow, Objective
-from tlora_cli.foundation.errors import UserError
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-TEXT_TOKENS = 512
-"""Length of the T5 text, as published; less if the base's tokenizer takes less."""
+    from tlora_cli.formulas.objectives import Objective
+
+BASE = "black-forest-labs/FLUX.1-dev"
+STEPS, GUIDANCE = 28, 3.5
+"""Published settings of sampling (T-LoRA, section 5)."""
+COMFYUI_SHIFT = 1.15
+"""ComfyUI's default shift of FLUX.1-dev."""
+SMALL = {"gradient_checkpointing": True}
 
 FLOW = {
     "use_flow_sigmas": True,
     "prediction_type": "flow_prediction",
     "use_dynamic_shifting": True,
 }
-"""What makes a diffusion solver one of rectified flow."""
+"""Settings that make a diffusion solver one of rectified flow."""
+
+DOUBLE = {
+    "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "img_attn_proj": ("attn.to_out.0",),
+    "img_mlp_0": ("ff.net.0.proj",),
+    "img_mlp_2": ("ff.net.2",),
+    "img_mod_lin": ("norm1.linear",),
+    "txt_attn_qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+    "txt_attn_proj": ("attn.to_add_out",),
+    "txt_mlp_0": ("ff_context.net.0.proj",),
+    "txt_mlp_2": ("ff_context.net.2",),
+    "txt_mod_lin": ("norm1_context.linear",),
+}
+SINGLE = {
+    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+    "linear2": ("proj_out",),
+    "modulation_lin": ("norm.linear",),
+}
+BLOCKS = (
+    ("double_blocks", "transformer_blocks", DOUBLE),
+    ("single_blocks", "single_transformer_blocks", SINGLE),
+)
+"""Blocks of the original model, of diffusers, and name in the one -> layers in the other."""
+OUTSIDE_BLOCKS = {
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in_in_layer": "time_text_embed.timestep_embedder.linear_1",
+    "time_in_out_layer": "time_text_embed.timestep_embedder.linear_2",
+    "vector_in_in_layer": "time_text_embed.text_embedder.linear_1",
+    "vector_in_out_layer": "time_text_embed.text_embedder.linear_2",
+    "guidance_in_in_layer": "time_text_embed.guidance_embedder.linear_1",
+    "guidance_in_out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "final_layer_linear": "proj_out",
+}
 
 
-def pack(latents: Tensor) -> Tensor:
-    """Turn (B, C, h, w) into tokens (B, h/2 * w/2, 4C): each 2 x 2 patch is a token."""
-    batch, channels, height, width = latents.shape
-    patches = latents.view(batch, channels, height // 2, 2, width // 2, 2)
-    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * 4)
-
-
-def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
-    """Undo `pack` for latents of height x width."""
-    batch, _, channels = tokens.shape
-    patches = tokens.view(batch, height // 2, width // 2, channels // 4, 2, 2)
-    return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
-
-
-def image_ids(height: int, width: int, like: Tensor) -> Tensor:
-    """Return the tokens' (0, row, column), (h/2 * w/2, 3)."""
-    rows = torch.arange(height // 2, device=like.device).repeat_interleave(width // 2)
-    columns = torch.arange(width // 2, device=like.device).repeat(height // 2)
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=1).to(like.dtype)
+def comfyui_percent(t: float) -> float:
+    """Return ComfyUI's percent of t (0..1000): p has the noise level of 1 - p, shifted."""
+    level, shift = t / 1000, math.exp(COMFYUI_SHIFT)
+    return shift * (1 - level) / (level + shift * (1 - level))
 
 
 class Flux(Family):
     """A transformer of double and single blocks, with CLIP and T5 text."""
 
     name = "flux"
+    title = "FLUX"
+    denoiser_words = "a FluxTransformer2DModel"
     denoiser = "transformer"
-    denoiser_class = FluxTransformer2DModel
-    pipeline_class = FluxPipeline
-    text_parts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    denoiser_class = "diffusers:FluxTransformer2DModel"
+    pipeline_class = "diffusers:FluxPipeline"
+    text_encoders = (
+        TextEncoder("text_encoder", "tokenizer"),
+        TextEncoder("text_encoder_2", "tokenizer_2"),
+    )
+    text_tokens = 512  # of T5, as published
+    text_tokenizer = "tokenizer_2"
+    single_file_is_whole = False
+    single_file_keys = ("double_blocks.", "single_blocks.")
     targets = (
         r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0)|add_(q|k|v)_proj)"
         r"|single_transformer_blocks\.\d+\.attn\.to_(q|k|v)"
     )
     shared_input = r"(.*\.attn)\.(to)_[qkv]|(.*\.attn)\.(add)_[qkv]_proj"
-    text_keys_values = None
-    timestep_scale = 1000.0
-    timestep_position = 3
-    single_file_is_whole = False
+    layer_prefixes = tuple(side for blocks in BLOCKS for side in blocks[:2])
+    row_shares: ClassVar = {"proj_mlp": 4}
+    whole_model = (
+        r"^(double|single|transformer|single_transformer)_blocks\.\d+\.",
+        "a whole transformer",
+    )
     latent_patch = 2
+    timestep_input = Argument("timestep", 3)
+    latent_input = Argument("hidden_states", 0)
+    timestep_scale = 1000.0
+    standard_base = BASE
+    standard_title = "FLUX.1-dev"
+    standard_gigabytes = 34
+    standard_denoiser: ClassVar = {
+        "patch_size": 1,
+        "in_channels": 64,
+        "num_layers": 19,
+        "num_single_layers": 38,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "pooled_projection_dim": 768,
+        "guidance_embeds": True,
+    }
+    standard_vae: ClassVar = {
+        **KL_VAE,
+        "latent_channels": 16,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+    standard_text_parameters = 123_060_480 + 4_762_310_656  # CLIP L and T5-XXL's encoder
+    resolutions = (1024, 768, 512)
+    process = "flow matching"
+    objectives = ("auto", "flow")
     samplers: ClassVar = {
-        "default": (FlowMatchEulerDiscreteScheduler, {}),
-        "euler": (FlowMatchEulerDiscreteScheduler, {}),
-        "dpmpp_2m": (DPMSolverMultistepScheduler, {**FLOW, "algorithm_type": "dpmsolver++"}),
-        "unipc": (UniPCMultistepScheduler, FLOW),
+        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
+        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
+        "dpmpp_2m": Sampler(
+            "diffusers:DPMSolverMultistepScheduler", {**FLOW, "algorithm_type": "dpmsolver++"}
+        ),
+        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
+    }
+    guidance_doubles = False
+    no_negative_prompt = "FLUX.1-dev takes no negative prompt: guidance is distilled into it"
+    defaults: ClassVar = {
+        "adapter": {"rank": 32},
+        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
+        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
+    }
+    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}}
+    memory_presets: ClassVar = {
+        "24gb": {**SMALL, "quantization": "int8"},
+        "16gb": {**SMALL, "quantization": "nf4"},
+        "12gb": {**SMALL, "quantization": "nf4", "resolution": 768},
+    }
+    kohya = Kohya("networks.lora_flux", "flux1", original_names=True)
+    comfyui = ComfyUI(
+        nodes={
+            "model": (
+                "UNETLoader", {"unet_name": "flux1-dev.safetensors", "weight_dtype": "default"},
+            ),
+            "clip": (
+                "DualCLIPLoader",
+                {
+                    "clip_name1": "t5xxl_fp16.safetensors",
+                    "clip_name2": "clip_l.safetensors",
+                    "type": "flux",
+                },
+            ),
+            "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
+            "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}),
+        },
+        model=("model", 0),
+        clip=("clip", 0),
+        vae=("vae", 0),
+        latent=("latent", 0),
+        sampling={"steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"},
+        start_percent=comfyui_percent,
+        guidance=("FluxGuidance", {"guidance": GUIDANCE}),
+        zero_negative=True,
+        peft_names=True,  # kohya's would fuse queries, keys and values at three times the rank
+        note=f"the workflow's times hold for ComfyUI's default shift, {COMFYUI_SHIFT}",
+    )  # fmt: skip
+    architecture = "flux-1-dev/lora"
+    hub_tags = ("flux", "flux-diffusers")
+    licenses: ClassVar = {
+        BASE: License(
+            "other",
+            "flux-1-dev-non-commercial-license",
+            f"https://huggingface.co/{BASE}/blob/main/LICENSE.md",
+        ),
+        "black-forest-labs/FLUX.1-schnell": License("apache-2.0"),
     }
 
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         """Return T5's prompt_embeds (B, 512, D) and CLIP's pooled_projections (B, P)."""
-        length = min(TEXT_TOKENS, pipeline.tokenizer_2.model_max_length)
+        length = min(self.text_tokens, pipeline.tokenizer_2.model_max_length)
         embeds, pooled, _ = pipeline.encode_prompt(list(prompts), None, max_sequence_length=length)
         return {"prompt_embeds": embeds, "pooled_projections": pooled}
 
-    def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning | None:
-        """Return None: FLUX.1-dev is guidance-distilled and takes no negative prompt."""
-        if prompt:
-            raise UserError(
-                "FLUX.1-dev takes no negative prompt: guidance is distilled into it",
-                where="sampling.negative_prompt",
-                do="leave it empty",
-            )
-        return None
+    def random_conditioning(self, denoiser: Any, batch: int, tokens: int) -> Conditioning:
+        """Return random prompt_embeds and pooled_projections."""
+        from tlora_cli.families.shapes import random_like
 
-    def image_conditioning(self, crop: int, resolution: int) -> Conditioning:
-        """Return nothing: FLUX is not told the picture's size."""
-        return {}
+        config, draw = denoiser.config, random_like(denoiser, batch)
+        return {
+            "prompt_embeds": draw(tokens, config.joint_attention_dim),
+            "pooled_projections": draw(config.pooled_projection_dim),
+        }
 
-    def objective(self, scheduler_config: dict[str, Any], name: str) -> Objective:
+    def latent_channels(self, denoiser: Any) -> int:
+        """Return the channels of a latent; the transformer is given patches of 2 x 2."""
+        return super().latent_channels(denoiser) // self.latent_patch**2
+
+    def timesteps(self, given: Tensor) -> Tensor:
+        """Return 1000 times the timesteps that the transformer is given.
+
+        The caller divided by 1000 in fp32; its rounding is undone, so that t = 300 does not come
+        back as 300.000012 and fall on the other side of a step of the rank. A pipeline in bf16 has
+        rounded t itself before, and the model is told that t too.
+        """
+        return (given * self.timestep_scale * 1e4).round() / 1e4
+
+    def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
         """Return flow matching."""
+        from tlora_cli.formulas.objectives import Flow
+
         return Flow(scheduler_config.get("num_train_timesteps", 1000))
 
     def predict(
@@ -109,6 +244,10 @@ class Flux(Family):
         guidance: float,
     ) -> Tensor:
         """Call the transformer on packed latents; it takes t / 1000."""
+        import torch
+
+        from tlora_cli.families.patches import image_ids, pack, unpack
+
         height, width = noisy.shape[-2:]
         text = conditioning["prompt_embeds"]
         config: Any = denoiser.config
@@ -138,6 +277,8 @@ class Flux(Family):
         generators: list[torch.Generator],
     ) -> Tensor:
         """Run FluxPipeline on embeddings; FLUX.1-dev is guidance-distilled, so no negative."""
+        from tlora_cli.families.patches import unpack
+
         tokens = pipeline(
             prompt_embeds=positive["prompt_embeds"],
             pooled_prompt_embeds=positive["pooled_projections"],
@@ -146,9 +287,23 @@ class Flux(Family):
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,
-            max_sequence_length=TEXT_TOKENS,
+            max_sequence_length=self.text_tokens,
             output_type="latent",
             return_dict=False,
         )[0]
         factor = pipeline.vae_scale_factor
         return unpack(tokens, 2 * (height // (2 * factor)), 2 * (width // (2 * factor)))
+
+    def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield the original model's names, where queries, keys and values are one layer."""
+        for theirs, ours, table in BLOCKS:
+            numbers = {n.split(".")[1] for n in layer_names if n.startswith(f"{ours}.")}
+            for number in numbers:
+                for alias, layers in table.items():
+                    full = tuple(f"{ours}.{number}.{layer}" for layer in layers)
+                    yield f"{theirs}_{number}_{alias}", full
+        for alias, layer in OUTSIDE_BLOCKS.items():
+            yield alias, (layer,)
+
+
+FLUX = Flux()

@@ -31,16 +31,17 @@ from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.plugins import resolve
 
 PARTS = ("text", "vae", "denoiser")
-"""What can be loaded on its own; the scheduler's configuration always comes along."""
+"""Parts that can be loaded on their own; the scheduler's configuration always comes along."""
 
 _INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
 class Base:
-    """Which pretrained model.
+    """A pretrained model, by its place.
 
     Attributes:
         model: Hub id, diffusers folder, .safetensors file, or a bundle's base.
@@ -120,7 +121,7 @@ def load_pipeline(
             if quantized is not None:
                 mapping = {family.denoiser: quantized}
                 options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
-            return family.pipeline_class.from_pretrained(
+            return resolve(family.pipeline_class).from_pretrained(
                 str(base.path or base.model),
                 revision=base.revision,
                 variant=base.variant,
@@ -143,7 +144,7 @@ def family_of_base(base: Base) -> str:
         raise UserError(
             "neither the adapter nor the single-file base says its model family",
             where=base.model,
-            do="convert the adapter first: tlora convert --family sdxl",
+            do=f"convert the adapter first: tlora convert --family {next(iter(FAMILIES))}",
         )
     index = read_index(base)
     for family in FAMILIES.values():
@@ -250,7 +251,7 @@ def check_family(family: Family, index: dict[str, Any], base: Base) -> None:
 
 def _is_of(family: Family, index: dict[str, Any]) -> bool:
     # Variants such as StableDiffusionXLImg2ImgPipeline hold the same parts.
-    prefix = family.pipeline_class.__name__.removesuffix("Pipeline")
+    prefix = family.pipeline_class.rpartition(":")[2].removesuffix("Pipeline")
     return str(index.get("_class_name")).startswith(prefix)
 
 

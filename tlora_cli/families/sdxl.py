@@ -1,53 +1,141 @@
-"""Stable Diffusion XL (Podell et al. 2023)."""
+"""Stable Diffusion XL (Podell et al. 2023): a UNet with two CLIP text encoders.
+
+Public facts of stabilityai/stable-diffusion-xl-base-1.0 (config.json of each part).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-    UniPCMultistepScheduler,
+from tlora_cli.families.facts import (
+    KL_VAE,
+    Argument,
+    ComfyUI,
+    Conditioning,
+    Kohya,
+    License,
+    Sampler,
+    TextEncoder,
 )
-from torch import Tensor, nn
-
-from tlora_cli.families.spec import Conditioning, Family
-from tlora_cli.formulas.objectives import Epsilon, Objective, VPrediction
+from tlora_cli.families.spec import Family
 from tlora_cli.foundation.errors import UserError
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-class SDXL(Family):
+    from tlora_cli.formulas.objectives import Objective
+
+BASE = "stabilityai/stable-diffusion-xl-base-1.0"
+STEPS, GUIDANCE = 25, 5.0
+"""Published settings of sampling (T-LoRA, section 5)."""
+
+OUTSIDE_BLOCKS = {
+    "time_embed_0": "time_embedding.linear_1",
+    "time_embed_2": "time_embedding.linear_2",
+    "label_emb_0_0": "add_embedding.linear_1",
+    "label_emb_0_2": "add_embedding.linear_2",
+}
+"""Name in the original model -> layer, outside of the numbered blocks."""
+
+
+class StableDiffusionXL(Family):
     """A UNet with two CLIP text encoders and size conditioning."""
 
     name = "sdxl"
+    title = "SDXL"
+    denoiser_words = "an SDXL UNet2DConditionModel"
     denoiser = "unet"
-    denoiser_class = UNet2DConditionModel
-    pipeline_class = StableDiffusionXLPipeline
-    text_parts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+    denoiser_class = "diffusers:UNet2DConditionModel"
+    pipeline_class = "diffusers:StableDiffusionXLPipeline"
+    text_encoders = (
+        TextEncoder("text_encoder", "tokenizer"),
+        TextEncoder("text_encoder_2", "tokenizer_2"),
+    )
+    text_tokens = 77
+    text_tokenizer = "tokenizer"
+    single_file_is_whole = True
+    single_file_keys = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.")
     targets = r".*\.attn[12]\.to_(q|k|v|out\.0)"
     shared_input = r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]"
     text_keys_values = r".*\.attn2\.to_(k|v)"
+    layer_prefixes = (
+        "down_blocks",
+        "up_blocks",
+        "mid_block",
+        "input_blocks",
+        "output_blocks",
+        "middle_block",
+    )
+    whole_model = (r"^(down_blocks|up_blocks|mid_block)\..*weight$", "a whole UNet")
+    timestep_input = Argument("timestep", 1)
+    latent_input = Argument("sample", 0)
     timestep_scale = 1.0
-    timestep_position = 1
-    single_file_is_whole = True
-    latent_patch = 1
-    samplers: ClassVar = {
-        "default": (EulerDiscreteScheduler, {}),
-        "euler": (EulerDiscreteScheduler, {}),
-        "euler_ancestral": (EulerAncestralDiscreteScheduler, {}),
-        "ddim": (DDIMScheduler, {}),
-        "dpmpp_2m": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++"}),
-        "unipc": (UniPCMultistepScheduler, {}),
-        "heun": (HeunDiscreteScheduler, {}),
+    standard_base = BASE
+    standard_title = "SDXL"
+    standard_gigabytes = 14
+    standard_denoiser: ClassVar = {
+        "sample_size": 128,
+        "in_channels": 4,
+        "out_channels": 4,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "layers_per_block": 2,
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
     }
+    standard_vae: ClassVar = {**KL_VAE, "latent_channels": 4, "scaling_factor": 0.13025}
+    standard_scheduler: ClassVar = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+    }
+    standard_text_parameters = 123_060_480 + 694_659_840  # CLIP L and G
+    resolutions = (1024, 768, 512)
+    process = "diffusion"
+    objectives = ("auto", "epsilon", "v_prediction")
+    prediction_types = objectives[1:]
+    samplers: ClassVar = {
+        "default": Sampler("diffusers:EulerDiscreteScheduler"),
+        "euler": Sampler("diffusers:EulerDiscreteScheduler"),
+        "euler_ancestral": Sampler("diffusers:EulerAncestralDiscreteScheduler"),
+        "ddim": Sampler("diffusers:DDIMScheduler"),
+        "dpmpp_2m": Sampler(
+            "diffusers:DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}
+        ),
+        "unipc": Sampler("diffusers:UniPCMultistepScheduler"),
+        "heun": Sampler("diffusers:HeunDiscreteScheduler"),
+    }
+    guidance_doubles = True
+    defaults: ClassVar = {"sampling": {"steps": STEPS, "guidance": GUIDANCE}}
+    memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": {"gradient_checkpointing": True}}
+    kohya = Kohya("networks.lora", "sdxl_base_v1-0", original_names=False)
+    comfyui = ComfyUI(
+        nodes={
+            "base": ("CheckpointLoaderSimple", {"ckpt_name": "sd_xl_base_1.0.safetensors"}),
+            "latent": ("EmptyLatentImage", {"width": 1024, "height": 1024, "batch_size": 1}),
+        },
+        model=("base", 0),
+        clip=("base", 1),
+        vae=("base", 2),
+        latent=("latent", 0),
+        sampling={
+            "steps": STEPS, "cfg": GUIDANCE, "sampler_name": "euler", "scheduler": "normal",
+        },
+        # ComfyUI's percent p is timestep 999 (1 - p) of the noise schedule.
+        start_percent=lambda t: min(max(1 - t / 999, 0.0), 1.0),
+    )  # fmt: skip
+    architecture = "stable-diffusion-xl-v1-base/lora"
+    hub_tags = ("stable-diffusion-xl", "stable-diffusion-xl-diffusers")
+    licenses: ClassVar = {BASE: License("openrail++")}
 
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         """Return prompt_embeds (B, 77, D) and the second encoder's pooled text_embeds (B, P)."""
@@ -64,10 +152,28 @@ class SDXL(Family):
 
     def image_conditioning(self, crop: int, resolution: int) -> Conditioning:
         """Return time_ids: original size, crop corner, target size (SDXL, section 2.2)."""
+        import torch
+
         return {"time_ids": torch.tensor([[crop, crop, 0, 0, resolution, resolution]]).float()}
 
-    def objective(self, scheduler_config: dict[str, Any], name: str) -> Objective:
+    def random_conditioning(self, denoiser: Any, batch: int, tokens: int) -> Conditioning:
+        """Return random prompt_embeds and text_embeds, and time_ids that are all 1024."""
+        import torch
+
+        from tlora_cli.families.shapes import random_like
+
+        config, draw = denoiser.config, random_like(denoiser, batch)
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        embeds = draw(tokens, config.cross_attention_dim)
+        sizes = torch.full((batch, 6), 1024.0, device=embeds.device)
+        return {"prompt_embeds": embeds, "text_embeds": draw(pooled), "time_ids": sizes}
+
+    def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
         """Return the diffusion objective on the base model's own noise schedule."""
+        from diffusers import DDPMScheduler
+
+        from tlora_cli.formulas.objectives import Epsilon, VPrediction
+
         scheduler = DDPMScheduler.from_config(scheduler_config)
         if name == "auto":
             name = scheduler.config.prediction_type
@@ -129,3 +235,32 @@ class SDXL(Family):
             return_dict=False,
         )[0]
         return latents
+
+    def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield the original UNet's names; it numbers its blocks in one row.
+
+        A block of diffusers has its resnets one by one, then an up- or a downsampler.
+        """
+        resnets = [re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name) for name in layer_names]
+        per_block = max((int(match[1]) for match in resnets if match), default=1) + 2
+        for name in layer_names:
+            match = re.match(r"(down|up)_blocks\.(\d+)\.(attentions|resnets)\.(\d+)\.(.+)", name)
+            if match:
+                side, block, kind, index, rest = match.groups()
+                number = int(block) * per_block + int(index) + (side == "down")
+                stem = f"{'input' if side == 'down' else 'output'}_blocks_{number}"
+                yield _original_name(stem, 1 if kind == "attentions" else 0, rest), (name,)
+            match = re.match(r"mid_block\.(attentions|resnets)\.(\d+)\.(.+)", name)
+            if match:
+                kind, index, rest = match.groups()
+                place = 1 if kind == "attentions" else 2 * int(index)
+                yield _original_name("middle_block", place, rest), (name,)
+        for alias, layer in OUTSIDE_BLOCKS.items():
+            yield alias, (layer,)
+
+
+def _original_name(stem: str, place: int, rest: str) -> str:
+    return f"{stem}_{place}_" + rest.replace("time_emb_proj", "emb_layers_1").replace(".", "_")
+
+
+SDXL = StableDiffusionXL()

@@ -1,7 +1,7 @@
 """Load a base that is one .safetensors file, as model sites offer them; fully offline.
 
 The file holds weights under their original names; a local diffusers folder gives the configuration
-and the tokenizers. An SDXL file holds every part, a FLUX file the transformer only, whose text
+and the tokenizers. A file of some families holds every part, of others the denoiser only; text
 encoders and VAE then come from the folder.
 """
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 
-from tlora_cli.families.spec import Family
+from tlora_cli.families import FAMILIES, Family
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.plugins import resolve
 
 
 def load_single_file(
@@ -42,16 +42,17 @@ def load_single_file(
     parts: dict[str, Any] = dict(absent)
     if family.denoiser not in absent:
         options = {**local, "subfolder": family.denoiser, "dtype": dtype}
-        loader: Any = family.denoiser_class
+        loader = resolve(family.denoiser_class)
         parts[family.denoiser] = loader.from_single_file(str(file), **options)
+    pipeline = resolve(family.pipeline_class)
     if not family.single_file_is_whole:
         dtypes = {"default": dtype, "vae": torch.float32}
-        return family.pipeline_class.from_pretrained(str(folder), dtype=dtypes, **parts)
+        return pipeline.from_pretrained(str(folder), dtype=dtypes, **parts)
     if "vae" not in absent:
-        parts["vae"] = AutoencoderKL.from_single_file(
+        parts["vae"] = resolve(family.vae_class).from_single_file(
             str(file), subfolder="vae", dtype=torch.float32, **local
         )
-    return family.pipeline_class.from_single_file(str(file), dtype=dtype, **local, **parts)
+    return pipeline.from_single_file(str(file), dtype=dtype, **local, **parts)
 
 
 def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
@@ -69,8 +70,7 @@ def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
         raise UserError(
             f"the single-file base {file.name} needs its configuration",
             where="base.config",
-            do="name a diffusers folder of the same model there; for SDXL its json and tokenizer "
-            "files are enough, for FLUX it gives text encoders and VAE too",
+            do=f"name a diffusers folder of the same model there; {_what_folders_give()}",
         )
     folder = Path(config).expanduser()
     if not (folder / "model_index.json").is_file():
@@ -80,3 +80,13 @@ def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
             do="name the folder that save_pretrained or a Hub download made",
         )
     return file, folder
+
+
+def _what_folders_give() -> str:
+    """Return what the folder is needed for, family by family."""
+    words = {
+        True: "its json and tokenizer files are enough",
+        False: "it gives text encoders and VAE too",
+    }
+    told = (f"for {one.title} {words[one.single_file_is_whole]}" for one in FAMILIES.values())
+    return ", ".join(told)

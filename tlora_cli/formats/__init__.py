@@ -1,98 +1,45 @@
-"""Adapter file formats: one a file. `FORMATS` is tried in order."""
+"""Adapter file formats: one a file, which reads and writes it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from tlora_cli.formats import kohya, lycoris, peft_lora, published, tlora_file
-from tlora_cli.formats.common import DAMAGED
-from tlora_cli.formats.foreign import unknown
-from tlora_cli.formats.opening import OpenFile, locate, open_file
-from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
-from tlora_cli.foundation.errors import UserError
+if TYPE_CHECKING:
+    from tlora_cli.formats.reading import OpenAdapter, open_adapter, read_adapter, read_origin
+    from tlora_cli.formats.registry import FORMATS
+    from tlora_cli.formats.spec import Format
+    from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
 
 __all__ = [
     "FORMATS",
     "AdapterFile",
     "AdapterInfo",
     "AdapterWeights",
-    "Reader",
-    "needs_weights",
+    "Format",
+    "OpenAdapter",
+    "open_adapter",
     "read_adapter",
     "read_origin",
 ]
 
-
-class Reader(Protocol):
-    """What a format's module has."""
-
-    def matches(self, keys: set[str], header: Mapping[str, str]) -> bool:
-        """Whether a file with these tensor names and this header is of the format."""
-
-    def origin(
-        self, keys: Collection[str], header: Mapping[str, str], path: Path
-    ) -> tuple[str | None, AdapterInfo]:
-        """Return family and training as far as they are known without the tensors."""
-
-    def read(self, file: AdapterFile) -> AdapterWeights:
-        """Return what the file says; raise a UserError if it is damaged."""
-
-
-FORMATS: dict[str, Reader] = {
-    "tlora": tlora_file,
-    "published": published,
-    "peft": peft_lora,
-    "lycoris": lycoris,
-    "kohya": kohya,
+_HOME = {
+    "FORMATS": "registry",
+    "AdapterFile": "weights",
+    "AdapterInfo": "weights",
+    "AdapterWeights": "weights",
+    "Format": "spec",
+    "OpenAdapter": "reading",
+    "open_adapter": "reading",
+    "read_adapter": "reading",
+    "read_origin": "reading",
 }
-"""Name -> reader; the first that matches reads the file."""
 
 
-def read_adapter(path: Path, layer_names: Collection[str]) -> AdapterWeights:
-    """Read an adapter of any known format.
-
-    Args:
-        path: the file, or the folder it lies in. Pickled code is never run.
-        layer_names: full names of the denoiser's linear layers; a mapping to the layers themselves
-            if their weights are there.
-
-    Raises:
-        UserError: if the file is missing, empty, damaged, of no known format, holds code, or has a
-            tensor that is not finite.
-    """
-    opened = open_file(locate(path))
-    reader = _reader(opened)  # before any tensor is read: the file may be a whole model
-    weights = reader.read(AdapterFile(opened.path, opened.header, opened.load(), layer_names))
-    for name, pair in weights.layers.items():  # the file's numbers are, but a scale was folded in
-        if not all(bool(factor.isfinite().all()) for factor in pair):
-            raise UserError(f"the scale of layer {name} is too large", str(opened.path), DAMAGED)
-    return weights
-
-
-def read_origin(path: Path) -> tuple[str | None, AdapterInfo]:
-    """Return an adapter's family and where it comes from, without knowing the base model.
-
-    Raises:
-        UserError: as `read_adapter`, but the tensors themselves are not looked at.
-    """
-    opened = open_file(locate(path))
-    return _reader(opened).origin(opened.keys, opened.header, opened.path)
-
-
-def needs_weights(path: Path) -> bool:
-    """Whether an adapter can be read with its base model's weights only.
-
-    Raises:
-        UserError: as `read_origin`.
-    """
-    opened = open_file(locate(path))
-    return _reader(opened) is lycoris and lycoris.lacks_start(opened.keys)
-
-
-def _reader(opened: OpenFile) -> Reader:
-    for reader in FORMATS.values():
-        if reader.matches(opened.keys, opened.header):
-            return reader
-    raise unknown(opened.keys, opened.path)
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that the formats are listed without torch."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

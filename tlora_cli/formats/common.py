@@ -1,4 +1,4 @@
-"""What the readers of foreign formats share."""
+"""Helpers that the readers of foreign formats share."""
 
 from __future__ import annotations
 
@@ -8,32 +8,24 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import PLAIN, method_of_pair
 
 DAMAGED = "get the file again from where it was made"
-
-_FLUX = ("transformer_blocks", "single_transformer_blocks", "double_blocks", "single_blocks")
-_SDXL = ("down_blocks", "up_blocks", "mid_block", "input_blocks", "output_blocks", "middle_block")
 
 
 def method_name(copies: int, masked: bool) -> str:
     """Return the method of factors with these copies, with or without a rank schedule."""
-    if copies == 2:
-        return "tlora" if masked else "ortho_lora"
-    return "vanilla_tlora" if masked else "lora"
+    return method_of_pair(copies, masked).name
 
 
 def families_of(names: Iterable[str]) -> set[str]:
     """Return the families whose layers these are, in any naming."""
-    found = set()
-    for name in names:
-        if name.startswith(_FLUX):
-            found.add("flux")
-        elif name.startswith(_SDXL):
-            found.add("sdxl")
-    return found
+    there = list(names)
+    return {name for name, family in FAMILIES.items() if family.knows(there)}
 
 
 def only_family(names: Iterable[str]) -> str | None:
@@ -84,7 +76,7 @@ def plain_lora(layers: dict[str, Pair], family: str | None, path: Path) -> Adapt
         )
     rank = max(down.shape[0] for down, _ in layers.values())
     schedule = RankSchedule(rank, rank, kind="constant")
-    return AdapterWeights(layers, 1, schedule, family, AdapterInfo(method="lora"))
+    return AdapterWeights(layers, 1, schedule, family, AdapterInfo(method=PLAIN))
 
 
 def warn_of_text_layers(count: int, path: Path) -> None:

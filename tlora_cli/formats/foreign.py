@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
 
 UNREADABLE = {
@@ -22,10 +23,10 @@ UNREADABLE = {
 
 OTHERS = {
     r"^model\.diffusion_model\.": "a whole model in one file, not an adapter",
-    r"^(double|single|transformer|single_transformer)_blocks\.\d+\.": (
-        "a whole transformer, not an adapter"
-    ),
-    r"^(down_blocks|up_blocks|mid_block)\..*weight$": "a whole UNet, not an adapter",
+    **{
+        key: f"{what}, not an adapter"
+        for key, what in (family.whole_model for family in FAMILIES.values())
+    },
     r"^(text_model|text_encoders?|transformer\.resblocks)\.": "a text encoder, not an adapter",
     r"^(encoder|decoder|first_stage_model)\.": "a VAE or an encoder, not an adapter",
     r"^(emb_params|string_to_param|clip_g|clip_l)": "a textual inversion embedding",

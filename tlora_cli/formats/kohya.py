@@ -2,6 +2,10 @@
 
 Keys are `lora_unet_<path with underscores>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the
 update is alpha / rank times up down. `kohya_names` undoes the paths.
+
+Written are the names that kohya's own trainer of the family has. Where these are the original
+model's, queries, keys and values are one layer: their factors are fused as a block-diagonal of
+three times the rank, which is the same update. alpha is the rank, so every reader's scale is 1.
 """
 
 from __future__ import annotations
@@ -11,8 +15,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from tlora_cli.families import FAMILIES, Family
+from tlora_cli.families.facts import Kohya as KohyaFacts
 from tlora_cli.formats.common import (
     DAMAGED,
     families_of,
@@ -22,15 +29,19 @@ from tlora_cli.formats.common import (
     warn_of_text_layers,
 )
 from tlora_cli.formats.foreign import refuse_unreadable
-from tlora_cli.formats.kohya_names import PARTS_OF_ROWS, known_names
+from tlora_cli.formats.headers import mask_lost, model_spec
+from tlora_cli.formats.kohya_names import known_names, share_of_rows
+from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_atomically
+from tlora_cli.methods import PLAIN
 
 PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
-"""kohya's, OneTrainer's for FLUX, and LyCORIS's."""
+"""kohya's, OneTrainer's for FLUX, and LyCORIS's; the first is written."""
 
 TEXT = "lora_te"
-"""What names of text encoder layers begin with."""
+"""Beginnings of the names of text encoder layers."""
 _PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 
 
@@ -43,7 +54,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(bare(key) for key in keys), AdapterInfo(method="lora")
+    return only_family(bare(key) for key in keys), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:
@@ -134,7 +145,7 @@ def rows_of_layers(
     Raises:
         UserError: if they do not split.
     """
-    shares = [PARTS_OF_ROWS.get(layer.rsplit(".", 1)[-1], 1) for layer in layers]
+    shares = [share_of_rows(layer) for layer in layers]
     if len(layers) == 1:
         return (up,)
     unit, rest = divmod(up.shape[0], sum(shares))
@@ -145,3 +156,99 @@ def rows_of_layers(
             do=DAMAGED,
         )
     return torch.split(up, [unit * share for share in shares])
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
+    """Write the file and return what it can't say.
+
+    Args:
+        path: the .safetensors file.
+        weights: with family and schedule.
+        sizes: outputs of the denoiser's linear layers; fused layers need those of their parts.
+
+    Raises:
+        UserError: if kohya's names for the family are not known.
+    """
+    family = FAMILIES[weights.family or ""]
+    tensors = kohya_tensors(weights.layers, family, sizes)
+    own = _facts(family)
+    widths = {len(down) for down, _ in weights.layers.values()}
+    header = {
+        "format": "pt",
+        "ss_network_module": own.network_module,
+        "ss_network_dim": str(max(widths)),
+        "ss_network_alpha": str(max(widths)),
+        "ss_base_model_version": own.base_version,
+        **model_spec(weights),
+    }
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    return mask_lost(weights)
+
+
+def _facts(family: Family) -> KohyaFacts:
+    if family.kohya is None:
+        raise UserError(
+            f"how kohya's sd-scripts name the layers of {family.title} is not known",
+            do="use --to diffusers",
+        )
+    return family.kohya
+
+
+def kohya_tensors(layers: Mapping[str, Pair], family: Family, sizes: Sizes) -> dict[str, Tensor]:
+    """Return name -> tensor, in kohya's names.
+
+    Args:
+        layers: name -> factors.
+        family: of the model.
+        sizes: outputs of the denoiser's linear layers.
+
+    Raises:
+        UserError: if kohya's names for the family are not known.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, members in _grouped(layers, family, sizes).items():
+        down, up = _fused([(layers.get(one), sizes[one]) for one in members])
+        stem = PREFIXES[0] + name
+        tensors[f"{stem}.lora_down.weight"] = down.contiguous()
+        tensors[f"{stem}.lora_up.weight"] = up.contiguous()
+        tensors[f"{stem}.alpha"] = torch.tensor(float(len(down)))
+    return tensors
+
+
+def _grouped(
+    layers: Mapping[str, Pair], family: Family, sizes: Sizes
+) -> dict[str, tuple[str, ...]]:
+    """Return kohya's name -> the layers it drives, in the order of their rows."""
+    if not _facts(family).original_names:
+        return {name.replace(".", "_"): (name,) for name in layers}
+    # Of a layer's names the original model's is the one that stands for most layers; of two for
+    # the layer alone, it is the one that isn't diffusers' with underscores.
+    found: dict[str, tuple[str, ...]] = {}
+    names = known_names(list(sizes))
+    for layer in layers:
+        own = [alias for alias, members in names.items() if layer in members]
+        alias = max(own, key=lambda a: (len(names[a]), a != layer.replace(".", "_")))
+        found[alias] = names[alias]
+    return found
+
+
+def _fused(parts: list[tuple[Pair | None, int]]) -> Pair:
+    """Return the factors of layers stacked by their rows; one that is not adapted has none."""
+    present = [pair for pair, _ in parts if pair is not None]
+    width = sum(len(down) for down, _ in present)
+    down = torch.cat([down.float() for down, _ in present])
+    up = torch.zeros(sum(size for _, size in parts), width)
+    row = column = 0
+    for pair, size in parts:
+        if pair is not None:
+            rank = len(pair[0])
+            up[row : row + size, column : column + rank] = pair[1].float()
+            column += rank
+        row += size
+    return down, up
+
+
+KOHYA = Format("kohya", Reader(matches, origin, read, generic=True), write)

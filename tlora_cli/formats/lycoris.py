@@ -15,17 +15,30 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlora_cli.formats.common import DAMAGED, method_name, only_family, warn_of_text_layers
 from tlora_cli.formats.foreign import refuse_unreadable
+from tlora_cli.formats.headers import model_spec
 from tlora_cli.formats.kohya import PREFIXES, TEXT, bare, check_family, rows_of_layers
 from tlora_cli.formats.kohya_names import known_names
-from tlora_cli.formats.products import NOW, START, ortho_pair
+from tlora_cli.formats.products import (
+    NOW,
+    START,
+    has_principal_start,
+    ortho_pair,
+    stored,
+    two_products,
+)
+from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_atomically
 from tlora_cli.methods.starts import draw_starts
 
+PREFIX = "lycoris_"
+"""That of LyCORIS's wrapper for diffusers' models, which is written."""
 LIKENESS = 0.1
 """Least cosine between all trained products and the principal starts of a base. Products that
 started elsewhere (at random, at other triplets, at another model) have about 0."""
@@ -178,3 +191,45 @@ def _weight(name: str, file: AdapterFile) -> Tensor:
             do="convert it first: tlora convert --base, with the base as it is stored",
         )
     return weight.detach()
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
+    """Write the file, with its start, and return what it can't say."""
+    tensors: dict[str, Tensor] = {}
+    for name, pair in weights.layers.items():
+        now, start = two_products(weights, pair)
+        parts = stored(now, NOW, ".weight") | stored(start, START)
+        parts["alpha"] = torch.tensor(float(len(now.scale)))
+        stem = PREFIX + name.replace(".", "_")
+        tensors |= {f"{stem}.{part}": tensor for part, tensor in parts.items()}
+    header = {"format": "pt", "ss_network_module": "lycoris.kohya", **model_spec(weights)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+    return [_schedule(weights), *_start(weights)]
+
+
+def _schedule(weights: AdapterWeights) -> str:
+    schedule = weights.schedule
+    assert schedule is not None
+    if schedule.always_full:
+        return "the file can't say that all ranks act at every timestep; LyCORIS needs no mask then"
+    if schedule.kind != "linear":
+        return f"the {schedule.kind} rank schedule is gone: LyCORIS knows the linear one"
+    return (
+        f"the file can't say its rank schedule: give LyCORIS rank {schedule.rank}, least rank "
+        f"{schedule.min_rank}, alpha {schedule.alpha:g}, {schedule.num_train_timesteps} timesteps"
+    )
+
+
+def _start(weights: AdapterWeights) -> list[str]:
+    if has_principal_start(weights):
+        return []
+    return [
+        "its base_* tensors belong to the update: load them into the network (load_state_dict); "
+        "what computes the start from the base's weights instead gets another update"
+    ]
+
+
+LYCORIS = Format("lycoris", Reader(matches, origin, read, needs_weights=lacks_start), write)

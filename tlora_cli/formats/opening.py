@@ -26,7 +26,7 @@ NAMES = (
     "lora.pt",
     "adapter_model.safetensors",
 )
-"""What an adapter file is called in a folder: ours, diffusers' and the published SDXL one, the
+"""Names of an adapter file in a folder: ours, diffusers' and the published SDXL one, the
 published FLUX one, PEFT's."""
 
 _AGAIN = "download or copy the file again"

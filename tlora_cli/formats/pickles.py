@@ -55,7 +55,7 @@ OPCODES = {
     "BUILD",
     "BINPERSID",
 }
-"""What pickles of tensors consist of."""
+"""Opcodes that pickles of tensors consist of."""
 STORAGES = {
     "UntypedStorage": 1,
     "BoolStorage": 1,
@@ -80,7 +80,7 @@ ZIP = b"PK\x03\x04"
 
 
 class Storage(NamedTuple):
-    """What a pickle says of a storage: its record, how many elements, bytes of each."""
+    """A storage as a pickle tells of it: its record, how many elements, bytes of each."""
 
     key: str
     length: int
@@ -256,4 +256,4 @@ REBUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v3"): _tensor_of_format,
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
-"""What torch.save makes tensors with, and what stands for it here."""
+"""Functions that torch.save makes tensors with, and what stands for them here."""

@@ -21,27 +21,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tlora_cli.families import FAMILIES
+from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
-from tlora_cli.foundation.packages import installed_version
+from tlora_cli.foundation.packages import PRODUCT, installed_version
 from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMAT_VERSION = "1"
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-"""Whose learned words a file may hold; they stand beside the denoiser's layers."""
 _PART = ".tlora."
-"""Between a layer's name and that of a parameter which is no LoRA factor."""
-PREFIXES = {"sdxl": "unet", "flux": "transformer"}
-"""What stands before a layer's name in diffusers' LoRA keys."""
+"""Infix between a layer's name and that of a parameter which is no LoRA factor."""
 
 
 def write(
     path: Path,
     weights: AdapterWeights,
     *,
-    timestep_scale: float,
+    timestep_scale: float | None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write the adapter atomically.
@@ -49,14 +47,14 @@ def write(
     Args:
         path: the .safetensors file.
         weights: with family and schedule known.
-        timestep_scale: what the denoiser's timestep is multiplied with to get t.
+        timestep_scale: what the denoiser's timestep is multiplied with to get t, if that is how.
         dtype: number format of the factors.
     """
-    prefix = PREFIXES[weights.family or ""]
+    family = FAMILIES[weights.family or ""]
     tensors = peft_tensors(weights, dtype)
     for name, parts in weights.parts.items():
         for part, tensor in parts.items():
-            owner = name if name in TEXT_ENCODERS else f"{prefix}.{name}"
+            owner = name if name in family.encoder_names else f"{family.denoiser}.{name}"
             tensors[f"{owner}{_PART}{part}"] = _stored(tensor, dtype)
     header = _header(weights, timestep_scale)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
@@ -64,7 +62,7 @@ def write(
 
 def peft_tensors(weights: AdapterWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Return the pairs under diffusers' and PEFT's names, all of one width."""
-    prefix = PREFIXES[weights.family or ""]
+    prefix = FAMILIES[weights.family or ""].denoiser
     tensors = {}
     for name, pair in weights.layers.items():
         down, up = _widened(pair, weights)
@@ -76,7 +74,7 @@ def peft_tensors(weights: AdapterWeights, dtype: torch.dtype = torch.float32) ->
 def peft_header(weights: AdapterWeights) -> dict[str, str]:
     """Return the header that tells diffusers rank and scale."""
     width = weights.rank * weights.copies
-    prefix = PREFIXES[weights.family or ""]
+    prefix = FAMILIES[weights.family or ""].denoiser
     # alpha = r: scale 1 in every loader; fields that are no LoraConfig fields would be refused.
     peft = {
         f"{prefix}.r": width,
@@ -102,12 +100,16 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to("cpu", dtype, copy=True).contiguous()
 
 
-def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
+def _header(weights: AdapterWeights, timestep_scale: float | None) -> dict[str, str]:
+    if weights.low_rank:
+        return {**peft_header(weights), **_own_fields(weights, timestep_scale, _ranks(weights))}
+    return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
+
+
+def _ranks(weights: AdapterWeights) -> dict[str, Any]:
     schedule = weights.schedule
-    if weights.parts:
-        return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
     assert schedule is not None, "an adapter without a schedule can't be written"
-    ranks = {
+    return {
         "copies": weights.copies,
         "rank": schedule.rank,
         "min_rank": schedule.min_rank,
@@ -117,18 +119,17 @@ def _header(weights: AdapterWeights, timestep_scale: float) -> dict[str, str]:
         "points": schedule.points,
         "schedule_seed": schedule.seed,
     }
-    return {**peft_header(weights), **_own_fields(weights, timestep_scale, ranks)}
 
 
 def _own_fields(
-    weights: AdapterWeights, timestep_scale: float, more: Mapping[str, Any]
+    weights: AdapterWeights, timestep_scale: float | None, more: Mapping[str, Any]
 ) -> dict[str, str]:
     values: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "family": weights.family,
         "timestep_scale": timestep_scale,
         **more,
-        "versions": {name: installed_version(name) for name in ("tlora", "torch", "diffusers")},
+        "versions": {name: installed_version(name) for name in (PRODUCT, "torch", "diffusers")},
     }
     return _texts(values) | _described(weights.info)
 
@@ -162,7 +163,7 @@ def origin(
     _check_version(header, path)
     with _damage_explained(path):
         family = header["tlora.family"]
-        if family not in PREFIXES:
+        if family not in FAMILIES:
             raise ValueError(f"family is {family}")
         return family, _read_info(header)
 
@@ -178,7 +179,7 @@ def read(file: AdapterFile) -> AdapterWeights:
     if any(_PART in key for key in tensors):
         return _read_parts(file, family, info)
     with _damage_explained(path):
-        prefix = f"{PREFIXES[family or '']}."
+        prefix = f"{FAMILIES[family or ''].denoiser}."
         schedule = RankSchedule(
             rank=int(header["tlora.rank"]),
             min_rank=int(header["tlora.min_rank"]),
@@ -217,11 +218,12 @@ def read(file: AdapterFile) -> AdapterWeights:
 
 def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> AdapterWeights:
     """Read the file of a method without ranks; its method knows what the parts mean."""
-    prefix = f"{PREFIXES[family or '']}."
+    kind = FAMILIES[family or ""]
+    prefix = f"{kind.denoiser}."
     parts: dict[str, dict[str, Tensor]] = {}
     for key, tensor in file.tensors.items():
         layer, found, part = key.removeprefix(prefix).partition(_PART)
-        if not found or not (key.startswith(prefix) or layer in TEXT_ENCODERS):
+        if not found or not (key.startswith(prefix) or layer in kind.encoder_names):
             raise UserError(
                 f"the adapter has a tensor of no known meaning: {key}",
                 where=str(file.path),
@@ -289,3 +291,12 @@ def copy_with_info(source: Path, target: Path, info: AdapterInfo) -> None:
     loader = {key: header[key] for key in ("format", "lora_adapter_metadata") if key in header}
     header = {**loader, **ours, **described}
     write_atomically(target, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def _convert(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
+    """Write the file, which diffusers loads too; nothing is lost."""
+    write(path, weights, timestep_scale=FAMILIES[weights.family or ""].timestep_scale)
+    return []
+
+
+TLORA_FILE = Format(PRODUCT, Reader(matches, origin, read), _convert, low_rank_only=False)

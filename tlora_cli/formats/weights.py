@@ -1,4 +1,4 @@
-"""What an adapter file says, whatever its format."""
+"""The contents of an adapter file, whatever its format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """What a reader is given.
+    """An opened file as a reader is given it.
 
     Attributes:
         path: where the file lies, for what stands beside it and for messages.
@@ -43,7 +43,7 @@ class AdapterFile:
 
 @dataclass(frozen=True)
 class AdapterInfo:
-    """Where an adapter comes from; every field may be unknown."""
+    """The origin of an adapter; every field may be unknown."""
 
     method: str | None = None
     init: str | None = None
@@ -65,7 +65,7 @@ class AdapterInfo:
 
     @property
     def concept(self) -> str:
-        """What V* stands for, e.g. "sks dog"; empty if the file doesn't say."""
+        """The words that V* stands for, e.g. "sks dog"; empty if the file doesn't say."""
         return concept_words(self.placeholder, self.class_name)
 
 
@@ -77,7 +77,8 @@ class AdapterWeights:
         layers: layer name within the denoiser -> its pair of factors, scale folded in.
         copies: how many blocks of R rows each `down` has.
         schedule: None if the file should have one but doesn't say it, or if there are no ranks.
-        parts: for methods without ranks, layer name -> name -> tensor; `layers` is empty then.
+        parts: of methods without ranks, whose changes are no pairs: name of a layer, or of a text
+            encoder with a learned word -> name -> tensor. `layers` is empty then.
         blocks: number of diagonal blocks, of OFT and GSOFT.
         family: name of the model family, or None if the file doesn't say.
     """
@@ -89,6 +90,11 @@ class AdapterWeights:
     info: AdapterInfo
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     blocks: int | None = None
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether it is pairs of factors, a LoRA to other tools, and not other weights or words."""
+        return not self.parts
 
     @property
     def rank(self) -> int:

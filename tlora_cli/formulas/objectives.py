@@ -18,7 +18,7 @@ def _broadcast(values: Tensor, like: Tensor) -> Tensor:
 
 
 class Objective(ABC):
-    """What is trained. x is the clean latent, n the noise, t the timesteps (B,)."""
+    """A target of training. x is the clean latent, n the noise, t the timesteps (B,)."""
 
     first_timestep: int = 0
     """Least timestep that training draws: 0 for diffusion, 1 for flow matching."""
@@ -100,7 +100,7 @@ class Flow(Objective):
 
 @dataclass(frozen=True)
 class TimestepSampler:
-    """Which timesteps are drawn: whole numbers in [low, high), shifted by one for flow matching.
+    """The timesteps that are drawn: whole numbers in [low, high), shifted by one for flow matching.
 
     Args:
         low, high: the interval on the 0..T scale.

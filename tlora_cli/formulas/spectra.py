@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SHARE = 0.95
-"""Of the sum (or energy) that the counted singular values hold; the paper's 95%."""
+"""Share of the sum (or energy) that the counted singular values hold; the paper's 95%."""
 
 
 def singular_values(up: Tensor, down: Tensor | None = None) -> Tensor:

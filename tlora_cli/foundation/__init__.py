@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, pictures, pages, devices, bundled files."""
+"""The ground that everything stands on: errors, files, pictures, pages, devices, bundled files."""

@@ -24,7 +24,7 @@ CHECKSUMS = "SHA256SUMS"
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle offers. Its module imports neither torch nor diffusers.
+    """The offer of a bundle. Its module imports neither torch nor diffusers.
 
     Attributes:
         title: what messages call it, such as "the built-in world".

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 Precision = Literal["fp32", "bf16", "fp16"]
-"""What is computed with: `train.precision` and the options of the same name."""
+"""Formats to compute in: `train.precision` and the options of the same name."""
 FileFormat = Literal["float32", "float16", "bfloat16"]
-"""What an adapter file holds: `output.dtype`. These are PyTorch's own names."""
+"""Formats of an adapter file: `output.dtype`. These are PyTorch's own names."""
 
 TORCH_NAMES: dict[Precision, FileFormat] = {
     "fp32": "float32",

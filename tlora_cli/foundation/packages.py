@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+PRODUCT = "tlora"
+"""The name of this program: of its package, its command, its own adapter files."""
+
 TESTED = {
     "torch": "2.13.0",
     "diffusers": "0.42.1",

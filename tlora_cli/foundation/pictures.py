@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.untrusted_json import parse_json
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""What is decoded; Pillow's other formats are left out, since some start other programs."""
+"""Formats that are decoded; Pillow's others are left out, since some start other programs."""
 MAX_PIXELS = 110_000_000
 """Larger pictures are refused before decoding: a small file can claim any size. The largest camera
 sensors have about 100 million pixels; reading that many takes up to 1.6 GB."""
@@ -76,7 +77,7 @@ def picture_settings(file: Path) -> dict[str, Any]:
     Raises:
         UserError: if it can't be opened.
     """
-    said = picture_text(file, "tlora")
+    said = picture_text(file, PRODUCT)
     try:
         values = parse_json(said) if said else {}
     except ValueError:  # another program's idea of that key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tlora_cli.foundation.errors import UserError
 
 CONCEPT_MARKS = ("V*", "{concept}")
-"""What stands for the concept in a prompt for sampling."""
+"""The word for the concept in a prompt for sampling."""
 
 
 def concept_words(placeholder: str | None, class_name: str | None) -> str:

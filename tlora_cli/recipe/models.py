@@ -13,13 +13,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from tlora_cli.families import FAMILIES, Family
 from tlora_cli.foundation.number_formats import FileFormat, Precision
-from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged, published_settings
+from tlora_cli.foundation.packages import PRODUCT
+from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.recipe.defaults import memory_preset, merged, published_settings
 from tlora_cli.recipe.sections import AdapterConfig, BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
-    RANKLESS_METHODS,
     FamilyName,
+    ObjectiveName,
     Problem,
+    SamplerName,
     Section,
 )
 from tlora_cli.recipe.train_sections import (
@@ -49,7 +53,7 @@ class TrainConfig(Section):
         None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
     )
     timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
-    objective: Literal["auto", "epsilon", "v_prediction", "flow"] = Field(
+    objective: ObjectiveName = Field(
         "auto",
         description="What the base model predicts; auto reads it from its scheduler. A wrong one "
         "gives noise.",
@@ -101,9 +105,9 @@ class SamplingConfig(Section):
 
     steps: int = Field(25, ge=1, description="Denoising steps.")
     guidance: float = Field(5.0, ge=0, description="Guidance scale: how much the prompt counts.")
-    scheduler: Literal[
-        "default", "euler", "euler_ancestral", "ddim", "dpmpp_2m", "unipc", "heun"
-    ] = Field("default", description="default: Euler, as published, on both families.")
+    scheduler: SamplerName = Field(
+        "default", description="default: Euler, as published, on both families."
+    )
     negative_prompt: str = Field("", description="What the picture must not show (SDXL).")
     width: int | None = Field(
         None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
@@ -124,7 +128,7 @@ class OutputConfig(Section):
         "event files in the run folder. wandb, trackio: packages of these names.",
     )
     project: str = Field(
-        "tlora", min_length=1, description="Project in which wandb and trackio show the run."
+        PRODUCT, min_length=1, description="Project in which wandb and trackio show the run."
     )
 
     @model_validator(mode="before")
@@ -175,20 +179,19 @@ class Recipe(Section):
         method = adapter.get("method") if isinstance(adapter, dict) else None
         train = data.get("train")
         if isinstance(train, dict) and isinstance(train.get("memory"), str):
-            fitting = MEMORY_PRESETS.get(family, {}).get(train["memory"], {})
-            data = merged({"train": fitting}, data)
+            data = merged({"train": memory_preset(family, train["memory"])}, data)
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
         model = model if isinstance(model, str) else None  # what else it is, is told below
-        return merged(published_settings(family, str(method or "tlora"), model), data)
+        return merged(published_settings(family, str(method or DEFAULT), model), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
-        allowed = {"sdxl": ("auto", "epsilon", "v_prediction"), "flux": ("auto", "flow")}
-        if self.train.objective not in allowed[self.family]:
+        family = FAMILIES[self.family]
+        if self.train.objective not in family.objectives:
             yield Problem(
-                f"{self.train.objective} does not fit {self.family}; "
-                f"use one of {', '.join(allowed[self.family])}",
+                f"{self.train.objective} does not fit {family.name}; "
+                f"use one of {', '.join(family.objectives)}",
                 ("train.objective", "family"),
             )
         quantized = self.train.quantization is not None
@@ -216,33 +219,37 @@ class Recipe(Section):
             for key, wanted in needs_gpu.items():
                 if wanted:
                     yield Problem("needs a GPU, but train.device is cpu", (key, "train.device"))
-        if self.family == "flux":
-            if self.sampling.negative_prompt:
+        yield from self._drawing_problems(family)
+
+    def _drawing_problems(self, family: Family) -> Iterator[Problem]:
+        """Yield sizes and settings of sampling that the family doesn't know."""
+        sampling = self.sampling
+        if family.no_negative_prompt and sampling.negative_prompt:
+            yield Problem(family.no_negative_prompt, ("sampling.negative_prompt", "family"))
+        if sampling.scheduler not in family.samplers:
+            yield Problem(
+                f"{sampling.scheduler} is not defined for {family.process}; "
+                f"use one of {', '.join(family.samplers)}",
+                ("sampling.scheduler", "family"),
+            )
+        sides = {
+            "train.resolution": self.train.resolution,
+            "sampling.width": sampling.width,
+            "sampling.height": sampling.height,
+        }
+        unit = family.pixel_multiple
+        for key, side in sides.items():
+            if side is not None and side % unit:
                 yield Problem(
-                    "FLUX.1-dev takes no negative prompt: guidance is distilled into it",
-                    ("sampling.negative_prompt", "family"),
+                    f"must be a multiple of {unit} for {family.name}, got {side}", (key, "family")
                 )
-            if self.sampling.scheduler not in FLOW_SCHEDULERS:
-                yield Problem(
-                    f"{self.sampling.scheduler} is not defined for flow matching; "
-                    f"use one of {', '.join(FLOW_SCHEDULERS)}",
-                    ("sampling.scheduler", "family"),
-                )
-            sides = {
-                "train.resolution": self.train.resolution,
-                "sampling.width": self.sampling.width,
-                "sampling.height": self.sampling.height,
-            }
-            for key, side in sides.items():
-                if side is not None and side % 16:
-                    yield Problem(f"must be a multiple of 16 for flux, got {side}", (key, "family"))
 
     def execution_problems(self, execution: str) -> Iterator[Problem]:
         """Yield settings under which a step can't be run in this way."""
         if execution not in ("compile", "cuda_graph"):
             return
         train, key = self.train, "train.execution"
-        if self.adapter.method in RANKLESS_METHODS:
+        if not METHODS[self.adapter.method].low_rank:
             yield Problem(
                 f"{execution} is for the low-rank methods, and {self.adapter.method} is none; "
                 "use eager",
@@ -275,6 +282,3 @@ class Recipe(Section):
 
 SINGLE_FILES = (".safetensors", ".ckpt")
 """Ends of the name of a base in one file."""
-
-FLOW_SCHEDULERS = ("default", "euler", "dpmpp_2m", "unipc")
-"""Sampling schedulers that solve rectified flow (FLUX)."""

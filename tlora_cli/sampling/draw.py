@@ -16,12 +16,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from tlora_cli.families import Conditioning, Family
 from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.injection.adapter import Adapter
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How pictures are drawn; width and height in pixels."""
+    """Settings of drawing; width and height in pixels."""
 
     steps: int
     guidance: float
@@ -143,7 +144,7 @@ def write_picture(
     """Write a PNG with all settings in its metadata; see `save_picture`."""
     metadata = PngInfo()
     values = {"prompt": job.prompt, "seed": job.seed, **asdict(settings), **about}
-    metadata.add_itxt("tlora", json.dumps(values, ensure_ascii=False))
+    metadata.add_itxt(PRODUCT, json.dumps(values, ensure_ascii=False))
     metadata.add_itxt(
         "parameters",
         f"{job.prompt}\nNegative prompt: {settings.negative_prompt}\nSteps: {settings.steps}, "

@@ -13,14 +13,13 @@ from PIL import Image
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import family_of_base
-from tlora_cli.formats import AdapterInfo, read_origin
+from tlora_cli.formats import AdapterInfo, OpenAdapter, open_adapter
 from tlora_cli.foundation.devices import DTYPES, choose_device, memory_explained
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import explained, write_atomically
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.load import load_adapter, load_words
-from tlora_cli.recipe.defaults import FAMILY_DEFAULTS
 from tlora_cli.recipe.models import SamplingConfig
 from tlora_cli.sampling.base_model import (
     base_of_adapter,
@@ -40,13 +39,10 @@ from tlora_cli.sampling.draw import (
     save_picture,
 )
 
-DEFAULT_SIZE = 1024
-"""Side of a picture in pixels, for files that don't say at what size they were trained."""
-
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw; None means what the adapter file says.
+    """Pictures that are asked for; None means what the adapter file says.
 
     Attributes:
         prompts: with V* or {concept} for the concept.
@@ -91,7 +87,8 @@ class Easel:
     """
 
     def __init__(self, request: Request, say: Callable[[str], None]) -> None:
-        family_name, self.info = read_origin(request.adapter)
+        self._opened: OpenAdapter | None = open_adapter(request.adapter)
+        family_name, self.info = self._opened.origin
         self.base = base_of_adapter(request.adapter, self.info, request.base, request.base_config)
         self.family = FAMILIES[family_name or family_of_base(self.base)]
         self.settings = _settings(request, self.family, self.info)
@@ -120,7 +117,8 @@ class Easel:
         self._say(f"loading {self.base.model}")
         pipeline = load_text(self.family, self.base, self._device, dtype)
         negative = self.settings.negative_prompt
-        words = load_words(pipeline, self._request.adapter)
+        assert self._opened is not None, "an adapter is prepared once"
+        words = load_words(pipeline, self._opened)
         self._texts = self._plain = encode_texts(self.family, pipeline, prompts, negative)
         if words:  # the base alone has not learned them
             for hook in words:
@@ -137,9 +135,8 @@ class Easel:
         )
         denoiser = getattr(self._pipeline, self.family.denoiser)
         _same_attention(denoiser, self.info.attention, self._say)
-        self._adapter = load_adapter(
-            self._pipeline, self._request.adapter, min_rank=self._request.min_rank
-        )
+        self._adapter = load_adapter(self._pipeline, self._opened, self._request.min_rank)
+        self._opened = None  # with it go the file's tensors
 
     def draw(
         self, jobs: Sequence[Job], scale: float, batch_size: int
@@ -213,8 +210,8 @@ def _concept(info: AdapterInfo) -> str | None:
 
 
 def _settings(request: Request, family: Family, info: AdapterInfo) -> SamplingSettings:
-    published = {"width": DEFAULT_SIZE, "height": DEFAULT_SIZE}
-    published.update(FAMILY_DEFAULTS[family.name]["sampling"])
+    side = family.resolutions[0]  # for files that don't say at what size they were trained
+    published = {"width": side, "height": side, **family.defaults.get("sampling", {})}
     try:
         recorded = SamplingConfig.model_validate({**published, **info.sampling}).model_dump()
     except ValueError as error:
@@ -225,11 +222,11 @@ def _settings(request: Request, family: Family, info: AdapterInfo) -> SamplingSe
         ) from error
     given = {key: value for key, value in (request.settings or {}).items() if value is not None}
     settings = SamplingSettings(**{**recorded, **given})
-    unit = 8 * family.latent_patch
-    for side in ("width", "height"):
-        if getattr(settings, side) % unit or getattr(settings, side) <= 0:
+    unit = family.pixel_multiple
+    for name, pixels in (("width", settings.width), ("height", settings.height)):
+        if pixels % unit or pixels <= 0:
             raise UserError(
-                f"{side} {getattr(settings, side)} is not a positive multiple of {unit}",
-                do=f"choose a {side} that is",
+                f"{name} {pixels} is not a positive multiple of {unit}",
+                do=f"choose a {name} that is",
             )
     return settings

@@ -1,1 +1,1 @@
-"""What the program does with adapters and recipes beside training and sampling."""
+"""Tools for adapters and recipes, beside training and sampling."""

@@ -11,17 +11,10 @@ from pathlib import Path
 
 from torch import nn
 
-from tlora_cli.exports import TARGETS
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser
-from tlora_cli.formats import (
-    AdapterInfo,
-    AdapterWeights,
-    needs_weights,
-    read_adapter,
-    read_origin,
-)
+from tlora_cli.formats import FORMATS, AdapterInfo, AdapterWeights, open_adapter
 from tlora_cli.formats.common import method_name
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
@@ -36,7 +29,7 @@ def convert_file(
     min_rank: int | None,
     alpha: float | None,
     given: Mapping[str, str | None],
-    to: str = "tlora",
+    to: str,
 ) -> tuple[str, list[str]]:
     """Read `source`, check that it fits its model, and write `output`.
 
@@ -49,7 +42,7 @@ def convert_file(
         min_rank: of the schedule, in place of what the file says.
         alpha: exponent of the schedule, likewise.
         given: fields of `AdapterInfo` in place of what the file says; None leaves them.
-        to: a name of `exports.TARGETS`.
+        to: a name of `FORMATS`.
 
     Returns:
         What was written, in a few words, and what to know about it, in sentences.
@@ -57,17 +50,20 @@ def convert_file(
     Raises:
         UserError: if the file can't be read, doesn't fit, or says no schedule and none is given.
     """
-    where = str(source)
-    stated, about = read_origin(source)
+    where, target = str(source), FORMATS[to]
+    if target.write is None:
+        raise UserError(f"tlora reads {to} and does not write it", do="choose another --to")
+    opened = open_adapter(source)
+    stated, about = opened.origin
     name = stated or family
     if name is None:
         raise UserError("the file does not tell its model family", where, "pass --family")
     if family not in (None, name):
         raise UserError(f"the adapter is for {name}, not {family}", where, "leave --family out")
-    model = _denoiser(name, base, about, needs_weights(source))
+    model = _denoiser(name, base, about, opened.needs_weights)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    weights = read_adapter(source, linears)
-    if weights.parts and to != "tlora":
+    weights = opened.read(linears)
+    if not weights.low_rank and target.low_rank_only:
         raise UserError(
             f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
             where,
@@ -75,16 +71,16 @@ def convert_file(
         )
     for layer, pair in weights.layers.items():
         check_fit(linears, layer, pair, where)
-    if weights.parts and (min_rank, alpha) != (None, None):
+    if not weights.low_rank and (min_rank, alpha) != (None, None):
         raise UserError(
             f"{weights.info.method} has no ranks", where, "leave --min-rank and --alpha out"
         )
-    schedule = None if weights.parts else choose_schedule(weights, min_rank, where, alpha)
+    schedule = choose_schedule(weights, min_rank, where, alpha)
     new = dataclasses.replace(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )
     sizes = {layer: module.out_features for layer, module in linears.items()}
-    notes = TARGETS[to].write(output, new, sizes)
+    notes = target.write(output, new, sizes)
     count = f"{len(new.layers or new.parts)} layers"
     if schedule is None:
         return f"{name} {new.info.method}, {count}", notes

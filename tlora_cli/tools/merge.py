@@ -16,17 +16,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlora_cli.exports.slices import Slice, cut
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import PARTS, Base, family_of_base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
-from tlora_cli.formats import AdapterWeights, read_adapter, read_origin
+from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
-from tlora_cli.injection.load import changes_without_ranks, check_fit
+from tlora_cli.injection.load import changes_of, linear_layers
 from tlora_cli.injection.words import ENCODERS, embeddings_of
-from tlora_cli.methods import METHODS, Reweighting, WordVectors
+from tlora_cli.methods import METHODS
 from tlora_cli.sampling.base_model import base_of_adapter
 
 DTYPES = {name: devices.DTYPES[name] for name in ("fp32", "fp16")}
@@ -53,7 +52,7 @@ class _Rounding:
 
     @property
     def share(self) -> float:
-        """What is lost, relative to the size of the update."""
+        """The loss, relative to the size of the update."""
         return (self.lost / self.update) ** 0.5 if self.update else 0.0
 
 
@@ -84,7 +83,8 @@ def merge_file(
         UserError: if the adapter can't be read or doesn't fit, can't be put into weights, or the
             disk is too small.
     """
-    name, info = read_origin(source)
+    opened = open_adapter(source)
+    name, info = opened.origin
     where = base_of_adapter(source, info, base, base_config)
     family = FAMILIES[name or family_of_base(where)]
     whole = output.suffix != ".safetensors"
@@ -97,7 +97,7 @@ def merge_file(
     denoiser: Any = getattr(pipeline, family.denoiser)
     rounding = _Rounding(DTYPES[dtype])
     with torch.no_grad():
-        about, words = _merge(family, pipeline, source, rank, whole, rounding)
+        about, words = _merge(family, pipeline, opened, rank, whole, rounding)
         denoiser.to(rounding.dtype)
     _check_finite(denoiser, dtype)
     if not whole:
@@ -116,51 +116,46 @@ def merge_file(
 def _merge(
     family: Family,
     pipeline: Any,
-    source: Path,
+    opened: OpenAdapter,
     rank: int | None,
     whole: bool,
     rounding: _Rounding,
 ) -> tuple[list[str], list[str]]:
     """Change the pipeline's weights; return notes, and the text encoders that were changed."""
     denoiser: nn.Module = getattr(pipeline, family.denoiser)
-    linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
-    weights = read_adapter(source, linears)
+    weights, where = opened.read(linear_layers(denoiser)), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",
-            where=str(source),
+            where=where,
             do=f"use it with a {weights.family} base",
         )
-    if not weights.parts:
-        keep = _kept_rank(weights, rank, str(source))
-        for name, pair in weights.layers.items():
-            weight = check_fit(linears, name, pair, str(source)).weight
-            components = Slice(0, min(keep, len(pair[0]) // weights.copies), None)
-            down, up = cut((pair[0].float(), pair[1].float()), weights.copies, components)
-            rounding.put(weight, torch.addmm(weight, up, down))
-        return _about_ranks(weights, keep), []
-    if rank is not None:
-        raise UserError(
-            f"{weights.info.method} has no ranks to choose from", str(source), "leave --rank out"
-        )
-    changes = changes_without_ranks(pipeline, denoiser, weights, str(source))
-    modules = dict(denoiser.named_modules())
-    changed = []
+    keep = _kept_rank(weights, rank, where)
+    changes = changes_of(weights, pipeline, denoiser, where)
+    words = [encoder for encoder in ENCODERS if encoder in changes]
+    for encoder in words:
+        _check_word(encoder, len(weights.parts[encoder]["vectors"]), weights, whole, where)
+    modules = {**dict(denoiser.named_modules()), **embeddings_of(pipeline)}
     for name, change in changes.items():
-        if isinstance(change, Reweighting):
-            own = {key: p for key, p in modules[name].named_parameters(recurse=False)}
-            for key, merged in change.weights(own).items():
-                rounding.put(own[key], merged)
-        elif isinstance(change, WordVectors):
-            _merge_word(name, change, pipeline, weights, whole, str(source))
-            changed.append(name)
-    about = [f"merged {weights.info.method}, {len(changes) - len(changed)} modules"]
-    if changed:
+        own = dict(modules[name].named_parameters(recurse=False))
+        # Of the text encoders only a word's vectors change, as a whole: no update is rounded.
+        change.merge(own, Tensor.copy_ if name in words else rounding.put, keep)
+    if keep is not None:
+        return _about_ranks(weights, keep), []
+    about = [f"merged {weights.info.method}, {len(changes) - len(words)} modules"]
+    if words:
         about.append(f"the word {weights.info.placeholder} is in the text encoders' embeddings")
-    return about, changed
+    return about, words
 
 
-def _kept_rank(weights: AdapterWeights, rank: int | None, where: str) -> int:
+def _kept_rank(weights: AdapterWeights, rank: int | None, where: str) -> int | None:
+    """Return how many ranks are merged; None for an adapter without ranks."""
+    if not weights.low_rank:
+        if rank is not None:
+            raise UserError(
+                f"{weights.info.method} has no ranks to choose from", where, "leave --rank out"
+            )
+        return None
     if rank is not None and rank > weights.rank:
         raise UserError(
             f"--rank {rank} is above the adapter's rank {weights.rank}",
@@ -185,14 +180,10 @@ def _about_ranks(weights: AdapterWeights, keep: int) -> list[str]:
     return about
 
 
-def _merge_word(
-    encoder: str,
-    word: WordVectors,
-    pipeline: Any,
-    weights: AdapterWeights,
-    whole: bool,
-    where: str,
+def _check_word(
+    encoder: str, tokens: int, weights: AdapterWeights, whole: bool, where: str
 ) -> None:
+    """Raise a UserError if a learned word of so many tokens can't be put into the embeddings."""
     placeholder = weights.info.placeholder
     if not whole:
         raise UserError(
@@ -201,15 +192,13 @@ def _merge_word(
             where=where,
             do="give --output a folder",
         )
-    if len(word.ids) != 1:
+    if tokens != 1:
         raise UserError(
-            f"the learned word {placeholder} is {len(word.ids)} tokens of {ENCODERS[encoder]}, and "
+            f"the learned word {placeholder} is {tokens} tokens of {ENCODERS[encoder]}, and "
             "other words have them, too; only a word of one token can be put into the embeddings",
             where=where,
             do="use the adapter with tlora, or train it with a placeholder of one token",
         )
-    table = embeddings_of(pipeline)[encoder].get_parameter("weight")
-    table[word.ids] = word.vectors.to(table)
 
 
 def _check_finite(denoiser: nn.Module, dtype: str) -> None:

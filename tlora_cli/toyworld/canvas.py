@@ -72,7 +72,7 @@ def shade(color: Color, factor: float) -> Color:
 
 @dataclass(frozen=True)
 class Placing:
-    """Where coordinates around a subject lie on the picture; (0, 0) is the subject's middle.
+    """The map from coordinates around a subject to the picture; (0, 0) is the subject's middle.
 
     Attributes:
         x, y: the middle on the picture, in pixels.

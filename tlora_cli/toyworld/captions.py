@@ -33,7 +33,7 @@ disturb the model before it is taught what it stands for."""
 RARE_SHARE = 0.1
 
 _KEPT = {"color": 0.9, "background": 0.9, "position": 0.85, "accessory": 0.9}
-"""How often a training caption names a factor; the class is always named."""
+"""Share of training captions that name a factor; the class is always named."""
 
 
 def caption(

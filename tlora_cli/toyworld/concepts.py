@@ -34,7 +34,7 @@ class Concept:
 
     @property
     def values(self) -> dict[str, str]:
-        """What is the same on all pictures: attribute -> value."""
+        """The attributes that are the same on all pictures: attribute -> value."""
         return {
             "class": self.class_name,
             "color": self.color,

@@ -1,4 +1,4 @@
-"""What a picture of the built-in world is made of, and which pairs the models never saw.
+"""The factors of a picture of the built-in world, and the pairs that the models never saw.
 
 Five **factors** are named by captions: class, color, background, position, accessory. Two
 **private** attributes are never named: marking and feature. All pictures vary in both, so the
@@ -40,7 +40,7 @@ PRIVATE: dict[str, tuple[str, ...]] = {
 ATTRIBUTES: dict[str, tuple[str, ...]] = {**FACTORS, **PRIVATE}
 
 PLAIN_SHARE = 0.5
-"""How often a picture has no marking, and how often no feature; the rest is drawn evenly."""
+"""Share of pictures without marking, and of those without feature; the rest is drawn evenly."""
 
 # Pair of factors -> (step, remainder): (i, j) is held out if (step * i + j) % 5 == remainder. One
 # pair in five, spread so that every value of both factors loses one or two partners.
@@ -57,7 +57,7 @@ SMALLEST, LARGEST = 0.88, 1.12
 
 @dataclass(frozen=True)
 class Pose:
-    """How the subject stands; captions don't say.
+    """The pose of the subject; captions don't say.
 
     Attributes:
         dx, dy: offset from the position, in pixels.

@@ -6,8 +6,6 @@ person who looks at each one and writes down what is there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -70,8 +68,3 @@ class Judge(nn.Module):
 def _key(name: str) -> str:
     # "class" and others can't be module names of every kind; a prefix keeps them apart.
     return f"{name}_head"
-
-
-def right(reading: dict[str, str], asked: dict[str, str], names: Sequence[str]) -> bool:
-    """Say whether every named attribute is read as asked."""
-    return all(reading[name] == asked[name] for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from tlora_cli.formats import read_origin
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.files import folder_atomically, write_text
-from tlora_cli.foundation.pages import document, png_url, table
+from tlora_cli.foundation.pages.data_urls import png_url
+from tlora_cli.foundation.pages.templates import render
 from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import Concept, find_concept
@@ -157,80 +157,27 @@ def _table(scored: Sequence[Scored]) -> list[str]:
 
 # --- the page -------------------------------------------------------------------------------------
 
-_STYLE = """
-img { image-rendering: pixelated; border-radius: 6px; display: block; width: 100%; }
-.intro { display: flex; gap: 1.5rem; align-items: flex-start; flex-wrap: wrap; }
-.intro figure { width: 192px; margin: 0; }
-.intro > div { flex: 1; min-width: min(100%, 18rem); }
-figcaption { font-size: .8rem; opacity: .75; }
-.rows { display: grid; gap: .6rem; align-items: center; overflow-x: auto; }
-.rows .prompt { font-size: .85rem; } .head { font-weight: 600; }
-.ok { color: var(--good); } .no { color: var(--bad); }
-"""
-
 
 def _page(concept: Concept, training: Scene, base: str, scored: Sequence[Scored]) -> str:
-    kept = ", ".join((concept.color, concept.marking, concept.feature))
-    prior = chance(concept.marking, concept.feature)
-    cells = [
-        (
-            html.escape(one.name),
-            [
-                f"{rate.value:.2f}<br><span class=note>{_span(rate)}</span>"
-                for rate in one.rates.values()
-            ],
-        )
-        for one in scored
-    ]
-    rates = table(["", *scored[0].rates], cells)
-    rows = [_row([_cell_head("prompt"), *(_cell_head(one.name) for one in scored)])]
-    shown = [("plain", n) for n in range(2)] + [("placed", n) for n in range(SHOWN)]
-    for kind, number in shown:
-        line = [getattr(one, kind) for one in scored]
-        if number >= len(line[0]):
-            continue
-        drawn = [pictures[number] for pictures in line]
-        prompt = f"<div class=prompt>{html.escape(drawn[0].task.text)}</div>"
-        rows.append(_row([prompt, *(_figure(one, concept) for one in drawn)]))
-    columns = f"minmax(10rem, 1.4fr) repeat({len(scored)}, minmax(6rem, 10rem))"
-    title = f"{concept.name}: {' and '.join(one.name for one in scored)}"
-    body = f"""<h1>One picture of {html.escape(concept.name)}, {len(scored)} adapters</h1>
-<div class="intro"><figure><img alt="training picture" src="{png_url(draw(training).image)}">
-<figcaption>The only training picture.</figcaption></figure>
-<div><p>Each adapter learned <b>V*</b>, a {html.escape(concept.class_name)}, from this picture, on
-the built-in base {html.escape(base)}. What must be kept: {html.escape(kept)}. What must be
-forgotten: {html.escape(training["background"])}, {html.escape(training["position"])}.</p>
-{rates}
-<p class="note">TS*: everything the prompt names is right. ID*: both private attributes are right
-(by chance {prior:.3f}). leak: the training background or position shows though the prompt asks for
-another. copy: nearer to the training picture than to the right drawing. High TS* and ID*, low leak
-and copy are good; in brackets the 95% interval. All adapters draw the same prompts from the same
-noise; a judge that reads every attribute counts.</p></div></div>
-<h2>The same prompts, the same seeds</h2>
-<div class="rows">{"".join(rows)}</div>
-"""
-    return document(title, body, f"{_STYLE}.rows {{ grid-template-columns: {columns}; }}")
+    def marks(drawn: Drawn) -> list[tuple[str, bool]]:
+        """Return what the judge reads on a picture, each with whether it is right."""
+        wanted = {**drawn.task.asked, "marking": concept.marking, "feature": concept.feature}
+        return [(drawn.reading[name], drawn.reading[name] == v) for name, v in wanted.items()]
 
-
-def _span(rate: Rate) -> str:
-    low, high = rate.interval
-    return f"[{low:.2f}, {high:.2f}]"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "".join(cells)
-
-
-def _cell_head(text: str) -> str:
-    return f"<div class=head>{html.escape(text)}</div>"
-
-
-def _figure(drawn: Drawn, concept: Concept) -> str:
-    wanted = {**drawn.task.asked, "marking": concept.marking, "feature": concept.feature}
-    marks = [
-        f'<span class="{"ok" if drawn.reading[name] == value else "no"}">'
-        f"{html.escape(drawn.reading[name])}</span>"
-        for name, value in wanted.items()
-    ]
-    picture = f'<img alt="{html.escape(drawn.task.text)}" src="{png_url(drawn.picture)}">'
-    return f"<figure style='margin:0'>{picture}<figcaption>{', '.join(marks)}</figcaption></figure>"
+    plain, placed = (
+        list(zip(*pictures, strict=True))
+        for pictures in ([one.plain for one in scored], [one.placed for one in scored])
+    )
+    return render(
+        "toyworld/report.html.jinja",
+        title=f"{concept.name}: {' and '.join(one.name for one in scored)}",
+        concept=concept,
+        scene=training,
+        training=png_url(draw(training).image),
+        base=base,
+        scored=scored,
+        chance=chance(concept.marking, concept.feature),
+        rows=[*plain[:2], *placed[:SHOWN]],
+        png_url=png_url,
+        marks=marks,
+    )

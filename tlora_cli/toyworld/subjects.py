@@ -28,7 +28,7 @@ ORANGE: Color = (246, 150, 40)
 
 @dataclass(frozen=True)
 class Shape:
-    """How a class looks.
+    """The looks of a class.
 
     Attributes:
         body: polygons in the subject's color; markings lie on them.

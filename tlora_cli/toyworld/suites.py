@@ -1,4 +1,4 @@
-"""What is asked of a model: factor combinations for a base, contexts for a learned concept."""
+"""Tasks of a model: factor combinations for a base, contexts for a learned concept."""
 
 from __future__ import annotations
 

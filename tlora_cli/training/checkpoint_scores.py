@@ -1,4 +1,4 @@
-"""Which checkpoint is best: cosines of its pictures -> likeness, agreement, balance; their file.
+"""The best checkpoint: cosines of its pictures -> likeness, agreement, balance; their file.
 
 Likeness and agreement are cosines put on a scale that has the same two ends everywhere: the base
 model's own pictures of the class (likeness 0, agreement 1), and a copier, which draws the training
@@ -32,7 +32,7 @@ in one of 23 comparisons (Student's t, one side)."""
 
 @dataclass(frozen=True)
 class Cosines:
-    """What the encoders say of one model's pictures.
+    """The encoders' view of one model's pictures.
 
     Attributes:
         likeness: encoder -> of each picture of the base prompt, its mean cosine with the training

@@ -1,4 +1,4 @@
-"""How forward and backward passes are run: as they are, compiled, or recorded as a CUDA graph.
+"""The run of forward and backward passes: as they are, compiled, or recorded as a CUDA graph.
 
 All three compute the same. A step of SDXL is some ten thousand small operations, so at tens of
 milliseconds the host that starts them is what takes the time; docs/performance.md.

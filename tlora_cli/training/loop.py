@@ -55,7 +55,7 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """The end of a run."""
 
     adapter: Path | None
     """The adapter file, or None if the run was interrupted."""

@@ -1,4 +1,4 @@
-"""What a run tells: metrics on disk, and a display for people."""
+"""Progress of a run: metrics on disk, and a display for people."""
 
 from __future__ import annotations
 

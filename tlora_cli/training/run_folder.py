@@ -12,7 +12,7 @@ from typing import Any
 from tlora_cli.formats import read_origin
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.foundation.packages import installed_version
+from tlora_cli.foundation.packages import PRODUCT, installed_version
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe, load_recipe
 from tlora_cli.training.checkpoint_scores import best, read_record
@@ -28,8 +28,8 @@ FREE_TO_CHANGE = (
 )
 """Keys that a resumed run may change, because the steps already done don't depend on them."""
 
-PACKAGES = ("tlora", "torch", "diffusers", "transformers", "accelerate")
-"""Of which a run records the versions."""
+PACKAGES = (PRODUCT, "torch", "diffusers", "transformers", "accelerate")
+"""Packages of which a run records the versions."""
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -61,7 +61,7 @@ class RunFolder:
 
     @property
     def about(self) -> Path:
-        """What the recipe doesn't say: parameters trained, device, versions."""
+        """The file of what the recipe doesn't say: parameters trained, device, versions."""
         return self.path / "about.json"
 
     @property

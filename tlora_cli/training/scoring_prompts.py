@@ -22,7 +22,7 @@ kinds (places, clothes, colors, light, styles), as the suite is in that order.""
 
 @dataclass(frozen=True)
 class Trial:
-    """What is drawn of each checkpoint.
+    """The pictures that are drawn of each checkpoint.
 
     Attributes:
         plain: pictures of the base prompt; their seeds are 0, 1, ...

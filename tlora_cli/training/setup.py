@@ -1,4 +1,4 @@
-"""From a recipe to what the loop needs: encoders run once and are freed, then the denoiser."""
+"""A recipe -> what the loop needs: encoders run once and are freed, then the denoiser."""
 
 from __future__ import annotations
 

@@ -24,7 +24,6 @@ from tlora_cli.foundation.files import (
     require_space,
 )
 from tlora_cli.injection.adapter import Adapter
-from tlora_cli.methods import Parametrization
 from tlora_cli.recipe.models import TrainConfig
 from tlora_cli.training.run_folder import checkpoints, step_of
 
@@ -86,13 +85,7 @@ def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
     """Return about how large a checkpoint is: adapter file, state and optimizer, in bytes."""
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
-    modules = dict(adapter.denoiser.named_modules())
-    file = sum(
-        layer.copies * layer.rank * (modules[name].in_features + modules[name].out_features)
-        if isinstance(layer, Parametrization)
-        else sum(tensor.numel() for tensor in layer.parameters())
-        for name, layer in adapter.layers.items()
-    )
+    file = sum(change.numbers_in_file() for change in adapter.layers.values())
     return int(4 * (whole + file + optimizer_copies * trained)) + 1_000_000
 
 

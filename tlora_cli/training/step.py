@@ -30,7 +30,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass needs; the first `instances` samples are the concept, the rest prior.
+    """Inputs of one forward pass; the first `instances` samples are the concept, the rest prior.
 
     Attributes:
         latents, noise: (B, C, h, w), fp32.

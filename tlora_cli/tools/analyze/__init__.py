@@ -1,1 +1,1 @@
-"""What an adapter holds: singular values, effective ranks, plots."""
+"""The analysis of an adapter: singular values, effective ranks, plots."""

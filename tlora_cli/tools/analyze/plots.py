@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.tools.analyze.spectra_of_file import Analysis, ranks_over_time
 
 STYLE: Any = {
@@ -22,7 +23,7 @@ STYLE: Any = {
     "font.size": 11,
     "grid.alpha": 0.3,
     "legend.frameon": False,
-    "svg.hashsalt": "tlora",  # the same plot is the same file
+    "svg.hashsalt": PRODUCT,  # the same plot is the same file
 }
 DOTS_PER_INCH = 130
 WHOLE = ("B S A", "update")

@@ -36,11 +36,6 @@ SECONDS = 10.0
 """Seconds that the Hub may take to answer."""
 _INDEX = "model_index.json"
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
-_SINGLE_FILE_KEYS = {
-    "sdxl": ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders."),
-    "flux": ("double_blocks.", "single_blocks."),
-}
-"""Family -> what the names of its weights hold in a file of a model site."""
 _WEIGHTS = re.compile(
     r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
     r"(?:\.(?P<variant>\w+))?(?:-(?P<number>\d{5})-of-(?P<total>\d{5}))?"
@@ -87,7 +82,7 @@ def _single_file(family: Family, base: Base) -> Iterator[Finding]:
     except (OSError, SafetensorError) as error:
         yield problem("base", f"{file} is damaged: {error}", "download it again")
         return
-    absent = [part for part in _SINGLE_FILE_KEYS[family.name] if not any(part in n for n in names)]
+    absent = [part for part in family.single_file_keys if not any(part in n for n in names)]
     if absent:
         yield problem(
             "base",
@@ -110,7 +105,7 @@ class _Part:
     name: str
     files: list[str]
     lacking: str = ""
-    """What is not there, or empty."""
+    """The files that are not there, or empty."""
 
 
 def needed_parts(family: Family, names: Collection[str], variant: str | None) -> list[_Part]:

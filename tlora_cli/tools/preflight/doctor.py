@@ -1,4 +1,4 @@
-"""What `tlora doctor` looks at: is this machine fit to train, and if not, what to do."""
+"""The checks of `tlora doctor`: is this machine fit to train, and if not, what to do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, constants, get_session, get_token
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import shipped
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
@@ -28,7 +29,7 @@ from tlora_cli.training.execution import missing_compiler
 
 CUDA_TORCH = "pip install --force-reinstall -c constraints.txt torch (on Linux the CUDA build)"
 DOWNLOADS = 40_000_000_000
-"""Bytes of room that the cache should have: FLUX.1-dev is 34 GB, SDXL 14 GB."""
+"""Bytes of room that the cache should have: the standard base of any family fits in."""
 LITTLE_MEMORY = 4_000_000_000
 SECONDS = 5.0
 """Seconds that the Hub may take to answer."""
@@ -191,11 +192,18 @@ def _cache(folder: Path) -> Iterator[Finding]:
     elif free < DOWNLOADS:
         yield warning(
             "hub cache",
-            f"{folder}: {gigabytes(free)} free; FLUX.1-dev is 34 GB, SDXL 14 GB",
+            f"{folder}: {gigabytes(free)} free; {_sizes()}",
             "free disk space, or set HF_HUB_CACHE to a folder on another disk",
         )
     else:
         yield ok("hub cache", f"{folder}: {gigabytes(free)} free")
+
+
+def _sizes() -> str:
+    """Return what the standard bases take, the largest first."""
+    largest, *others = sorted(FAMILIES.values(), key=lambda kind: -kind.standard_gigabytes)
+    told = f"{largest.standard_title} is {largest.standard_gigabytes} GB"
+    return told + "".join(f", {one.standard_title} {one.standard_gigabytes} GB" for one in others)
 
 
 def _refusal(folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a look ahead found: one thing a line, with its remedy."""
+"""Findings of a look ahead: one thing a line, with its remedy."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
@@ -16,8 +17,6 @@ from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
 PROGRAM = 800_000_000
 """Bytes that a run takes on a CPU beside its tensors: 0.59 to 0.78 GB were measured
 (docs/start.md), of which Python and the libraries are 0.52."""
-RESOLUTIONS = (1024, 768, 512)
-"""Sides that both families know from their own training."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,8 @@ def _savings(recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield {"quantization": "int8"}
     if train.quantization != "nf4" and train.device != "cpu":
         yield {"quantization": "nf4"}
-    yield from ({"resolution": side} for side in RESOLUTIONS if side < train.resolution)
+    sides = FAMILIES[recipe.family].resolutions
+    yield from ({"resolution": side} for side in sides if side < train.resolution)
 
 
 def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:

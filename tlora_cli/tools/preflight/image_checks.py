@@ -38,7 +38,7 @@ _IMAGES, _MASKS = "concept.images", "concept.masks"
 
 @dataclass(frozen=True)
 class Traits:
-    """What can be said of a picture without knowing what it shows.
+    """Facts of a picture that need no knowledge of what it shows.
 
     Attributes:
         width, height: in pixels.

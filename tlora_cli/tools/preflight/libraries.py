@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tlora_cli.foundation.packages import TESTED, installed_version
+from tlora_cli.foundation.packages import PRODUCT, TESTED, installed_version
 from tlora_cli.tools.preflight.findings import Finding, ok, problem, warning
 
 REQUIRED = ("diffusers", "transformers", "accelerate", "peft", "huggingface-hub", "safetensors")
@@ -58,7 +58,7 @@ def _broken(name: str) -> str:
 def _bounds() -> dict[str, Requirement]:
     """Return what the installed tlora asks for; nothing is known of a source tree."""
     try:
-        texts = metadata.requires("tlora") or []
+        texts = metadata.requires(PRODUCT) or []
     except metadata.PackageNotFoundError:
         return {}
     found = [Requirement(text) for text in texts]

@@ -1,10 +1,10 @@
-"""From pictures and a word to a recipe that fits this machine, with the reasons of its choices."""
+"""Pictures and a word -> a recipe that fits this machine, with the reasons of its choices."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,15 @@ from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.training_images import find_images, load_training_image
-from tlora_cli.recipe.defaults import MEMORY_PRESETS, merged
+from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
-from tlora_cli.tools.preflight.fitting import RESOLUTIONS, Room, plan_for, thriftier
+from tlora_cli.tools.preflight.fitting import Room, plan_for, thriftier
 from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
 from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
 from tlora_cli.training.run_folder import RunFolder
 
-STANDARD_BASES = {
-    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
-    "flux": "black-forest-labs/FLUX.1-dev",
-}
-"""Family -> the base that is taken if none is named."""
 PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
 """Prompts of previews: another place, another style. What only shows up there has been learned."""
 PARTS = 4
@@ -38,7 +33,7 @@ PARTS = 4
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user said.
+    """The user's wishes.
 
     Attributes:
         images: pictures, or one folder, as in a recipe.
@@ -91,14 +86,17 @@ def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
             raise UserError(f"{base} is {own}, not {family}", do="drop --family")
         return base, own, "as asked"
     if base:
-        known = next((name for name, model in STANDARD_BASES.items() if model == base), "")
+        known = next((n for n, kind in FAMILIES.items() if kind.standard_base == base), "")
         return base, family or known or family_of_base(Base(base)), "as asked"
     if family:
-        return STANDARD_BASES[family], family, f"the base of {family}"
+        return FAMILIES[family].standard_base, family, f"the base of {family}"
     if has_card:
-        return STANDARD_BASES["sdxl"], "sdxl", "for photographs, on the card that is here"
+        usual = next(iter(FAMILIES))
+        base = FAMILIES[usual].standard_base
+        return base, usual, "for photographs, on the card that is here"
     small, own = next(iter(shipped().bases.items()))
-    return small, own, "no card is here; for a card elsewhere, add --family sdxl or flux"
+    names = " or ".join(FAMILIES)
+    return small, own, f"no card is here; for a card elsewhere, add --family {names}"
 
 
 def make_start(wishes: Wishes, room: Room | None) -> Start:
@@ -111,10 +109,11 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
     Raises:
         UserError: if a picture can't be read.
     """
-    traits, bundle = _look(wishes.images), bundle_of_base(wishes.base)
+    sides, bundle = FAMILIES[wishes.family].resolutions, bundle_of_base(wishes.base)
+    traits = _look(wishes.images, sides[-1])
     plain = _recipe(wishes, {})
     wishes = replace(wishes, rank=_rank(plain))
-    side = _resolution(traits, plain.train.resolution)
+    side = _resolution(traits, plain.train.resolution, sides)
     own = {} if side == plain.train.resolution else {"resolution": side}
     recipe, saved, why = _fitting(_recipe(wishes, own), wishes, own, room)
     reasons = [
@@ -141,13 +140,13 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
 # --- choices ----------------------------------------------------------------------------------
 
 
-def _look(images: list[str]) -> dict[str, Traits]:
+def _look(images: list[str], side: int) -> dict[str, Traits]:
     paths = find_images(images[0] if len(images) == 1 else images, "IMAGE")
     found = {}
     for path in paths:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of small ones: `advice` tells it
-            found[str(path)] = traits_of(load_training_image(path, None, RESOLUTIONS[-1]))
+            found[str(path)] = traits_of(load_training_image(path, None, side))
     return found
 
 
@@ -162,10 +161,10 @@ def _rank(plain: Recipe) -> int | None:
     return int(2 ** (width.bit_length() - 1))  # the power of two below
 
 
-def _resolution(traits: Mapping[str, Traits], usual: int) -> int:
+def _resolution(traits: Mapping[str, Traits], usual: int, known: Sequence[int]) -> int:
     """Return the side to train at: the base's own, or less where a picture has less."""
     smallest = min(one.crop for one in traits.values())
-    sides = [side for side in RESOLUTIONS if side <= usual]
+    sides = [side for side in known if side <= usual]
     fitting = [side for side in sides if side <= smallest]
     return fitting[0] if fitting else min(sides, default=usual)
 
@@ -174,10 +173,11 @@ def _resolution_reason(recipe: Recipe, traits: Mapping[str, Traits]) -> str:
     side, smallest = recipe.train.resolution, min(one.crop for one in traits.values())
     if bundle_of_base(recipe.base.model):
         return f"{side}, all that {recipe.base.model} draws"
-    if side == RESOLUTIONS[0]:
+    largest = FAMILIES[recipe.family].resolutions[0]
+    if side == largest:
         return f"{side}, the base's own; the picture has {smallest}"
     why = "more would not fit" if smallest > side else f"the picture has only {smallest}"
-    return f"{side} of the base's {RESOLUTIONS[0]}: {why}"
+    return f"{side} of the base's {largest}: {why}"
 
 
 def _class_reason(wishes: Wishes) -> Iterator[Finding]:
@@ -234,7 +234,7 @@ def _fitting(
         return recipe, {}, warning("memory", text, "plan for one: add --card 24gb, say")
     if room is None or room.fits(plan):
         return recipe, {}, ok("memory", _fits(plan, room, "nothing need be saved"))
-    for preset, settings in MEMORY_PRESETS[recipe.family].items():
+    for preset, settings in FAMILIES[recipe.family].memory_presets.items():
         if not settings:  # as it is
             continue
         tried = _recipe(wishes, {**own, "memory": preset})

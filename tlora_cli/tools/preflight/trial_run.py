@@ -43,7 +43,7 @@ FOLDER = ".tlora-trial-"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trial took.
+    """The cost of a trial.
 
     Attributes:
         start: seconds from the command to the first step.

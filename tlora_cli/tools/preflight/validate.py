@@ -1,4 +1,4 @@
-"""What `tlora validate` looks at: all that could go wrong in a run, before it starts."""
+"""The checks of `tlora validate`: all that could go wrong in a run, before it starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
 
 @dataclass(frozen=True)
 class Look:
-    """What the checks look at.
+    """The recipe and the machine that the checks look at.
 
     Attributes:
         recipe: the recipe; what is wrong in it has its default.

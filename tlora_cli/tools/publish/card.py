@@ -8,18 +8,17 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from tlora_cli.formats import AdapterInfo, AdapterWeights
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.facts import License
+from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.foundation.bundled import is_base
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.prompts import training_prompt
+from tlora_cli.methods import PLAIN
 from tlora_cli.tools.publish.card_images import Shown
-from tlora_cli.tools.publish.licenses import License
 from tlora_cli.tools.publish.usage_section import use_section
 
 PAPER = "[T-LoRA](https://arxiv.org/abs/2507.05964)"
-_TAGS = {
-    "sdxl": ["stable-diffusion-xl", "stable-diffusion-xl-diffusers"],
-    "flux": ["flux", "flux-diffusers"],
-}
 _MARKS = "&<>\\`*_[]|#!"
 _TIMES = (0, 250, 500, 750, 999)
 """Timesteps whose rank the card tells."""
@@ -27,7 +26,7 @@ _TIMES = (0, 250, 500, 750, 999)
 
 @dataclass(frozen=True)
 class Card:
-    """What a card tells.
+    """All that a card tells.
 
     Attributes:
         weights: of the adapter, with the public description.
@@ -55,7 +54,7 @@ class Card:
 
     @property
     def concept(self) -> str:
-        """What V* stands for; empty if the file doesn't say."""
+        """The words that V* stands for; empty if the file doesn't say."""
         return self.weights.info.concept
 
 
@@ -75,8 +74,8 @@ def card_text(card: Card) -> str:
 
 def _header(card: Card) -> str:
     """Return the YAML in front."""
-    family, whole = card.weights.family or "", not card.weights.parts
-    tags = ["text-to-image", "tlora", *_TAGS[family]]
+    family, whole = FAMILIES[card.weights.family or ""], card.weights.low_rank
+    tags = ["text-to-image", PRODUCT, *family.hub_tags]
     if whole:  # what diffusers loads
         tags += ["diffusers", "lora", "template:sd-lora"]
     info = card.weights.info
@@ -101,7 +100,7 @@ def _header(card: Card) -> str:
 
 
 def _head(card: Card) -> str:
-    method = card.weights.info.method or "lora"
+    method = card.weights.info.method or PLAIN
     what = card.concept or "a concept"
     from_what = {None: "pictures", 1: "one picture"}.get(card.pictures, f"{card.pictures} pictures")
     text = (
@@ -220,7 +219,7 @@ def _limits(card: Card) -> str:
         "the base model makes up.",
     ]
     schedule = card.weights.schedule
-    if card.weights.parts:
+    if not card.weights.low_rank:
         items.append("It changes the weights themselves: only tlora can use the file.")
     elif schedule and not schedule.always_full:
         items.append(

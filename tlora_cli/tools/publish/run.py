@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.formats import tlora_file
+from tlora_cli.formats import FORMATS, tlora_file
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
@@ -38,14 +38,14 @@ Found = list[tuple[Path, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Publication:
-    """What to publish, and how.
+    """A publication that is asked for.
 
     Attributes:
         source: a run folder or an adapter file.
         output: the new folder.
         base: public name of the base model, in place of what the adapter says.
         license: in place of the known one.
-        targets: `kohya`, `comfyui`: files for other tools, too.
+        targets: names of formats: files for other tools, too.
         pictures: a folder of pictures to show; default: the run's previews.
         prompts: or prompts to draw now.
         count, seed: pictures seed, seed + 1, ... of each of these prompts.
@@ -80,7 +80,7 @@ def publish(wanted: Publication, say: Say) -> str | None:
     source = read_source(wanted.source)
     base = public_base(source.info, wanted.base)
     license = license_of(base, wanted.license)
-    if wanted.targets and source.weights.parts:
+    if wanted.targets and not source.weights.low_rank:
         raise UserError(
             f"{source.info.method} changes the weights themselves; there is no file of it for "
             "other tools",
@@ -156,10 +156,10 @@ def _others(source: Source, folder: Path, wanted: Publication) -> dict[str, str]
     model = source.info.base_model or ""
     base = str(model_folder(model)) if is_base(model) else model
     name = wanted.output.name
-    paths = {"kohya": f"{name}-kohya.safetensors", "comfyui": f"comfyui/{name}"}
     written = {}
     for target in dict.fromkeys(wanted.targets):
-        path = folder / paths[target]
-        convert_file(folder / ADAPTER, path, None, base or None, None, None, {}, target)
-        written[target] = paths[target]
+        is_folder = FORMATS[target].folder
+        path = f"{target}/{name}" if is_folder else f"{name}-{target}.safetensors"
+        convert_file(folder / ADAPTER, folder / path, None, base or None, None, None, {}, target)
+        written[target] = path
     return written

@@ -1,4 +1,4 @@
-"""What is to be published: a finished run, or an adapter file; and what others may know of it."""
+"""The source of a publication: a finished run or an adapter file; what others may know of it."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from tlora_cli.formats import AdapterWeights
+from tlora_cli.formats.weights import AdapterWeights
 from tlora_cli.foundation.bundled import is_base
 
 ADAPTER = "pytorch_lora_weights.safetensors"
-"""What the adapter is called in the folder: the name that diffusers looks for by itself."""
+"""The adapter's name in the folder: the one that diffusers looks for by itself."""
 
 
 def use_section(
@@ -25,7 +25,7 @@ def use_section(
         weights: of the adapter.
         base: public name of the base model.
         concept: words for it; may be empty.
-        files: target of `exports.TARGETS` -> its path in the folder.
+        files: name of a format -> its path in the folder.
         repository: OWNER/NAME, if it is known.
     """
     parts = ["## Use"]
@@ -33,7 +33,7 @@ def use_section(
         parts.append(f"Write `{_code(concept)}` in the prompt; in tlora, `V*` stands for it.")
     prompt = _code(f"a photo of a {concept or 'dog'} in the snow")
     parts.append(_tlora(base, prompt, "V*" if concept else "dog", repository))
-    if not weights.parts:
+    if weights.low_rank:
         masked = weights.schedule is not None and not weights.schedule.always_full
         parts.append(_diffusers(base, prompt, masked, repository))
         if files or not is_base(base):  # of which other tools know nothing

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from tlora_cli.foundation.axes import COLORS
-from tlora_cli.foundation.pages import NOTHING, table
-from tlora_cli.recipe.strict_section import RANKLESS_METHODS
+from tlora_cli.foundation.pages.axes import COLORS
+from tlora_cli.foundation.pages.templates import NOTHING, part
+from tlora_cli.methods import METHODS
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.report.bands import (
     LEAST,
@@ -22,6 +22,7 @@ from tlora_cli.training.report.drawing import Line, count_plot, line_plot, rank_
 from tlora_cli.training.report.pictures import GRID, likeness
 from tlora_cli.training.report.reading import Run
 
+TEMPLATE = "training/report/sections.html.jinja"
 TIMESTEPS = 1000
 """T, the end of the axis of timesteps."""
 
@@ -46,19 +47,7 @@ def copying_section(run: Run) -> str:
     every = [value for values in by_step.values() for value in values]
     plot = line_plot(lines, int(means[-1][0]), "correlation", ends=(min(-0.2, *every) - 0.02, 1.0))
     rows = [(f"step {step:.0f}", [f"{mean:.3f}"]) for step, mean in means]
-    note = (
-        "Measured on the previews: picture and training picture are cropped to their middle square "
-        f"and averaged to {GRID} x {GRID} pixels, each color channel less its mean; shown is the "
-        "correlation of these numbers, with the most similar training picture. 1 is the same "
-        "picture (layout and colors), 0 is nothing in common. A concept that is rightly in the "
-        "same place raises it, too, so look at how it changes. It is another measure than the "
-        "copying of <code>tlora evaluate</code>, which compares features of an image encoder."
-    )
-    return (
-        f'<h2>Copying of the training picture</h2><p class="note">{note}</p>'
-        f'<div class="plots"><div>{plot}</div></div>'
-        f"<details><summary>Means as a table</summary>{table(['', 'mean'], rows)}</details>"
-    )
+    return part(TEMPLATE, "copying", grid=GRID, plot=plot, rows=rows)
 
 
 def color(number: int) -> str:
@@ -82,25 +71,13 @@ def loss_section(run: Run) -> str:
     whole = [(step.step, step.loss) for step in steps]
     if not lines:
         lines = [Line("mean of each step", smoothed(whole, window, last), color(0), dots=whole)]
-    first_head, last_head = f"steps 1 to {window}", f"steps {last - window + 1} to {last}"
     rows = []
     for name, samples in [*((one.name, one.samples) for one in found), ("all, by step", whole)]:
         early, late = mean_between(samples, 0, window), mean_between(samples, last - window, last)
         change = f"{100 * (late / early - 1):+.0f}%" if early and late is not None else NOTHING
         rows.append((name, [str(len(samples)), _mean(early), _mean(late), change]))
-    note = (
-        f"The loss depends on the timestep more than on anything else, so it is shown by band. A "
-        "band holds timesteps from its first number up to, but not including, its second (the last "
-        f"band includes it). Lines are means over the samples of the last {window} steps (a fifth "
-        f"of those done, at least 10), from {LEAST} samples on; dots are single pictures, as far "
-        "as they lie within the plot. Pictures of the concept only; the axis is logarithmic."
-    )
     plot = line_plot(lines, last, "loss", log=True)
-    heads = ["timesteps", "samples", first_head, last_head, "change"]
-    return (
-        f'<h2>Loss by timestep</h2><p class="note">{note}</p>'
-        f'<div class="plots"><div>{plot}</div><div>{table(heads, rows)}</div></div>'
-    )
+    return part(TEMPLATE, "losses", last=last, window=window, least=LEAST, plot=plot, rows=rows)
 
 
 def _mean(value: float | None) -> str:
@@ -111,29 +88,20 @@ def rank_section(run: Run) -> str:
     """Return the schedule, and how often each rank was drawn."""
     schedule, method = rank_schedule(run.recipe), run.recipe.adapter.method
     counts = drawn(run.metrics.steps)
+    plot = rank_plot(schedule, counts, TIMESTEPS)
     if schedule is None:
-        told = f"{method} has no rank schedule: "
-        told += (
-            "it has no ranks at all."
-            if method in RANKLESS_METHODS
-            else f"all {run.recipe.adapter.rank} ranks are active at every timestep."
-        )
-        body = f'<p class="note">{told} Bars: how often timesteps were drawn.</p>'
-        plots = f"<div>{rank_plot(None, counts, TIMESTEPS)}</div>"
-        return f'<h2>Active rank</h2>{body}<div class="plots">{plots}</div>'
+        rank = run.recipe.adapter.rank if METHODS[method].low_rank else None
+        return part(TEMPLATE, "no_ranks", method=method, rank=rank, plot=plot)
     ranks = drawn_ranks(counts, schedule)
-    note = (
-        f"The line is the run's schedule ({schedule.kind}, rank {schedule.rank}, least rank "
-        f"{schedule.min_rank}); bars behind it and the second plot count the timesteps that "
-        f"training drew for its {sum(counts.values())} pictures of the concept so far."
-    )
     active = schedule.active_rank(torch.arange(TIMESTEPS)).tolist()
     rows = [(str(rank), [_timesteps(active, rank), str(count)]) for rank, count in ranks.items()]
-    return (
-        f'<h2>Active rank</h2><p class="note">{note}</p><div class="plots">'
-        f"<div>{rank_plot(schedule, counts, TIMESTEPS)}</div><div>{count_plot(ranks)}</div></div>"
-        "<details><summary>Ranks as a table</summary>"
-        f"{table(['active rank', 'timesteps', 'times drawn'], rows)}</details>"
+    return part(
+        TEMPLATE,
+        "ranks",
+        schedule=schedule,
+        pictures=sum(counts.values()),
+        plots=[plot, count_plot(ranks)],
+        rows=rows,
     )
 
 
@@ -155,19 +123,10 @@ def cost_section(run: Run) -> str:
     window = max(1, round(last / 20))
     if speed := speeds(steps, window):
         plot = line_plot([Line("", speed, color(0))], last, "steps a second")
-        plots.append(f"<div><h3>Speed, over the last {window} steps</h3>{plot}</div>")
+        plots.append((f"Speed, over the last {window} steps", plot))
     every = 1 + len(steps) // 200
     memory = [(float(s.step), s.memory_gb) for s in steps[::every] if s.memory_gb is not None]
     if memory:
         plot = line_plot([Line("", memory, color(1))], last, "GB")
-        plots.append(f"<div><h3>Peak memory so far</h3>{plot}</div>")
-    if not plots:
-        return ""
-    note = (
-        "Time in steps alone, without previews, saving and this page. Memory is the GPU's, or the "
-        "whole process's on a CPU; it begins anew when a run is resumed."
-    )
-    return (
-        f'<h2>Speed and memory</h2><p class="note">{note}</p>'
-        f'<div class="plots">{"".join(plots)}</div>'
-    )
+        plots.append(("Peak memory so far", plot))
+    return part(TEMPLATE, "costs", plots=plots) if plots else ""

@@ -1,26 +1,27 @@
-"""Plots of a report, as SVG that stands in the page and follows its colors."""
+"""Plots of a report: where everything lies; `plots.svg.jinja` draws it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
 from tlora_cli.formulas.schedules import RankSchedule
-from tlora_cli.foundation.axes import COLORS, Axis, frame
-from tlora_cli.foundation.pages import legend, text
+from tlora_cli.foundation.pages.axes import COLORS, Axis
+from tlora_cli.foundation.pages.templates import part
 
+TEMPLATE = "training/report/plots.svg.jinja"
 WIDTH, HEIGHT = 560, 330
 LEFT, RIGHT, TOP, BOTTOM = 74, 28, 42, 62
 MAX_DOTS = 1000
-"""Of all lines of a plot; of more, every so-manieth is drawn."""
+"""Most dots of all lines of a plot; of more, every so-manieth is drawn."""
 BINS = 25
-"""Of timesteps."""
+"""Bars that the timesteps are counted in."""
 BARS_SHARE = 0.25
-"""Of a plot's height, at most, that bars behind a line take."""
+"""Share of a plot's height that bars behind a line take at most."""
 
 Places = Sequence[tuple[float, float]]
 
@@ -52,6 +53,18 @@ class Mark:
     name: str
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A bar: what it counts, how often that was drawn, and its place in pixels."""
+
+    name: str
+    count: int
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 def line_plot(
     lines: Sequence[Line],
     steps: int,
@@ -72,36 +85,32 @@ def line_plot(
         marks: steps to point to, each on a line of its own in height.
     """
     low, high = ends or _ends(lines, log)
-    across = Axis(0, max(steps, 1), LEFT, WIDTH - RIGHT, whole=True)
-    up = Axis(low, high, HEIGHT - BOTTOM, TOP, log=log)
-    parts = frame(across, up, "step", y_name)
+    across, up = _across(0, max(steps, 1)), _upwards(low, high, log=log)
     every = 1 + sum(len(line.dots) for line in lines) // MAX_DOTS
-    for line in lines:
-        dots = "".join(
-            f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="1.6"/>'
-            for x, y in line.dots[::every]
-            if low <= y <= high
+    placed = [
+        replace(
+            line,
+            points=[(across(x), up(y)) for x, y in line.points if y > 0 or not log],
+            dots=[(across(x), up(y)) for x, y in line.dots[::every] if low <= y <= high],
         )
-        points = [(x, y) for x, y in line.points if y > 0 or not log]
-        place = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in points)
-        drawn = f'<polyline class="line {line.kind}" points="{place}"/>'
-        if len(points) == 1:
-            drawn = f'<circle class="one" cx="{across(points[0][0]):.1f}" ' + (
-                f'cy="{up(points[0][1]):.1f}" r="4"/>'
-            )
-        title = f"<title>{text(line.name)}</title>" if line.name else ""
-        parts.append(f'<g style="--c:{line.color}"><g class="dots">{dots}</g>{title}{drawn}</g>')
-    for number, mark in enumerate(marks):
-        x, right = across(mark.step), across(mark.step) > WIDTH / 2
-        anchor, shift = ("end", -6) if right else ("start", 6)
-        parts.append(
-            f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-            f'<text x="{x + shift:.1f}" y="{HEIGHT - BOTTOM - 10 - 22 * number}" '
-            f'text-anchor="{anchor}">{text(mark.name)}</text>'
-        )
-    return _svg(parts, f"{y_name} over the steps") + legend(
-        {line.name: line.color for line in lines if line.name}
+        for line in lines
+    ]
+    names = {line.name: line.color for line in lines if line.name}
+    return _drawn(
+        "line_plot", across=across, up=up, y_name=y_name, lines=placed, names=names, marks=marks
     )
+
+
+def _across(low: float, high: float) -> Axis:
+    return Axis(low, high, LEFT, WIDTH - RIGHT, whole=True)
+
+
+def _upwards(low: float, high: float, *, log: bool = False, whole: bool = False) -> Axis:
+    return Axis(low, high, HEIGHT - BOTTOM, TOP, log=log, whole=whole)
+
+
+def _drawn(macro: str, **values: object) -> str:
+    return part(TEMPLATE, macro, size=(WIDTH, HEIGHT), **values)
 
 
 def _ends(lines: Sequence[Line], log: bool) -> tuple[float, float]:
@@ -124,43 +133,36 @@ def rank_plot(schedule: RankSchedule | None, counts: Counter[float], top: int) -
         counts: how often each timestep was drawn.
         top: end of the axis of timesteps.
     """
-    across = Axis(0, top, LEFT, WIDTH - RIGHT, whole=True)
-    rank = schedule.rank if schedule else 1
-    up = Axis(0, rank * 1.08, HEIGHT - BOTTOM, TOP, whole=True)
     bins = [0] * BINS
     for timestep, count in counts.items():
         bins[min(BINS - 1, int(timestep * BINS / top))] += count
     tallest = max(max(bins), 1)
-    room = BARS_SHARE if schedule else 0.9
-    bottom, width = HEIGHT - BOTTOM, (WIDTH - LEFT - RIGHT) / BINS
-    parts = frame(across, up, "timestep (left: clean, right: noise)", "active rank")
+    across = _across(0, top)
     if schedule is None:
-        parts = frame(
-            across,
-            Axis(0, tallest / 0.9, bottom, TOP, whole=True),
-            "timestep (left: clean, right: noise)",
-            "times drawn",
-        )
+        up, y_name, room = _upwards(0, tallest / 0.9, whole=True), "times drawn", 0.9
+    else:
+        up, y_name, room = _upwards(0, schedule.rank * 1.08, whole=True), "active rank", BARS_SHARE
+    width = (WIDTH - LEFT - RIGHT) / BINS
+    bars = []
     for number, count in enumerate(bins):
-        height = count / tallest * (bottom - TOP) * room
-        first, last = number * top / BINS, (number + 1) * top / BINS
-        parts.append(
-            f'<rect class="bar" x="{LEFT + number * width + 0.5:.1f}" y="{bottom - height:.1f}" '
-            f'width="{width - 1:.1f}" height="{height:.1f}">'
-            f"<title>timesteps {first:g} to {last:g}: drawn {count} times</title></rect>"
-        )
-    if schedule:
-        ranks = schedule.active_rank(torch.arange(top + 1)).tolist()
-        place = [f"{across(0):.1f},{up(ranks[0]):.1f}"]
-        for timestep, (before, now) in enumerate(pairwise(ranks), 1):
-            if now != before:
-                x = across(timestep)
-                place += [f"{x:.1f},{up(before):.1f}", f"{x:.1f},{up(now):.1f}"]
-        place.append(f"{across(top):.1f},{up(ranks[-1]):.1f}")
-        parts.append(
-            f'<g style="--c:{COLORS[0]}"><polyline class="line" points="{" ".join(place)}"/></g>'
-        )
-    return _svg(parts, "active rank against the timestep")
+        height = count / tallest * (up.start - up.end) * room
+        name = f"timesteps {number * top / BINS:g} to {(number + 1) * top / BINS:g}"
+        x = LEFT + number * width + 0.5
+        bars.append(Bar(name, count, x, up.start - height, width - 1, height))
+    steps = [] if schedule is None else _steps(schedule, across, up, top)
+    return _drawn(
+        "rank_plot", across=across, up=up, y_name=y_name, bars=bars, steps=steps, color=COLORS[0]
+    )
+
+
+def _steps(schedule: RankSchedule, across: Axis, up: Axis, top: int) -> Places:
+    """Return the corners of the line that the active rank makes over the timesteps."""
+    ranks = schedule.active_rank(torch.arange(top + 1)).tolist()
+    corners = [(across(0), up(ranks[0]))]
+    for timestep, (before, now) in enumerate(pairwise(ranks), 1):
+        if now != before:
+            corners += [(across(timestep), up(before)), (across(timestep), up(now))]
+    return [*corners, (across(top), up(ranks[-1]))]
 
 
 def count_plot(counts: dict[int, int]) -> str:
@@ -170,23 +172,11 @@ def count_plot(counts: dict[int, int]) -> str:
         counts: rank -> how often, at least one rank.
     """
     low, high = min(counts), max(counts)
-    across = Axis(low - 0.5, high + 0.5, LEFT, WIDTH - RIGHT, whole=True)
-    tallest = max(*counts.values(), 1)
-    up = Axis(0, tallest * 1.08, HEIGHT - BOTTOM, TOP, whole=True)
-    parts = frame(across, up, "active rank", "times drawn")
+    across = _across(low - 0.5, high + 0.5)
+    up = _upwards(0, max(*counts.values(), 1) * 1.08, whole=True)
     width = (WIDTH - LEFT - RIGHT) / (high - low + 1)
+    bars = []
     for rank, count in counts.items():
-        parts.append(
-            f'<rect class="bar solid" x="{across(rank) - width * 0.42:.1f}" y="{up(count):.1f}" '
-            f'width="{width * 0.84:.1f}" height="{HEIGHT - BOTTOM - up(count):.1f}">'
-            f"<title>rank {rank}: drawn {count} times</title></rect>"
-        )
-    return _svg(parts, "how often each rank was drawn")
-
-
-def _svg(parts: Sequence[str], title: str) -> str:
-    return (
-        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{text(title)}">'
-        + "".join(parts)
-        + "</svg>"
-    )
+        x, y = across(rank) - width * 0.42, up(count)
+        bars.append(Bar(f"rank {rank}", count, x, y, width * 0.84, up.start - y))
+    return _drawn("count_plot", across=across, up=up, bars=bars)

@@ -12,7 +12,7 @@ from tlora_cli.training.report.reading import read_run
 from tlora_cli.training.run_folder import RunFolder
 
 SHARE = 0.01
-"""Of a training's time that its reports may take."""
+"""Share of a training's time that its reports may take."""
 
 
 def write_report(folder: Path) -> Path:
@@ -40,7 +40,7 @@ class RunReports:
         self._next = 0.0
 
     def begin(self) -> None:
-        """From here on the folder holds this run."""
+        """Take the folder to hold this run from here on."""
         self._begun = True
 
     def update(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tlora_cli.evaluation.metrics import copying
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pages import thumbnail_url
+from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 
 SIDE = 160
@@ -25,7 +25,7 @@ GRID = 16
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a report keeps of a picture.
+    """The part of a picture that a report keeps.
 
     Attributes:
         url: a thumbnail, as a data URL.

@@ -23,7 +23,7 @@ from tlora_cli.training.report.pictures import Seen, see
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 MAX_PREVIEWS = 240
-"""On the page: about 2 MB. Of more, steps are left out."""
+"""Previews on the page: about 2 MB. Of more, steps are left out."""
 MAX_PICTURES = 24
 """Training pictures that are read."""
 
@@ -47,7 +47,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run folder holds.
+    """The contents of a run folder.
 
     Attributes:
         path: of the folder, absolute.

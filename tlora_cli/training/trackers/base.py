@@ -1,4 +1,4 @@
-"""What a tracker is told and what it must do; which there are, and if they can be had."""
+"""The protocol of trackers; which there are, and if they can be had."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tlora_cli.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Sitting:
-    """What a tracker knows of the run when it starts.
+    """The facts that a tracker knows of the run when it starts.
 
     Attributes:
         run: its folder.
@@ -62,7 +62,7 @@ class Tracker(Protocol):
 
 
 class _Place(NamedTuple):
-    """Where a tracker is.
+    """The place of a tracker.
 
     Attributes:
         module: here, with a class `Own`.
@@ -80,7 +80,7 @@ TRACKERS = {
     "wandb": _Place("tlora_cli.training.trackers.on_wandb", "wandb"),
     "trackio": _Place("tlora_cli.training.trackers.on_trackio", "trackio"),
 }
-"""By their names in `output.trackers`."""
+"""The trackers by their names in `output.trackers`."""
 
 
 def check_installed(names: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.shapes import latent_channels, random_conditioning, text_tokens
+from tlora_cli.families.shapes import random_conditioning, text_tokens
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES
@@ -31,7 +31,7 @@ from tlora_cli.training.step import Batch, compute_loss
 CUDA_CONTEXT = 600_000_000
 """Bytes that the driver and its kernels take on a GPU, which PyTorch doesn't count."""
 SPARE = 1.05
-"""What an allocator takes over what is asked of it."""
+"""The share that an allocator takes over what is asked of it."""
 USABLE = 0.95
 """Share of a GPU that is there for one program; screens take the rest."""
 NF4_BYTES = 0.5 + 4 / 64
@@ -40,7 +40,7 @@ NF4_BYTES = 0.5 + 4 / 64
 
 @dataclass(frozen=True)
 class Phase:
-    """What is on the device at the same time, in bytes."""
+    """Bytes on the device at the same time."""
 
     name: str
     parts: dict[str, int]
@@ -200,11 +200,9 @@ def _step_peak(
     """Return the most bytes alive in a forward and backward pass, its gradients included."""
     train, denoiser = recipe.train, adapter.denoiser
     samples = train.batch_size * (2 if recipe.concept.prior else 1)
-    side = train.resolution // 8
-    latents = torch.empty(samples, latent_channels(family.name, denoiser), side, side).to("meta")
-    objective = family.objective(
-        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}, "auto"
-    )
+    side = train.resolution // family.vae_factor
+    latents = torch.empty(samples, family.latent_channels(denoiser), side, side).to("meta")
+    objective = family.objective(family.standard_scheduler, "auto")
     batch = Batch(
         latents,
         latents.clone(),
@@ -242,8 +240,9 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
     """Return the most bytes alive while a preview is denoised and decoded."""
     settings, denoiser = sampling_settings(recipe), adapter.denoiser
     assert settings.height and settings.width
-    rows = 2 if family.name == "sdxl" and settings.guidance > 1 else 1
-    shape = (latent_channels(family.name, denoiser), settings.height // 8, settings.width // 8)
+    rows = 2 if family.guidance_doubles and settings.guidance > 1 else 1
+    sides = (settings.height // family.vae_factor, settings.width // family.vae_factor)
+    shape = (family.latent_channels(denoiser), *sides)
     dtype = DTYPES[recipe.train.precision]
     noisy = torch.empty(rows, *shape, device="meta", dtype=dtype)
     text = random_conditioning(family.name, denoiser, rows, tokens)

@@ -1,0 +1,444 @@
+"""Grid files: their cells, and all that is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from tlora_cli.comparison.cells import Arm, Plan
+from tlora_cli.comparison.grid import BaselineConfig
+from tlora_cli.comparison.grid_io import load_grid
+from tlora_cli.comparison.planning import make_plan, match_baselines
+from tlora_cli.comparison.selection import part_of
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.strict_section import MethodName
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """\
+recipe:
+  family: sdxl
+  base: toy-sdxl
+output: out
+"""
+FIX = "  fix:   mend the grid; docs/compare.md describes every key"
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def plan(text: str) -> Plan:
+    Path("g.yaml").write_text(text)
+    return make_plan(load_grid(Path("g.yaml")))
+
+
+def names(text: str) -> list[str]:
+    return [cell.name for cell in plan(text).cells]
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        plan(text)
+    count, *lines, fix = str(caught.value).splitlines()
+    assert count == f"{len(lines)} mistake{'s' * (len(lines) != 1)} in g.yaml"
+    assert fix == FIX
+    return [line.removeprefix("  ") for line in lines]
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+def test_every_combination_is_a_cell() -> None:
+    found = plan(
+        RECIPE
+        + """\
+grid:
+  method: [lora, tlora]
+  rank: [4, 16]
+  concept: [pip, momo]
+  seed: [0, 7]
+"""
+    )
+    assert len(found.cells) == 16
+    assert len({cell.name for cell in found.cells}) == 16
+    assert found.arms == [
+        Arm("lora", 4, None, None),
+        Arm("lora", 16, None, None),
+        Arm("tlora", 4, "linear", None),
+        Arm("tlora", 16, "linear", None),
+    ]
+    last = found.cells[-1]
+    assert last.name == "tlora-r16-linear-momo-s7"
+    recipe = last.recipe
+    assert (recipe.adapter.method, recipe.adapter.rank, recipe.adapter.min_rank) == ("tlora", 16, 8)
+    assert (recipe.concept.images, recipe.concept.class_name) == ("toy:momo/1", "cat")
+    assert (recipe.train.seed, recipe.output.dir) == (7, f"out/cells/{last.name}/run")
+    # What the recipe leaves out has the settings of the method on this base.
+    rates = {
+        method: {c.recipe.train.optimizer.lr for c in found.cells if c.arm.method == method}
+        for method in ("lora", "tlora")
+    }
+    assert rates == {"lora": {3e-4}, "tlora": {1e-3}}
+
+
+def test_methods_without_ranks_run_once() -> None:
+    text = RECIPE + "grid: {method: [lora, oft, svdiff, dreambooth], rank: [4, 8], concept: [pip]}"
+    assert names(text) == [
+        "lora-r4-pip-s0",
+        "lora-r8-pip-s0",
+        "oft-pip-s0",
+        "svdiff-pip-s0",
+        "dreambooth-pip-s0",
+    ]
+
+
+def test_the_base_recipe_may_be_for_another_method() -> None:
+    Path("base.yaml").write_text(
+        "family: sdxl\nbase: toy-sdxl\nconcept: {images: toy:pip/1, class: star}\n"
+        "adapter: {method: tlora, rank: 8, min_rank: 2, schedule: {kind: cosine}}\n"
+        "train: {steps: 30, seed: 3}\noutput: {dir: elsewhere}\n"
+    )
+    found = plan(
+        "recipe: base.yaml\noutput: out\ngrid: {method: [tlora, ortho_lora, gsoft, lora]}\n"
+    )
+    own, ortho, gsoft, lora = (cell.recipe.adapter for cell in found.cells)
+    assert (own.rank, own.min_rank, own.schedule.kind) == (8, 2, "cosine")
+    assert (ortho.rank, ortho.min_rank, ortho.schedule.kind) == (8, 8, "linear")
+    assert (gsoft.blocks, gsoft.schedule.kind) == (16, "linear")  # of the built-in base
+    assert lora.rank == 8
+    assert {cell.recipe.train.steps for cell in found.cells} == {30}
+    assert [cell.name for cell in found.cells] == [
+        "tlora-r8-cosine-pip-s3",
+        "ortho_lora-r8-pip-s3",
+        "gsoft-pip-s3",
+        "lora-r8-pip-s3",
+    ]
+
+
+def test_schedules_and_several_grids() -> None:
+    text = (
+        RECIPE
+        + """\
+grid:
+  - {method: [lora], rank: [12], concept: [pip]}
+  - method: [vanilla_tlora]
+    rank: [16]
+    schedule:
+      - linear
+      - reversed
+      - {kind: linear, alpha: 2.0}
+      - {kind: step, points: [[0, 16], [800, 8]]}
+    concept: [pip]
+"""
+    )
+    found = plan(text)
+    assert [cell.arm.schedule for cell in found.cells] == [
+        None,
+        "linear",
+        "reversed",
+        "linear-alpha2",
+        "step-0_16-800_8",
+    ]
+    assert found.cells[-1].recipe.adapter.schedule.points == [(0, 16), (800, 8)]
+    # The same cell twice is one cell.
+    assert len(names(text + "  - {method: [lora], rank: [12, 4], concept: [pip]}\n")) == 6
+
+
+def test_variants_change_any_key() -> None:
+    found = plan(
+        RECIPE
+        + """\
+grid:
+  - {method: [tlora], rank: [16], concept: [pip, momo]}
+  - {method: [lora], rank: [16], concept: [pip, momo], variant: [three]}
+variants:
+  plain: {}
+  noisy: {train.timesteps.low: 800}
+  three: {concept.images: ["toy:{concept}/1", "toy:{concept}/2", "toy:{concept}/3"]}
+  most: {adapter.min_rank: 16, train.optimizer: {name: prodigy}, adapter.init: weights_principal}
+"""
+    )
+    assert len(found.cells) == 10
+    by_name = {cell.name: cell for cell in found.cells}
+    assert by_name["tlora-r16-linear-plain-pip-s0"].recipe.train.timesteps.low == 0
+    assert by_name["tlora-r16-linear-noisy-momo-s0"].recipe.train.timesteps.low == 800
+    three = by_name["lora-r16-three-momo-s0"]
+    assert three.recipe.concept.images == ["toy:momo/1", "toy:momo/2", "toy:momo/3"]
+    assert three.images == "toy:momo/1", "all are measured against the same picture"
+    most = by_name["tlora-r16-linear-most-pip-s0"].recipe
+    assert (most.adapter.min_rank, most.adapter.init) == (16, "weights_principal")
+    assert (most.train.optimizer.name, most.train.optimizer.lr) == ("prodigy", 1.0)
+
+
+def test_concepts_of_your_own(tmp_path: Path) -> None:
+    (tmp_path / "dog.jpg").touch()
+    found = plan(
+        "recipe:\n  family: sdxl\n  base: some/model\n"
+        "  concept: {images: x.jpg, class: cat, masks: m.png, placeholder: zwx}\noutput: out\n"
+        "grid:\n  concept:\n    - {name: rex, images: dog.jpg, class: dog}\n    - pip\n"
+        "  method: [lora]\n  seed: [0, 1]\n"
+    )
+    rex, _, pip, _ = found.cells
+    assert (rex.concept, rex.recipe.concept.images, rex.recipe.concept.class_name) == (
+        "rex",
+        "dog.jpg",
+        "dog",
+    )
+    assert rex.recipe.concept.masks is None, "masks belong to the recipe's own picture"
+    assert (pip.recipe.concept.placeholder, pip.recipe.concept.class_name) == ("zwx", "star")
+
+
+# --- baselines ------------------------------------------------------------------------------------
+
+
+def test_a_baseline_of_open_rank_is_matched_rank_by_rank() -> None:
+    lora = [Arm("lora", rank, None, None) for rank in (4, 16)]
+    tlora = [Arm("tlora", rank, "linear", None) for rank in (4, 16)]
+    found = match_baselines([*lora, *tlora], BaselineConfig(method="lora"))
+    assert found == dict(zip(tlora, lora, strict=True))
+    one = match_baselines([*lora, *tlora], BaselineConfig(method="lora", rank=4))
+    assert one == {lora[1]: lora[0], tlora[0]: lora[0], tlora[1]: lora[0]}
+    oft = Arm("oft", None, None, None)
+    with pytest.raises(ValueError, match="for oft it may be any of lora-r4, lora-r16; say more"):
+        match_baselines([*lora, oft], BaselineConfig(method="lora"))
+    assert match_baselines([lora[0], oft], BaselineConfig(method="lora")) == {oft: lora[0]}
+    with pytest.raises(ValueError, match="no cell is method svdiff; there are lora-r4"):
+        match_baselines(lora, BaselineConfig(method="svdiff"))
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+OVERLAPPING = (
+    RECIPE
+    + """\
+grid:
+  - {method: [lora, tlora], rank: [4, 16], concept: [pip, momo], seed: [0, 7]}
+  - {method: [oft], concept: [pip], seed: [0]}
+baseline: {method: lora, rank: 16}
+"""
+)
+
+
+def test_a_part_of_a_grid() -> None:
+    whole = plan(OVERLAPPING)
+    part = part_of(whole, ["seed=7", "method=lora,tlora", "rank=16"])
+    assert [cell.name for cell in part.cells] == [
+        "lora-r16-pip-s7",
+        "lora-r16-momo-s7",
+        "tlora-r16-linear-pip-s7",
+        "tlora-r16-linear-momo-s7",
+    ]
+    assert [(a.name, b.name) for a, b in part.baselines.items()] == [
+        ("tlora-r16-linear", "lora-r16")
+    ]
+    assert [cell.name for cell in part_of(whole, ["rank=none"]).cells] == ["oft-pip-s0"]
+    assert part_of(whole, ["method=tlora"]).baselines == {}
+    assert part_of(whole, []) == whole
+
+
+@pytest.mark.parametrize(
+    ("only", "what", "do"),
+    [
+        (["seed=3"], "the grid has no seed '3'", "known: 0, 7"),
+        (["method=lorra"], "the grid has no method 'lorra'", "did you mean lora?"),
+        (["seeds=0"], "no axis 'seeds'", "did you mean seed?"),
+        (["seed"], "'seed' is no choice", "AXIS=VALUE"),
+        (["method=oft", "rank=4"], "no cell fits all of method=oft rank=4", "leave one"),
+    ],
+)
+def test_a_part_that_is_not_there(only: list[str], what: str, do: str) -> None:
+    with pytest.raises(UserError) as caught:
+        part_of(plan(OVERLAPPING), only)
+    assert caught.value.what == what
+    assert do in (caught.value.do or "")
+
+
+def test_all_mistakes_of_the_file_at_once() -> None:
+    text = """\
+recipe: 5
+grid:
+  method: [lora, t-lora]
+  rank: [4, 0]
+  ranks: [4]
+  concept: [pip, {name: a b}, 7]
+  schedule: [lineer, {kind: step}]
+  seed: 0
+variants: {x y: {}, z: 5}
+baseline: {rank: 4}
+evaluate: {metrics: [clip, dyno], count: 0, suite: alive, sections: [a]}
+workers: 0
+outputt: runs
+"""
+    found = mistakes(text)
+    for line in (
+        "line 1: recipe: must be the path of a recipe, or a recipe",
+        "line 3: grid.method[1]: must be one of lora, vanilla_tlora,",
+        "line 4: grid.rank: must be at least 1, got 0",
+        "line 5: grid.ranks: unknown key; did you mean `grid.rank`?",
+        "line 6: grid.concept[2]: must be a concept's name or a section (name, images,",
+        "line 7: grid.schedule[0]: must be one of linear, constant, cosine, step, piecewise, "
+        "reversed, random, got the text 'lineer'; did you mean linear?",
+        "line 8: grid.seed: must be a list, got 0",
+        "line 9: variants.z: must be a section, got 5",
+        "line 10: baseline.method: missing (one of lora,",
+        "line 11: evaluate.metrics: there is no metric 'dyno'; did you mean dino? known: clip,",
+        "line 11: evaluate.count: must be at least 1, got 0",
+        "line 11: evaluate.suite: must be one of live, object, got the text 'alive'; did you mean",
+        "line 12: workers: must be at least 1, got 0",
+        "line 13: outputt: unknown key; did you mean `output`?",
+        "output: missing (Folder for all runs and tables.)",
+    ):
+        assert sum(one.startswith(line) for one in found) == 1, (line, found)
+    assert any("got the text 't-lora'; did you mean tlora?" in one for one in found)
+    assert any("'a b' is no name; take letters, digits, _ and -" in one for one in found)
+
+
+WRONG: dict[str, tuple[str, list[str]]] = {
+    "a schedule on a method without ranks": (
+        "grid: {method: [tlora, oft, lora], schedule: [cosine], concept: [pip]}",
+        [
+            "line 5: grid.schedule: oft, lora have no rank schedule; let `grid` be a list, with a "
+            "section without schedule for such methods"
+        ],
+    ),
+    "ranks for none": (
+        "grid: {method: [oft, svdiff], rank: [4], concept: [pip]}",
+        ["line 5: grid.rank: oft, svdiff: no ranks; drop it"],
+    ),
+    "an unknown concept": (
+        "grid: {method: [lora], concept: [pipp]}",
+        [
+            "line 5: grid.concept[0]: pipp is no concept of the built-in world (did you mean pip? "
+            "known: pip, momo, finn, kiwi, toto, casa, otto, boo, luna, nova); a concept of your "
+            "own needs name, images and class"
+        ],
+    ),
+    "pictures that are not there": (
+        "grid: {method: [lora], concept: [{name: a, images: no.jpg, class: dog}, {name: b, "
+        "images: toy:pip/9, class: dog}, {name: c, images: toy:pip/1}]}",
+        ["line 5: grid.concept[2].class: missing (Class of the concept, e.g. dog.)"],
+    ),
+    "files that are not there": (
+        "grid: {method: [lora], concept: [{name: a, images: no.jpg, class: dog}, {name: b, "
+        "images: toy:pip/9, class: dog}]}",
+        [
+            "line 5: grid.concept: there is no no.jpg (lora-a)",
+            "line 5: grid.concept: the concept pip has no picture '9'; its pictures are 1 to 4 "
+            "(lora-b)",
+        ],
+    ),
+    "a variant's keys": (
+        "grid: {method: [lora, tlora], rank: [4], concept: [pip]}\nvariants:\n"
+        "  a: {train.stepz: 4}\n  b: {adapter.rank: 8}\n  c: {train: {steps: 4}}\n"
+        "  d: {adapter.min_rank: 2}\n  e: {output.dir: x}\n  f: {lr: 1.0}\n",
+        [
+            "line 7: variants.a.train.stepz: unknown key; did you mean `train.steps`? "
+            "(lora-4-a-pip, tlora-4-a-pip)",
+            "line 8: variants.b.adapter.rank: is set by the grid's axis rank",
+            "line 9: variants.c.train: name the values one by one: train.steps",
+            "line 10: variants.d.adapter.min_rank: 2 is above rank 4",
+            "line 11: variants.e.output.dir: is set for each cell; drop it",
+            "line 12: variants.f.lr: unknown key; `lr` belongs under `train.optimizer` "
+            "(lora-4-f-pip, tlora-4-f-pip)",
+        ],
+    ),
+    "a variant there is not": (
+        "grid: {method: [lora], concept: [pip], variant: [lng]}\nvariants: {long: {}}",
+        ["line 5: grid.variant: there is no variant 'lng'; did you mean long? known: long"],
+    ),
+    "no concept at all": (
+        "grid: {method: [lora]}",
+        ["line 1: recipe.concept: missing section; it needs images and class"],
+    ),
+    "a baseline there is not": (
+        "grid: {method: [lora], concept: [pip]}\nbaseline: {method: tlora}",
+        ["line 6: baseline: no cell is method tlora; there are lora-r16"],
+    ),
+    "prompts there are not": (
+        "grid: {method: [lora], concept: [pip]}\nevaluate: {prompts: none.yaml}",
+        ["line 6: evaluate.prompts: there is no such prompts file; check the path"],
+    ),
+    "twice": (
+        "grid: {method: [lora, lora], rank: [4, 4], concept: [pip, pip]}",
+        [
+            "line 5: grid.method: lora is given twice",
+            "line 5: grid.rank: 4 is given twice",
+            "line 5: grid.concept: pip is given twice",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit(case: str) -> None:
+    text, expected = WRONG[case]
+    found = mistakes(RECIPE + text)
+    if case == "a variant's keys":
+        # Of a least rank above a rank, and of one for a method without, each is told.
+        found = [line for line in found if "always uses its full rank" not in line]
+        expected = [line for line in expected if "variants.d" not in line]
+    assert found == expected
+
+
+def test_mistakes_of_the_base_recipe_say_their_file() -> None:
+    Path("base.yaml").write_text("family: sdxl\nbase: toy-sdxl\ntrain:\n  stepz: 3\n")
+    assert mistakes("recipe: base.yaml\noutput: out\ngrid: {method: [lora], concept: [pip]}\n") == [
+        "line 1: recipe: base.yaml, line 4: train.stepz: unknown key; did you mean `train.steps`?"
+    ]
+    assert mistakes("recipe: no.yaml\noutput: out\ngrid: {method: [lora]}\n") == [
+        "line 1: recipe: there is no such recipe"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "the grid is empty"),
+        ("- a", "the grid must be `key: value` lines, got a list"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_what_is_no_grid(text: str, what: str) -> None:
+    Path("g.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_grid(Path("g.yaml"))
+    assert what in str(caught.value)
+
+
+def test_a_grid_that_is_not_there() -> None:
+    with pytest.raises(UserError, match="there is no such grid"):
+        load_grid(Path("none.yaml"))
+
+
+def test_the_shipped_grid() -> None:
+    path = ROOT / "configs" / "compare_toy.yaml"
+    found = make_plan(load_grid(path))
+    assert len(found.cells) == 8
+    assert {(c.arm.method, c.arm.rank) for c in found.cells} == {
+        (method, rank) for method in ("lora", "tlora") for rank in (4, 16)
+    }
+    assert {c.pair for c in found.cells} == {("pip", 0), ("momo", 0)}
+    assert len(found.baselines) == 2
+    assert {c.recipe.train.steps for c in found.cells} == {400}, "equal steps"
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for label in ("# Command: ", "# Expect: ", "# Takes: "):
+        assert sum(line.startswith(label) for line in head) == 1, label
+
+
+def test_names_are_those_of_the_program() -> None:
+    assert set(get_args(MethodName)) == set(METHODS)
+
+
+def test_every_key_is_documented() -> None:
+    from tlora_cli.comparison import grid
+
+    text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    models: list[Any] = [grid.Grid, grid.Block, grid.EvaluateConfig, grid.ConceptEntry]
+    keys = [info.alias or name for model in models for name, info in model.model_fields.items()]
+    assert len(keys) > 25
+    assert not [key for key in keys if f"`{key}`" not in text]

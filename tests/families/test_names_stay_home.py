@@ -1,0 +1,51 @@
+"""A family's name stands in its own file and in its line of the registry, and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from tlora_cli.families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "tlora_cli"
+ELSEWHERE = ("toyworld/", "foundation/bundled.py")
+"""What belongs to the built-in world, whose bases are of certain families and methods."""
+
+
+def strings(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the string constants of a file with their lines."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+
+
+def strays(names: Collection[str], homes: Collection[str]) -> list[str]:
+    """Return where names stand as string constants outside of their homes.
+
+    Args:
+        names: of one kind.
+        homes: files of that kind, below `tlora_cli`; a folder ends in a slash.
+    """
+    found, seen = [], 0
+    for file in sorted(PACKAGE.rglob("*.py")):
+        place = file.relative_to(PACKAGE).as_posix()
+        seen += 1
+        if place.startswith((*homes, *ELSEWHERE)):
+            continue
+        found += [f"{place}:{line}: {text}" for line, text in strings(file) if text in names]
+    assert seen > 100, "the package was found"
+    return found
+
+
+def test_names_of_families() -> None:
+    registry = "families/__init__.py"
+    own = {name: f"families/{name}.py" for name in FAMILIES}
+    for name, file in own.items():
+        assert not strays([name], [file, registry])
+        assert name in {text for _, text in strings(PACKAGE / file)}
+
+
+def test_a_family_is_registered_under_its_own_name() -> None:
+    assert list(FAMILIES) == [family.name for family in FAMILIES.values()] == ["sdxl", "flux"]

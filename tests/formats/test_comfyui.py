@@ -1,0 +1,270 @@
+"""Files for other tools hold the same update, and ComfyUI's workflow the same mask."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from adapter_files import (
+    LEAST,
+    RANK,
+    UNET,
+    close,
+    convert,
+    masked_update,
+    random_adapter,
+    write_bases,
+)
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tlora_cli import RankSchedule, UserError
+from tlora_cli.formats.slices import slices_of
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_bases(tmp_path_factory.mktemp("bases"))
+
+
+def test_flux_is_fused_as_the_original_model_has_it(bases: dict[str, Path], tmp_path: Path) -> None:
+    source, there = tmp_path / "ours.safetensors", tmp_path / "kohya.safetensors"
+    weights = random_adapter(source, "flux", "lora")
+    convert(source, "--to", "kohya", "--base", bases["flux"], "--output", there)
+    tensors = load_file(there)
+    stem = "lora_unet_double_blocks_0_img_attn_qkv"
+    down, up = tensors[f"{stem}.lora_down.weight"], tensors[f"{stem}.lora_up.weight"]
+    assert (down.shape, up.shape) == ((3 * RANK, 32), (96, 3 * RANK))
+    assert float(tensors[f"{stem}.alpha"]) == 3 * RANK
+    parts = [masked_update(weights, f"transformer_blocks.0.attn.to_{x}", 0) for x in "qkv"]
+    assert close((up @ down).double(), torch.cat(parts))
+    single = tensors["lora_unet_single_blocks_1_linear1.lora_up.weight"]
+    assert single.shape == (3 * 32 + 4 * 32, 3 * RANK)
+    assert not single[3 * 32 :].any(), "the layer's other rows are not adapted"
+    with safe_open(there, "pt") as file:
+        header = file.metadata()
+    assert header["modelspec.architecture"] == "flux-1-dev/lora"
+    assert header["modelspec.trigger_phrase"] == "sks dog"
+    assert header["ss_steps"] == "800"
+
+
+@pytest.mark.parametrize("target", ["tlora", "diffusers", "kohya"])
+def test_diffusers_loads_it_at_the_right_scale(
+    target: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """A stock UNet with the file's LoRA differs from the bare one by the update alone."""
+    source, there = tmp_path / "ours.safetensors", tmp_path / "there.safetensors"
+    weights = random_adapter(source, "sdxl")
+    convert(source, "--to", target, "--base", bases["sdxl"], "--output", there)
+    from diffusers import StableDiffusionXLPipeline
+
+    unet = UNet2DConditionModel(**UNET)
+    before = {name: p.detach().clone() for name, p in unet.named_parameters()}
+    state, alphas, metadata = StableDiffusionXLPipeline.lora_state_dict(
+        there, unet_config=unet.config, return_lora_metadata=True
+    )
+    StableDiffusionXLPipeline.load_lora_into_unet(state, alphas, unet, metadata=metadata)
+    unet.fuse_lora()
+    for layer in weights.layers:
+        name = f"{layer}.base_layer.weight"
+        changed = dict(unet.named_parameters())[name].double() - before[f"{layer}.weight"].double()
+        assert (changed - masked_update(weights, layer, 0)).abs().max() < 1e-4, layer
+
+
+# --- ComfyUI ----------------------------------------------------------------------------------
+
+
+def sdxl_sigma(timestep: float) -> float:
+    """Return ComfyUI's noise level of a timestep of SDXL; between whole ones, linear in the log."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = (1 - betas).cumprod(0)
+    levels = ((1 - kept) / kept).sqrt().log()
+    timestep = min(max(timestep, 0.0), 999.0)
+    low, high = math.floor(timestep), math.ceil(timestep)
+    return float(torch.lerp(levels[low], levels[high], timestep - low).exp())
+
+
+def noise_level(family: str, t: float) -> float:
+    """Return the noise level that ComfyUI calls the model of a family with, at t."""
+    return sdxl_sigma(t) if family == "sdxl" else t / 1000
+
+
+def percent_to_level(family: str, percent: float) -> float:
+    if percent <= 0:
+        return math.inf if family == "sdxl" else 1.0
+    if percent >= 1:
+        return 0.0
+    if family == "sdxl":
+        return sdxl_sigma(999 * (1 - percent))
+    return math.exp(1.15) / (math.exp(1.15) + 1 / (1 - percent) - 1)
+
+
+class Comfy:
+    """What ComfyUI's nodes do with a workflow, as far as the hooks go."""
+
+    def __init__(self, folder: Path, family: str) -> None:
+        self.family = family
+        self.nodes = json.loads((folder / "workflow.json").read_text())
+        self.files = {path.name: load_file(path) for path in folder.glob("*.safetensors")}
+
+    def only(self, kind: str) -> dict[str, Any]:
+        [node] = [node for node in self.nodes.values() if node["class_type"] == kind]
+        inputs: dict[str, Any] = node["inputs"]
+        return inputs
+
+    def hooks(self, link: list[Any]) -> list[tuple[str, list[tuple[float, float]]]]:
+        """Return (file, keyframes of (start percent, strength)) of a node's hooks."""
+        node = self.nodes[link[0]]
+        inputs = node["inputs"]
+        if node["class_type"] == "CreateHookLoraModelOnly":
+            return [(inputs["lora_name"], [])]
+        if node["class_type"] == "SetHookKeyframes":
+            frames = self.keyframes(inputs["hook_kf"])
+            return [(file, frames) for file, _ in self.hooks(inputs["hooks"])]
+        assert node["class_type"] == "CombineHooks8"
+        assert set(inputs) <= {f"hooks_{letter}" for letter in "ABCDEFGH"}
+        return [hook for part in inputs.values() for hook in self.hooks(part)]
+
+    def keyframes(self, link: list[Any]) -> list[tuple[float, float]]:
+        inputs = self.nodes[link[0]]["inputs"]
+        before = self.keyframes(inputs["prev_hook_kf"]) if "prev_hook_kf" in inputs else []
+        return sorted([*before, (inputs["start_percent"], inputs["strength_mult"])])
+
+    def active(self, t: float) -> list[str]:
+        """Return the files that act at t."""
+        level, found = noise_level(self.family, t), []
+        for file, frames in self.hooks(self.only("PairConditioningSetProperties")["hooks"]):
+            strength = 1.0
+            for percent, value in frames:
+                if percent_to_level(self.family, percent) >= level:
+                    strength = value
+            assert strength in (0.0, 1.0)
+            if strength:
+                found.append(file)
+        return found
+
+
+def update_of(lora: dict[str, Tensor], family: str, layer: str) -> Tensor:
+    """Return a LoRA's update of a layer, by the names and the scale of its format."""
+    if family == "sdxl":
+        stem = "lora_unet_" + layer.replace(".", "_")
+        down, up = lora[f"{stem}.lora_down.weight"], lora[f"{stem}.lora_up.weight"]
+        return float(lora[f"{stem}.alpha"]) / len(down) * (up.double() @ down.double())
+    down, up = (lora[f"transformer.{layer}.lora_{x}.weight"].double() for x in "AB")
+    return up @ down
+
+
+SCHEDULES = {
+    "linear": RankSchedule(RANK, LEAST),
+    "from one": RankSchedule(RANK, 1, alpha=0.7),
+    "cosine": RankSchedule(RANK, LEAST, kind="cosine"),
+    "step": RankSchedule(RANK, 1, kind="step", points=[(0, 6), (300, 4), (800, 1)]),
+    "constant": RankSchedule(RANK, RANK, kind="constant"),
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("method", ["tlora", "vanilla_tlora"])
+def test_comfyui_sums_the_slices_to_the_masked_update(
+    method: str, family: str, schedule: RankSchedule, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    source, folder = tmp_path / "dog.safetensors", tmp_path / "dog"
+    weights = random_adapter(source, family, method, schedule)
+    convert(source, "--to", "comfyui", "--base", bases[family], "--output", folder)
+    comfy = Comfy(folder, family)
+    held = {
+        (file, layer): update_of(lora, family, layer)
+        for file, lora in comfy.files.items()
+        for layer in weights.layers
+    }
+    highest = 1000 if family == "flux" else 999
+    times = [*torch.linspace(highest, 1, 50).tolist(), 300, 800, 799, 250]
+    seen = set()
+    for t in times:
+        files = comfy.active(t)
+        seen.add(len(files))
+        for layer in weights.layers:
+            found = torch.stack([held[file, layer] for file in files]).sum(0)
+            assert close(found, masked_update(weights, layer, t)), (t, layer)
+    assert len(seen) > 1 or schedule.kind == "constant", "the slices switched on one by one"
+    layer = list(weights.layers)[3]
+    plain = update_of(comfy.files["dog-plain.safetensors"], family, layer)
+    assert close(plain, weights.layers[layer][1].double() @ weights.layers[layer][0].double())
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_the_workflow_is_whole(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    source, folder = tmp_path / "dog.safetensors", tmp_path / "dog"
+    random_adapter(source, family, schedule=RankSchedule(RANK, 1))
+    said = convert(source, "--to", "comfyui", "--base", bases[family], "--output", folder)
+    assert "models/loras" in said
+    comfy = Comfy(folder, family)
+    for number, node in comfy.nodes.items():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                assert value[0] in comfy.nodes, (number, name)
+                assert int(value[0]) < int(number), "a node needs what comes before it"
+            if name == "lora_name":
+                assert (folder / value).exists()
+    sampler = comfy.only("KSampler")
+    pair = comfy.only("PairConditioningSetProperties")
+    assert sampler["positive"][0] == sampler["negative"][0], "the hooks act on both sides"
+    assert comfy.nodes[pair["positive_NEW"][0]]["class_type"] in ("CLIPTextEncode", "FluxGuidance")
+    texts = [n["inputs"]["text"] for n in comfy.nodes.values() if "text" in n["inputs"]]
+    assert "a photo of a sks dog" in texts
+
+
+def test_many_slices_are_combined_in_groups(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Twenty hooks need three nodes of eight, and one for these."""
+    from tlora_cli.families.sdxl import SDXL
+    from tlora_cli.formats.comfyui.workflow import Part, workflow
+
+    graph = workflow(
+        SDXL.comfyui, [Part(f"{n}.safetensors", n / 20 or None) for n in range(20)], "p"
+    )
+    kinds = [node["class_type"] for node in graph.values()]
+    assert kinds.count("CombineHooks8") == 4
+    (tmp_path / "workflow.json").write_text(json.dumps(graph))
+    link = Comfy(tmp_path, "sdxl").only("PairConditioningSetProperties")["hooks"]
+    assert len(Comfy(tmp_path, "sdxl").hooks(link)) == 20
+
+
+def test_slices_of_the_published_schedule() -> None:
+    """Component k >= r_min is on below T (1 - (k + 1 - r_min) / (R - r_min)) (eq. 4)."""
+    found = slices_of(RankSchedule(64, 32))
+    assert [(one.first, one.end) for one in found] == [
+        (0, 32),
+        *((k, k + 1) for k in range(32, 64)),
+    ]
+    for one in found[1:]:
+        expected = 1000 * (1 - (one.first + 1 - 32) / 32)
+        assert one.below == pytest.approx(expected + 1e-3, abs=1e-9)
+
+
+# --- bad input --------------------------------------------------------------------------------
+
+
+def test_mistakes(bases: dict[str, Path], tmp_path: Path) -> None:
+    source = tmp_path / "dog.safetensors"
+    random_adapter(source, "sdxl", schedule=RankSchedule(RANK, LEAST, kind="reversed"))
+    base = ("--base", bases["sdxl"])
+    attempts: list[tuple[tuple[str | Path, ...], str]] = [
+        (("--to", "kohia", "--output", tmp_path / "a.safetensors"), "did you mean kohya"),
+        (("--to", "kohya", "--output", tmp_path / "a"), "must end in .safetensors"),
+        (("--to", "comfyui", "--output", tmp_path / "a.safetensors"), "must be a folder"),
+        (("--to", "comfyui", "--output", tmp_path), "the output folder exists already"),
+        (("--to", "kohya", "--output", source), "the output file exists already"),
+        (("--to", "comfyui", "--output", tmp_path / "b"), "reversed schedule switches ranks off"),
+    ]
+    for arguments, message in attempts:
+        with pytest.raises(UserError) as caught:
+            convert(source, *base, *arguments)
+        assert message in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.safetensors"]

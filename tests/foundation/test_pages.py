@@ -1,0 +1,63 @@
+"""Pages from templates: what strangers wrote stays text, and nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tlora_cli
+from tlora_cli.foundation.pages.templates import part, render
+
+PACKAGE = Path(tlora_cli.__file__).parent
+TEMPLATES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.jinja"))
+PARTS = "foundation/pages/parts.html.jinja"
+ATTACK = '<script>alert("it\'s")</script>'
+
+
+def test_the_templates_were_found() -> None:
+    assert len(TEMPLATES) >= 8
+    assert {PARTS, "comparison/page.html.jinja", "training/report/page.html.jinja"} <= set(
+        TEMPLATES
+    )
+
+
+def test_what_is_given_is_text_and_what_a_macro_makes_is_html() -> None:
+    made = part(PARTS, "table", heads=[ATTACK], rows=[(ATTACK, [ATTACK, 3])])
+    assert "<script" not in made and made.count("&lt;script&gt;") == 3
+    again = part(PARTS, "table", heads=[], rows=[("", [made])])
+    assert made in again
+
+
+def test_a_picture_that_is_not_there_is_a_dash() -> None:
+    assert part(PARTS, "picture", url="", alt="a dog").strip() == "&ndash;"
+    assert part(PARTS, "picture", url="data:,", alt='"').strip() == '<img alt="&#34;" src="data:,">'
+
+
+def test_a_value_that_is_missing_or_unknown_is_an_error() -> None:
+    with pytest.raises(Exception, match="'summary' is undefined"):
+        render("comparison/page.html.jinja", title="t", concepts=[], seeds=1)
+    with pytest.raises(TypeError, match="colour"):
+        part(PARTS, "table", heads=[], rows=[], colour="red")
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_no_template_loads_or_runs_anything_or_skips_escaping(template: str) -> None:
+    text = (PACKAGE / template).read_text(encoding="utf-8")
+    assert not re.search(
+        r"\|\s*safe\b|autoescape|<script|<link|\bon\w+=|https?:|@import|\burl\(", text
+    )
+
+
+def test_the_base_forbids_what_pages_do_not_need() -> None:
+    text = (PACKAGE / "foundation" / "pages" / "base.html.jinja").read_text(encoding="utf-8")
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert f'<meta http-equiv="Content-Security-Policy"\n  content="{policy}">' in text
+
+
+def test_the_library_is_imported_where_a_page_is_written() -> None:
+    code = "import sys, tlora_cli.foundation.pages.templates\nassert 'jinja2' not in sys.modules\n"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,129 @@
+"""Every compared method through the command line: train, stop, go on, sample what was previewed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from training_runs import recipe_values, run, same_tensors
+
+from tlora_cli import UserError
+from tlora_cli.formats import read_adapter
+from tlora_cli.methods import METHODS
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.session import Request, generate
+
+COMPARED = [name for name in METHODS if not name.endswith(("lora",)) or name == "adalora"]
+PROMPT = "a photo of a V* in the snow"
+
+
+def settings(method: str, **more: Any) -> dict[str, Any]:
+    adapter: dict[str, Any] = {"method": method}
+    if METHODS[method].size == "rank":
+        adapter["rank"] = 4
+    elif METHODS[method].size == "blocks":
+        adapter["blocks"] = 2
+    changes: dict[str, Any] = {"adapter": adapter, "concept__prior": None}
+    changes["train__preview"] = {"every": 6, "prompts": [PROMPT], "seed": 3}
+    return {**changes, **more}
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    return np.asarray(Image.open(path))
+
+
+def test_these_are_compared() -> None:
+    assert set(COMPARED) == set(METHODS) - {"lora", "vanilla_tlora", "ortho_lora", "tlora"}
+    assert set(COMPARED) == {name for name, method in METHODS.items() if method.compared}
+    assert all("sdxl" in method.steps for method in METHODS.values())
+
+
+@pytest.mark.parametrize("method", COMPARED)
+def test_a_method_trains_resumes_and_samples_what_it_previewed(
+    method: str, tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = run(tiny_sdxl, tmp_path / "whole", **settings(method))
+    assert whole.adapter is not None
+    # Two sittings: the first ends after 4 of 6 steps, with all that the method keeps.
+    halves = tmp_path / "halves"
+    changes = settings(method)
+    run(tiny_sdxl, halves, **{**changes, "train__steps": 6, "output__dtype": "float32"})
+    for checkpoint in (halves / "run" / "checkpoints").glob("*6"):
+        for file in checkpoint.iterdir():
+            file.unlink()
+        checkpoint.rmdir()
+    (halves / "run" / "adapter.safetensors").unlink()
+    again = run(tiny_sdxl, halves, resume=True, **{**changes, "output__dtype": "float32"})
+    assert again.adapter is not None
+    assert same_tensors(whole.adapter, again.adapter), "the resumed run is the same run"
+    if method == "adalora":
+        assert (down_rows(whole.adapter) == 0).any(), "nothing was pruned"
+
+    preview = next((tmp_path / "whole" / "run" / "previews" / "step-000006").glob("*.png"))
+    request = Request(whole.adapter, [PROMPT], tmp_path / "out", seed=3, device="cpu")
+    [drawn] = generate(request, lambda line: None)
+    assert (pixels(drawn) == pixels(preview)).all()
+    base = Request(whole.adapter, [PROMPT], tmp_path / "base", seed=3, device="cpu", scale=0.0)
+    [without] = generate(base, lambda line: None)
+    if method != "textual_inversion":  # a word has no strength
+        assert (pixels(without) != pixels(preview)).any(), "the adapter does something"
+
+
+def down_rows(file: Path) -> torch.Tensor:
+    layers = read_adapter(file, ()).layers
+    return torch.stack([down.norm(dim=1) for down, _ in layers.values()])
+
+
+@pytest.mark.parametrize("method", ["oft", "oft_v2", "gsoft_double", "svdiff", "dreambooth"])
+def test_a_method_trains_on_flux(method: str, tiny_flux: Path, tmp_path: Path) -> None:
+    outcome = run(tiny_flux, tmp_path, **settings(method, train__steps=2))
+    assert outcome.adapter is not None
+    with safe_open(outcome.adapter, "pt") as file:
+        header, keys = file.metadata(), list(file.keys())
+    assert header["tlora.method"] == method
+    assert all(".tlora." in key for key in keys)
+    assert "lora_adapter_metadata" not in header, "no other program should think it can load this"
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a schedule": (
+        {"method": "oft", "schedule": {"kind": "cosine"}},
+        "oft has no ranks, so no schedule",
+    ),
+    "a least rank": ({"method": "svdiff", "min_rank": 2}, "svdiff has no ranks, so no min_rank"),
+    "a rank": ({"method": "dreambooth", "rank": 8}, "dreambooth has no ranks, so no rank"),
+    "blocks for none": ({"method": "lora", "blocks": 8}, "lora has no blocks"),
+    "blocks for svdiff": ({"method": "svdiff", "blocks": 8}, "svdiff has no blocks"),
+    "pissa masked": ({"method": "pissa", "rank": 4, "min_rank": 2}, "always uses its full rank"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_settings_that_a_method_would_ignore_are_refused(
+    case: str, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    adapter, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        Recipe.model_validate(recipe_values(tiny_sdxl, tmp_path, adapter=adapter))
+
+
+def test_blocks_that_do_not_divide_a_layer_are_refused(tiny_sdxl: Path, tmp_path: Path) -> None:
+    adapter = {"method": "oft", "blocks": 7}
+    with pytest.raises(UserError, match="can't be cut into 7 equal blocks") as caught:
+        run(tiny_sdxl, tmp_path, adapter=adapter)
+    assert caught.value.where == "adapter.blocks"
+
+
+def test_a_least_rank_for_a_file_without_ranks_is_refused(tiny_sdxl: Path, tmp_path: Path) -> None:
+    outcome = run(tiny_sdxl, tmp_path, **settings("dreambooth", train__steps=1))
+    assert outcome.adapter is not None
+    request = Request(outcome.adapter, ["a dog"], tmp_path / "out", min_rank=2, device="cpu")
+    with pytest.raises(UserError, match="dreambooth has no ranks"):
+        generate(request, lambda line: None)

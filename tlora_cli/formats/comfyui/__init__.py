@@ -1,0 +1,1 @@
+"""A folder for ComfyUI: LoRAs, and a workflow that switches them on in time."""

@@ -1,0 +1,120 @@
+"""A ComfyUI workflow in its API format, with LoRAs that switch on while sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlora_cli.families.facts import ComfyUI
+from tlora_cli.foundation.packages import PRODUCT
+
+Link = list[Any]
+"""[number of a node, which of its outputs]."""
+GROUP = 8
+"""Most hooks that one combining node takes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A LoRA file, on from a percent (0..1) of the sampling; None: all the time."""
+
+    file: str
+    start: float | None
+
+
+class _Graph:
+    """Nodes as they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+
+    def add(self, kind: str, **inputs: Any) -> str:
+        """Add a node; return its number."""
+        number = str(len(self.nodes) + 1)
+        self.nodes[number] = {"class_type": kind, "inputs": inputs}
+        return number
+
+
+def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, Any]:
+    """Return the workflow.
+
+    Args:
+        comfyui: what the family needs.
+        parts: the LoRAs.
+        prompt: to begin with.
+    """
+    graph = _Graph()
+    hooks = _combined(graph, _scheduled(graph, parts))
+    numbers = {key: graph.add(kind, **inputs) for key, (kind, inputs) in comfyui.nodes.items()}
+
+    def link(place: tuple[str, int]) -> Link:
+        key, output = place
+        return [numbers[key], output]
+
+    clip = link(comfyui.clip)
+    positive = [graph.add("CLIPTextEncode", clip=clip, text=prompt), 0]
+    if comfyui.zero_negative:
+        negative = [graph.add("ConditioningZeroOut", conditioning=positive), 0]
+    else:
+        negative = [graph.add("CLIPTextEncode", clip=clip, text=""), 0]
+    if comfyui.guidance is not None:
+        kind, inputs = comfyui.guidance
+        positive = [graph.add(kind, conditioning=positive, **inputs), 0]
+    # On both sides: guidance compares two answers of the same adapted model.
+    pair = graph.add(
+        "PairConditioningSetProperties",
+        positive_NEW=positive,
+        negative_NEW=negative,
+        strength=1.0,
+        set_cond_area="default",
+        hooks=hooks,
+    )
+    drawn = graph.add(
+        "KSampler",
+        model=link(comfyui.model),
+        positive=[pair, 0],
+        negative=[pair, 1],
+        latent_image=link(comfyui.latent),
+        seed=0,
+        denoise=1.0,
+        **comfyui.sampling,
+    )
+    picture = graph.add("VAEDecode", samples=[drawn, 0], vae=link(comfyui.vae))
+    graph.add("SaveImage", images=[picture, 0], filename_prefix=PRODUCT)
+    return graph.nodes
+
+
+def _scheduled(graph: _Graph, parts: Sequence[Part]) -> list[Link]:
+    """Add each LoRA as a hook, off until its start; return the hooks."""
+    off: str | None = None
+    hooks: list[Link] = []
+    for part in parts:
+        hook = graph.add("CreateHookLoraModelOnly", lora_name=part.file, strength_model=1.0)
+        if part.start is not None:
+            if off is None:
+                off = graph.add("CreateHookKeyframe", strength_mult=0.0, start_percent=0.0)
+            on = graph.add(
+                "CreateHookKeyframe",
+                strength_mult=1.0,
+                start_percent=round(part.start, 9),
+                prev_hook_kf=[off, 0],
+            )
+            hook = graph.add("SetHookKeyframes", hooks=[hook, 0], hook_kf=[on, 0])
+        hooks.append([hook, 0])
+    return hooks
+
+
+def _combined(graph: _Graph, hooks: list[Link]) -> Link:
+    """Add nodes that combine the hooks into one group."""
+    while len(hooks) > 1:
+        groups = [hooks[n : n + GROUP] for n in range(0, len(hooks), GROUP)]
+        hooks = [
+            group[0] if len(group) == 1 else [graph.add("CombineHooks8", **_lettered(group)), 0]
+            for group in groups
+        ]
+    return hooks[0]
+
+
+def _lettered(group: Sequence[Link]) -> dict[str, Link]:
+    return {f"hooks_{letter}": link for letter, link in zip("ABCDEFGH", group, strict=False)}
