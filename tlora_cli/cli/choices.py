@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.number_formats import TORCH_NAMES
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = tuple(TORCH_NAMES)
 QUANTIZATIONS = ("none", "nf4", "int8")
 
 

@@ -8,10 +8,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tlora_cli.evaluation.scoring import Scores
 from tlora_cli.foundation.files import write_text
+
+if TYPE_CHECKING:
+    from tlora_cli.evaluation.scoring import Scores  # with its encoders, which tables don't need
 
 
 def write_tables(folder: Path, scores: Scores, about: Mapping[str, Any]) -> None:
