@@ -20,9 +20,10 @@ import yaml
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import bases
 from tlora_cli.foundation.files import write_text
+from tlora_cli.methods import METHODS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.strict_section import RANKLESS_METHODS, MethodName
+from tlora_cli.recipe.strict_section import MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
 
@@ -231,7 +232,7 @@ def _left_out(varying: set[str]) -> list[str]:
     for family in FAMILIES:
         rows: dict[tuple[str, ...], list[str]] = {}
         for method in _methods(family):
-            recipe, ranks = _filled(family, method), method not in RANKLESS_METHODS
+            recipe, ranks = _filled(family, method), METHODS[method].low_rank
             values = [_shown(_value(recipe, k)) if ranks or "rank" not in k else "" for k in keys]
             rows.setdefault(tuple(values), []).append(f"`{method}`")
         lines += ["", f"| {family} | {' | '.join(names)} |", "|---" * (len(keys) + 1) + "|"]

@@ -18,10 +18,10 @@ from tlora_cli.families import FAMILIES, LatentDistribution
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training import loop
+from tlora_cli.training.batch import Example
+from tlora_cli.training.prepare import Models, Prepared, TrainingData
 from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder
-from tlora_cli.training.setup import Prepared
-from tlora_cli.training.step import Example
 
 META = torch.device("meta")
 SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -44,24 +44,20 @@ def prepared(family: str, method: str, schedule: Any) -> Prepared:
     denoiser = {"sdxl": make_unet, "flux": make_transformer}[family]().to(META)
     adapter = attach(denoiser, method, 4, schedule=schedule, blocks=BLOCKS)
     pipeline = SimpleNamespace(scheduler=SimpleNamespace(config=SCHEDULER))
-    return Prepared(
-        FAMILIES[family],
-        pipeline,
-        adapter,
+    models = Models(FAMILIES[family], pipeline, adapter, META, torch.float32)
+    data = TrainingData(
         [example(family, weight=True), example(family, weight=False)],
         [example(family, weight=False)],
-        texts=None,
-        told=None,
-        inputs="",
-        device=META,
-        dtype=torch.float32,
+        digest="",
         pictures=[],
+        encode_prompt=None,
     )
+    return Prepared(models, data, texts=None)
 
 
-def sitting(
+def meta_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, family: str, method: str, **changes: Any
-) -> loop._Run:
+) -> loop.TrainingLoop:
     """Return a run whose denoiser, pictures and texts are on the meta device."""
     draw_picture(folder / "photo.png")
     size = {"rank": {"rank": 4}, "blocks": {"blocks": BLOCKS}, "none": {}}[METHODS[method].size]
@@ -82,8 +78,8 @@ def sitting(
     def prepare(recipe: Recipe, *rest: Any) -> Prepared:
         from tlora_cli.training.ranks import rank_schedule
 
-        return prepared(family, method, rank_schedule(recipe))
+        return prepared(family, method, rank_schedule(recipe.adapter, recipe.train.seed))
 
     monkeypatch.setattr(loop, "prepare", prepare)
     run = RunFolder(folder / "run")
-    return loop._Run(recipe, run, Console(quiet=True), RunReports(run, print))
+    return loop.TrainingLoop(recipe, run, Console(quiet=True), RunReports(run, print))

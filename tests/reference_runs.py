@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, FluxTransformer2DModel, UNet2DConditionModel
+from layers import ortho, plain
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,7 +21,6 @@ from tlora_cli import Adapter, RankSchedule, attach
 from tlora_cli.families import FAMILIES
 from tlora_cli.formulas.masked_low_rank import masked_low_rank
 from tlora_cli.formulas.objectives import squared_error
-from tlora_cli.methods import LowRank, Ortho
 
 REFERENCE = Path(__file__).parent / "reference"
 RUNS = ("sdxl_lora_none", "sdxl_ortho_lora_last", "sdxl_ortho_lora_middle", "flux_lora")
@@ -89,7 +89,7 @@ class Run:
             x, t = self.data["latents"], t.view(1)
             prediction = self.predict(objective.corrupt(x, noise, t), t)
             loss = squared_error(prediction, objective.target(x, noise, t)).mean()
-            ranks.append(int(self.adapter.gate.active_rank))
+            ranks.append(int(self.adapter.call.active_rank))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -140,7 +140,7 @@ def load_published(adapter: Adapter, tensors: dict[str, Tensor]) -> None:
             projection = {"to_out.0": "to_out"}.get(projection, projection)
             projection = projection.replace("add_", "to_")
             prefix = f"{block}.attn{number}.processor.{projection}_lora"
-            if isinstance(layer, LowRank):
+            if layer.copies == 1:
                 layer.A.copy_(tensors[f"{prefix}.down.weight"])
                 layer.B.copy_(tensors[f"{prefix}.up.weight"])
             else:
@@ -169,14 +169,13 @@ def compare_layers() -> list[Row]:
 
 def _compare_layer(data: dict[str, Tensor], kind: str, active: int) -> list[Row]:
     state = {k.removeprefix(f"{kind}.state."): v for k, v in data.items() if f"{kind}.state" in k}
-    layer: LowRank | Ortho
     if kind.startswith("lora"):
-        layer = LowRank(state["down.weight"].clone(), state["up.weight"].clone())
+        layer = plain(state["down.weight"].clone(), state["up.weight"].clone())
         gradients = {"down.weight": layer.A, "up.weight": layer.B}
     else:
         start = state["base_q.weight"], state["base_lambda"][0], state["base_p.weight"]
         now = state["q_layer.weight"], state["lambda_layer"][0], state["p_layer.weight"]
-        layer = Ortho(tuple(x.clone() for x in start), tuple(x.clone() for x in now))
+        layer = ortho([x.clone() for x in start], [x.clone() for x in now])
         gradients = {"q_layer.weight": layer.A, "lambda_layer": layer.S, "p_layer.weight": layer.B}
     x = data[f"{kind}.input"].clone().requires_grad_()
     mask = (torch.arange(8) < active).float().repeat(layer.copies).view(1, -1)

@@ -12,7 +12,8 @@ from diffusers import FluxTransformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from tlora_cli import Adapter, attach
-from tlora_cli.methods import METHODS, Reweighting
+from tlora_cli.injection.changes import OtherWeights
+from tlora_cli.methods import METHODS
 
 REFERENCE = Path(__file__).parent / "reference"
 RANK, MIN_RANK, BLOCKS = 8, 3, 4
@@ -104,7 +105,7 @@ def merged(model: nn.Module, adapter: Adapter, rank: int) -> nn.Module:
         module._forward_pre_hooks.clear()
     modules = dict(bare.named_modules())
     for name, layer in adapter.layers.items():
-        if isinstance(layer, Reweighting):
+        if isinstance(layer, OtherWeights):
             own = dict(modules[name].named_parameters(recurse=False))
             with torch.no_grad():
                 made = copy.deepcopy(layer).double().weights(own)

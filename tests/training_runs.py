@@ -20,7 +20,7 @@ from torch import Tensor, equal
 
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import Outcome, train
-from tlora_cli.training.progress import StepRecord
+from tlora_cli.training.metrics import StepRecord
 
 ROOT = Path(__file__).parents[1]
 

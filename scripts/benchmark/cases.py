@@ -20,9 +20,10 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.formulas.objectives import Objective, TimestepSampler
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.train_sections import OptimizerConfig
+from tlora_cli.training.batch import Batch, Example, draw_batch
 from tlora_cli.training.execution import make_passes
 from tlora_cli.training.optimizers import make_optimizer
-from tlora_cli.training.step import Batch, Example, compute_loss, draw_batch
+from tlora_cli.training.step import Loss
 
 MODES = ("eager", "compile", "cuda_graph")
 """Ways to run a step; the last only on a GPU, and only for the low-rank methods."""
@@ -85,17 +86,10 @@ class Workload:
             device=self.setting.device,
         )
 
-    def loss(self, denoiser: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, denoiser: nn.Module, adapter: Adapter | None) -> Loss:
         """Return the loss of a batch."""
-        return compute_loss(
-            FAMILIES[self.setting.family],
-            denoiser,
-            self.objective,
-            batch,
-            dtype=self.setting.dtype,
-            guidance=1.0,
-            prior_weight=0.0,
-        )
+        family, penalty = FAMILIES[self.setting.family], adapter.penalty if adapter else None
+        return Loss(family, denoiser, self.objective, self.setting.dtype, penalty=penalty)
 
 
 @dataclass(frozen=True)
@@ -159,25 +153,24 @@ def make_case(workload: Workload, method: str, mode: str, other: Path | None = N
         config = OptimizerConfig(name="adamw", lr=1e-4)
         optimizer = make_optimizer(config, groups or [{"params": parameters, "rate": 1.0}])
 
+    loss = workload.loss(denoiser, adapter)
+
     def as_it_is(batch: Batch) -> Tensor:
         batch.latents.requires_grad_(not parameters)  # nothing is trained: it takes the gradient
-        loss = workload.loss(denoiser, batch)
-        whole, penalty = loss, adapter.penalty() if adapter else None
-        if penalty is not None:
-            whole = loss + penalty
+        whole, losses = loss(batch)
         whole.backward()
-        return loss.detach()
+        return loss.mean(losses, batch.instances).detach()
 
     passes = make_passes(mode, as_it_is, denoiser, adapter, parameters, setting.device)
 
     def step(index: int) -> Tensor:
         batch = workload.batch(index)
         before(batch.timesteps.to(setting.device))
-        loss = passes(batch)
+        mean = passes(batch)
         if optimizer is not None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return loss
+        return mean
 
     call = denoiser_call(
         setting.family, denoiser, side=setting.side, batch=2, tokens=setting.tokens

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tlora_cli.families import FAMILIES, LatentDistribution
 from tlora_cli.families.shapes import like_of, random_conditioning
-from tlora_cli.training.step import Example
+from tlora_cli.training.batch import Example
 
 SIDE = 128
 """Side of the latent of a picture of 1024 pixels."""

@@ -38,7 +38,7 @@ def measure_start(
     layers = [_shape_only(*shape) for shape, count in shapes.items() for _ in range(count)]
     chance = torch.Generator().manual_seed(0)
     wall, processor = time.perf_counter(), time.process_time()
-    made = list(METHODS["tlora"].create_all(layers, StartSettings(rank), chance))
+    made = list(METHODS["tlora"].starts(layers, StartSettings(rank), chance))
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     assert len(made) == len(layers)
     del made

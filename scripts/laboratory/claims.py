@@ -7,7 +7,7 @@ from collections.abc import Callable
 from laboratory.results import Pick
 from laboratory.spectra import RANK_OF_B, RANK_OF_UPDATE, START_SIZE
 from laboratory.verdicts import LIKENESS, Claim, Contrast, Correlation
-from tlora_cli.recipe.defaults import PUBLISHED_STEPS
+from tlora_cli.methods import METHODS
 
 
 def _noise(variant: str) -> Pick:
@@ -23,7 +23,7 @@ def _equal(method: str) -> Pick:
 
 
 def _paper(method: str) -> Pick:
-    return Pick(method, variant=f"paper{PUBLISHED_STEPS['sdxl'][method]}")
+    return Pick(method, variant=f"paper{METHODS[method].steps['sdxl']}")
 
 
 def _after(method: str, steps: int) -> Pick:

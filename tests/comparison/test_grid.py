@@ -12,7 +12,7 @@ from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.comparison.selection import part_of
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.recipe.defaults import PUBLISHED_STEPS
+from tlora_cli.methods import METHODS
 from tlora_cli.recipe.strict_section import MethodName
 
 ROOT = Path(__file__).parents[2]
@@ -244,7 +244,7 @@ def test_the_shipped_grid() -> None:
 
 
 def test_names_are_those_of_the_program() -> None:
-    assert set(get_args(MethodName)) == set(PUBLISHED_STEPS["sdxl"])
+    assert set(get_args(MethodName)) == set(METHODS)
 
 
 def test_every_key_is_documented() -> None:

@@ -24,8 +24,8 @@ from tlora_cli.formulas.masked_low_rank import (
     masked_low_rank,
     project_down,
 )
-from tlora_cli.injection.factors import Site
-from tlora_cli.methods.base import Products, delta_form
+from tlora_cli.formulas.products import Products, delta_form
+from tlora_cli.injection.layer_groups import LayerGroup
 
 BATCH, PLACES, IN, OUT, RANK = 3, 5, 12, 10, 4
 SIZE = 8
@@ -202,14 +202,14 @@ def test_no_gradient_is_computed_that_nothing_needs(needed: tuple[str, ...], pro
 def plain(adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, every layer runs by the plain formula, each for itself."""
 
-    def add(site: Site, index: int, x: Tensor, output: Tensor) -> Tensor:
-        layer = site.layers[index]
+    def add(group: LayerGroup, index: int, x: Tensor, output: Tensor) -> Tensor:
+        layer = group.layers[index]
         down, up = (factor.to(output.dtype) for factor in layer.factors())
-        mask = adapter.gate.mask(layer.copies, output.dtype)
+        mask = adapter.call.mask(layer.copies, output.dtype)
         return output + masked_low_rank(x.to(output.dtype), down, up, mask)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Site, "add", add)
+        patch.setattr(LayerGroup, "add", add)
         yield
 
 

@@ -6,27 +6,15 @@ from typing import Any, get_args
 
 import torch
 
-from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.foundation.devices import DTYPES, FILE_DTYPES
 from tlora_cli.foundation.number_formats import Precision
-from tlora_cli.methods import INIT_STD, METHODS, STARTS
-from tlora_cli.recipe import strict_section as recipe_base
 from tlora_cli.recipe.models import OutputConfig
-from tlora_cli.recipe.sections import AdapterConfig
 from tlora_cli.recipe.train_sections import OptimizerConfig
 from tlora_cli.training.optimizers import STATE_COPIES
 
 
 def names(section: Any, field: str) -> set[str]:
     return set(get_args(section.model_fields[field].annotation))
-
-
-def test_schedules_methods_and_starts() -> None:
-    assert set(get_args(recipe_base.ScheduleName)) == set(SCHEDULES)
-    assert set(get_args(recipe_base.MethodName)) == set(METHODS)
-    assert set(get_args(recipe_base.InitName)) == set(STARTS)
-    assert {m for m in METHODS if METHODS[m].masked} == set(recipe_base.MASKED_METHODS)
-    assert names(AdapterConfig, "init_std") == set(INIT_STD)
 
 
 def test_formats_optimizers_and_samplers() -> None:

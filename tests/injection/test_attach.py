@@ -26,7 +26,8 @@ from small_denoisers import (
 from torch import Tensor, nn
 
 from tlora_cli import RankSchedule, UserError, attach
-from tlora_cli.methods import METHODS, STARTS
+from tlora_cli.methods import METHODS
+from tlora_cli.methods.tlora import STARTS
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,7 +67,7 @@ def test_flux_timesteps_do_not_drift_over_a_rank_step() -> None:
     inputs = flux_inputs(1)
     for t in range(100, 1000, 100):
         call(model, inputs, t, "flux")
-        assert int(adapter.gate.active_rank) == 10 - t // 100
+        assert int(adapter.call.active_rank) == 10 - t // 100
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -258,7 +259,7 @@ def test_a_model_of_no_family_is_refused() -> None:
 def test_a_mask_that_fits_no_batch_is_an_error() -> None:
     model = make_unet()
     adapter = attach(model, "tlora", 4)
-    adapter.gate.set_timestep(torch.tensor([1.0, 2.0, 3.0]), torch.device("cpu"))
+    adapter.call.set_timestep(torch.tensor([1.0, 2.0, 3.0]), torch.device("cpu"))
     layer = dict(model.named_modules())[next(iter(adapter.layers))]
     with pytest.raises(ValueError, match="made for 3 timesteps"):
         layer(torch.zeros(2, 5, 32))

@@ -15,9 +15,7 @@ from training_runs import recipe_values, run, same_tensors
 from tlora_cli import UserError
 from tlora_cli.formats import read_adapter
 from tlora_cli.methods import METHODS
-from tlora_cli.recipe.defaults import METHOD_DEFAULTS, PUBLISHED_STEPS
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.strict_section import BLOCK_METHODS, RANKLESS_METHODS
 from tlora_cli.sampling.session import Request, generate
 
 COMPARED = [name for name in METHODS if not name.endswith(("lora",)) or name == "adalora"]
@@ -41,10 +39,8 @@ def pixels(path: Path) -> np.ndarray[Any, Any]:
 
 def test_these_are_compared() -> None:
     assert set(COMPARED) == set(METHODS) - {"lora", "vanilla_tlora", "ortho_lora", "tlora"}
-    assert {m for m in METHODS if METHODS[m].size == "blocks"} == set(BLOCK_METHODS)
-    assert {m for m in METHODS if METHODS[m].size != "rank"} == set(RANKLESS_METHODS)
-    assert PUBLISHED_STEPS["sdxl"].keys() == METHODS.keys()
-    assert METHOD_DEFAULTS.keys() < METHODS.keys()
+    assert set(COMPARED) == {name for name, method in METHODS.items() if method.compared}
+    assert all("sdxl" in method.steps for method in METHODS.values())
 
 
 @pytest.mark.parametrize("method", COMPARED)

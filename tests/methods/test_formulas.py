@@ -7,22 +7,25 @@ from typing import Any
 
 import pytest
 import torch
+from layers import changed_layer
 from peft.tuners.adalora.layer import RankAllocator
 from peft.tuners.oft.layer import OFTRotationModule
 from torch import Tensor, nn
 
-from tlora_cli.methods import METHODS, StartSettings
-from tlora_cli.methods.adalora import ORTHOGONALITY, AdaLoRA, Budget, allocate, orthogonality
-from tlora_cli.methods.gsoft import GSOFT
-from tlora_cli.methods.oft import OFT, OFTv2
-from tlora_cli.methods.pissa import PiSSA
-from tlora_cli.methods.svdiff import SVDiff
+from tlora_cli.methods.adalora import ORTHOGONALITY, Budget, allocate, orthogonality
+from tlora_cli.methods.gsoft import rotate
 
 OUT, IN, BLOCKS = 24, 36, 3
 
 
 def weight() -> Tensor:
     return torch.randn(OUT, IN, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def made(method: str, **settings: int) -> Any:
+    """Return a method's change of a layer (OUT, IN)."""
+    layer = nn.Linear(IN, OUT, device="meta")
+    return changed_layer(method, layer, **{"blocks": BLOCKS, **settings})
 
 
 def shaken(module: Any, size: float = 0.3) -> Any:
@@ -87,7 +90,7 @@ def singular_values(matrix: Tensor) -> Tensor:
 
 
 def test_oft_is_a_block_rotation_of_the_outputs() -> None:
-    module = shaken(OFT(OUT, BLOCKS))
+    module = shaken(made("oft"))
     size = OUT // BLOCKS
     dense = torch.block_diag(*(rotation(skew(e, size)) for e in module.entries.detach()))
     close(changed(module), dense @ weight())
@@ -95,7 +98,7 @@ def test_oft_is_a_block_rotation_of_the_outputs() -> None:
 
 
 def test_oft_v2_is_what_peft_computes() -> None:
-    module = shaken(OFTv2(IN, BLOCKS), 0.05)
+    module = shaken(made("oft_v2"), 0.05)
     size = IN // BLOCKS
     theirs = OFTRotationModule(BLOCKS, size * (size - 1) // 2, size, IN).double()
     with torch.no_grad():
@@ -106,7 +109,7 @@ def test_oft_v2_is_what_peft_computes() -> None:
 
 def test_oft_v2_is_a_rotation_only_nearly() -> None:
     drift = [
-        (singular_values(changed(shaken(OFTv2(IN, BLOCKS), s))) - singular_values(weight())).abs()
+        (singular_values(changed(shaken(made("oft_v2"), s))) - singular_values(weight())).abs()
         for s in (0.01, 0.1)
     ]
     assert 0 < drift[0].max() < 1e-3 < drift[1].max()
@@ -116,21 +119,21 @@ def test_oft_v2_is_a_rotation_only_nearly() -> None:
 
 
 def test_gsoft_single() -> None:
-    module = shaken(GSOFT(OUT, IN, BLOCKS, double=False))
+    module = shaken(made("gsoft"))
     q = dense_gs(module.V, IN)
     close(q @ q.T, torch.eye(IN, dtype=torch.float64))
     close(changed(module), torch.diag(module.scale.detach()) @ weight() @ q)
 
 
 def test_gsoft_double() -> None:
-    module = shaken(GSOFT(OUT, IN, BLOCKS, double=True))
+    module = shaken(made("gsoft_double"))
     u, v = dense_gs(module.U, OUT), dense_gs(module.V, IN)
     close(changed(module), torch.diag(module.scale.detach()) @ u @ weight() @ v)
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_gsoft_without_scale_keeps_singular_values(double: bool) -> None:
-    module = shaken(GSOFT(OUT, IN, BLOCKS, double))
+@pytest.mark.parametrize("method", ["gsoft", "gsoft_double"])
+def test_gsoft_without_scale_keeps_singular_values(method: str) -> None:
+    module = shaken(made(method))
     with torch.no_grad():
         module.scale.fill_(1.0)
     close(singular_values(changed(module)), singular_values(weight()))
@@ -138,16 +141,17 @@ def test_gsoft_without_scale_keeps_singular_values(double: bool) -> None:
 
 def test_gsoft_mixes_what_oft_does_not() -> None:
     features = 16
-    turn = shaken(GSOFT(features, features, 4, double=False)).V
+    turn = shaken(changed_layer("gsoft", nn.Linear(features, features), blocks=4)).V
     with torch.no_grad():
-        assert (turn(torch.eye(features, dtype=torch.float64)) != 0).all()
+        one = torch.eye(features, dtype=torch.float64)
+        assert (rotate(turn.L, turn.R, one) != 0).all()
 
 
 # --- SVDiff ---------------------------------------------------------------------------------------
 
 
 def test_svdiff_moves_singular_values_only() -> None:
-    module = shaken(SVDiff(weight()), 2.0)
+    module = shaken(changed_layer("svdiff", SimpleNamespace(weight=weight())), 2.0)
     u, s, vh = torch.linalg.svd(weight(), full_matrices=False)
     moved = torch.relu(s + module.shift.detach())
     assert (moved == 0).any(), "the case must reach below zero"
@@ -158,7 +162,7 @@ def test_svdiff_moves_singular_values_only() -> None:
 
 def test_svdiff_of_a_convolution_is_that_of_its_matrix() -> None:
     kernel = weight().view(OUT, 4, 3, 3)
-    module = shaken(SVDiff(kernel))
+    module = shaken(changed_layer("svdiff", SimpleNamespace(weight=kernel)))
     with torch.no_grad():
         out = module.weights({"weight": kernel})["weight"]
     assert out.shape == kernel.shape
@@ -170,8 +174,7 @@ def test_svdiff_of_a_convolution_is_that_of_its_matrix() -> None:
 
 def test_pissa_starts_from_the_principal_part() -> None:
     layer = nn.Linear(IN, OUT)
-    module = METHODS["pissa"].create(layer, StartSettings(rank=4), torch.Generator())
-    assert isinstance(module, PiSSA)
+    module = changed_layer("pissa", layer, rank=4)
     u, s, vh = torch.linalg.svd(layer.weight.detach().double(), full_matrices=False)
     best = (u[:, :4] * s[:4]) @ vh[:4]
     torch.testing.assert_close((module.B @ module.A).double(), best, rtol=0, atol=1e-5)
@@ -187,7 +190,7 @@ def test_pissa_starts_from_the_principal_part() -> None:
 class Theirs(nn.Module):
     """Two layers under the names PEFT's allocator looks for."""
 
-    def __init__(self, layers: list[AdaLoRA]) -> None:
+    def __init__(self, layers: list[Any]) -> None:
         super().__init__()
         for number, layer in enumerate(layers):
             part = nn.Module()
@@ -200,7 +203,7 @@ class Theirs(nn.Module):
 
 def test_adalora_prunes_what_peft_prunes() -> None:
     generator = torch.Generator().manual_seed(0)
-    layers = [AdaLoRA.start(nn.Linear(IN, OUT), 6, generator) for _ in range(2)]
+    layers = [changed_layer("adalora", nn.Linear(IN, OUT), generator, rank=6) for _ in range(2)]
     theirs = Theirs(layers)
     steps, tinit, tfinal = 20, 2, 6
     config = SimpleNamespace(
@@ -235,7 +238,7 @@ def test_adalora_prunes_what_peft_prunes() -> None:
 
 
 def test_adalora_orthogonality_is_that_of_the_paper() -> None:
-    layers = [shaken(AdaLoRA.start(nn.Linear(IN, OUT), 3, torch.Generator())) for _ in range(2)]
+    layers = [shaken(made("adalora", rank=3)) for _ in range(2)]
     one = torch.eye(3, dtype=torch.float64)
     norms = [
         torch.linalg.matrix_norm(product - one)
@@ -269,6 +272,5 @@ SIZES = {
 @pytest.mark.parametrize(("method", "setting"), SIZES)
 def test_sizes_are_those_of_the_table(method: str, setting: tuple[str, int]) -> None:
     layer = nn.Linear(1280, 1280, device="meta")
-    start = StartSettings(**{setting[0]: setting[1]})  # type: ignore[arg-type]
-    made = METHODS[method].create(layer, start, torch.Generator())
-    assert sum(tensor.numel() for tensor in made.parameters()) == SIZES[method, setting]
+    change = changed_layer(method, layer, **{setting[0]: setting[1]})
+    assert sum(tensor.numel() for tensor in change.parameters()) == SIZES[method, setting]

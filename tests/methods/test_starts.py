@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from layers import changed_layer, ortho
 from torch import nn
 
-from tlora_cli.methods import STARTS, LowRank, Ortho, starts
+from tlora_cli.methods import starts
 from tlora_cli.methods.starts import (
     THIN,
     Triplets,
@@ -17,6 +18,7 @@ from tlora_cli.methods.starts import (
     haar_frames,
     random_singular_values,
 )
+from tlora_cli.methods.tlora import STARTS
 
 
 def chance(seed: int = 0) -> torch.Generator:
@@ -41,7 +43,7 @@ def test_factors_are_orthonormal_and_the_update_starts_at_zero(
         assert (frame.T @ frame - torch.eye(8)).abs().max() < 2e-6
     assert (s.diff() <= 0).all()
     assert (s > 0).all()
-    down, up = Ortho((a, s, b)).factors()
+    down, up = ortho((a, s, b)).factors()
     assert down.shape == (16, layer.in_features)
     assert up.shape == (layer.out_features, 16)
     assert (up @ down == 0).all()
@@ -164,7 +166,7 @@ def test_std_scales_the_singular_values() -> None:
 
 def test_lora_start() -> None:
     layer = nn.Linear(400, 300)
-    adapter = LowRank.start(layer, 20, chance())
+    adapter = changed_layer("lora", layer, chance(), rank=20)
     assert (adapter.B == 0).all()
     assert abs(float(adapter.A.detach().std()) - 1 / 20) < 0.05 / 20 * 3
 
@@ -176,7 +178,7 @@ def test_the_delta_form_survives_bf16() -> None:
     layer, generator = nn.Linear(1280, 1280), chance()
     start = draw_start(layer, 64, "random_last", generator, std=1 / 64)
     now = tuple(x + 1e-4 * torch.randn(x.shape, generator=generator).sign() for x in start)
-    adapter = Ortho(start, now)
+    adapter = ortho(start, now)
     (a0, s0, b0), (a, s, b) = (tuple(x.double() for x in triplet) for triplet in (start, now))
     exact = b * s @ a - b0 * s0 @ a0
     down, up = (x.detach().bfloat16().double() for x in adapter.factors())

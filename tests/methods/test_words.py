@@ -13,9 +13,9 @@ from tlora_cli import UserError, attach, load_adapter
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.formats import AdapterInfo
+from tlora_cli.injection.changes import LearnedWord
 from tlora_cli.injection.load import load_words
 from tlora_cli.injection.words import ENCODERS
-from tlora_cli.methods import WordVectors
 
 INFO = AdapterInfo(placeholder="sks", class_name="dog")
 PROMPT = "a photo of sks dog in the snow"
@@ -36,7 +36,7 @@ def told(pipeline: Any, prompt: str) -> list[Tensor]:
 
 
 def test_vectors_stand_where_the_word_stands() -> None:
-    word = WordVectors([7, 8], torch.zeros(3))
+    word = LearnedWord([7, 8], torch.zeros(3))
     with torch.no_grad():
         word.vectors.copy_(torch.tensor([[1.0, 1, 1], [2, 2, 2]]))
     tokens = torch.tensor([[7, 8, 5, 7, 8], [8, 7, 7, 8, 7], [1, 2, 3, 4, 7]])
@@ -71,7 +71,7 @@ def test_the_start_is_the_class(pipeline: Any) -> None:
     for name, word in adapter.layers.items():
         table = getattr(pipeline, name).get_input_embeddings().weight
         ids = getattr(pipeline, ENCODERS[name])("dog", add_special_tokens=False).input_ids
-        assert isinstance(word, WordVectors)
+        assert isinstance(word, LearnedWord)
         torch.testing.assert_close(word.vectors, table[ids].mean(0).expand_as(word.vectors))
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from fake_hub import fake_hub, reach
@@ -155,16 +156,22 @@ def test_cards_on_the_bus(tmp_path: Path) -> None:
     assert gpus.cards_on_the_bus(tmp_path / "none") == 0
 
 
-def test_the_memory_of_a_container_is_its_limit(tmp_path: Path) -> None:
-    info = tmp_path / "meminfo"
-    info.write_text("MemTotal:       32000000 kB\nMemAvailable:   16000000 kB\n")
-    assert gpus.free_memory(info, tmp_path) == 16_000_000 * 1024
+def test_the_memory_of_a_container_is_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = dict.fromkeys(("MemFree", "Buffers", "Cached", "Shmem", "Active", "Inactive"), 1000)
+    sizes = {"MemTotal": 32_000_000, "MemAvailable": 16_000_000, **others}
+    lines = [f"{name}: {size} kB\n" for name, size in sizes.items()]
+    (tmp_path / "meminfo").write_text("".join(lines))
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert gpus.free_memory(tmp_path) == 16_000_000 * 1024
     (tmp_path / "memory.current").write_text("1000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert gpus.free_memory(info, tmp_path) == 16_000_000 * 1024
+    assert gpus.free_memory(tmp_path) == 16_000_000 * 1024
     (tmp_path / "memory.max").write_text("5000\n")
-    assert gpus.free_memory(info, tmp_path) == 4000
-    assert gpus.free_memory(tmp_path / "none", tmp_path) is None
+    assert gpus.free_memory(tmp_path) == 4000
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "none"))
+    assert gpus.free_memory(tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["24gb", "24GB", " 24 gb", "24g", "24"])

@@ -95,9 +95,9 @@ def test_attention_keeps_no_scores() -> None:
 # --- against what is measured -----------------------------------------------------------------
 
 
-def sitting(given: Recipe, folder: Path) -> loop._Run:
+def loop_of(given: Recipe, folder: Path) -> loop.TrainingLoop:
     run = RunFolder(folder)
-    return loop._Run(given, run, Console(quiet=True), RunReports(run, print))
+    return loop.TrainingLoop(given, run, Console(quiet=True), RunReports(run, print))
 
 
 def allocated(run: Callable[[], object]) -> int:
@@ -125,7 +125,7 @@ def allocated(run: Callable[[], object]) -> int:
 def test_a_step_takes_what_was_planned(sections: dict[str, Any], tmp_path: Path) -> None:
     given = recipe("toy-sdxl", tmp_path, **sections)
     given = given.model_copy(update={"train": given.train.model_copy(update={"device": "cpu"})})
-    run = sitting(given, tmp_path / "run")
+    run = loop_of(given, tmp_path / "run")
     run._step()
     measured = allocated(run._step)
     planned = phase(plan_memory(given), "training")["activations and gradients"]
@@ -134,9 +134,9 @@ def test_a_step_takes_what_was_planned(sections: dict[str, Any], tmp_path: Path)
 
 def test_weights_and_states_are_what_is_there(tmp_path: Path) -> None:
     given = recipe("toy-sdxl", tmp_path, train={"device": "cpu", "preview": PREVIEW})
-    run = sitting(given, tmp_path / "run")
+    run = loop_of(given, tmp_path / "run")
     run._step()
-    ready = run.ready
+    ready = run.ready.models
 
     def size(*modules: Any) -> int:
         return sum(t.nbytes for m in modules for t in (*m.parameters(), *m.buffers()))

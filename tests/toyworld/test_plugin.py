@@ -19,7 +19,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.training_images import find_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld.bundle import BUNDLE
-from tlora_cli.training.scoring_prompts import trial_of
+from tlora_cli.training.scoring_prompts import trial_for
 
 PACKAGE = Path(bundled.__file__).parents[1]
 CORE = [
@@ -101,7 +101,7 @@ def test_another_bundle_sets_recipes_and_prompts(other: bundled.Bundle) -> None:
     recipe = Recipe.model_validate(values)
     assert recipe.train.steps == 7
     assert recipe.train.resolution == 1024
-    assert trial_of(recipe).prompts == ("a V* in the rain",)
+    assert trial_for(recipe.concept.class_name, other).prompts == ("a V* in the rain",)
     assert judged_evaluation(other, recipe.model_dump(), Counts(1, 1, 1, 0)) is None
     built_in = {"concept": {"images": "toy:pip/1"}}
     assert judged_evaluation(BUNDLE, built_in, Counts(1, 1, 1, 0)) is not None

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from meta_runs import META, sitting
+from meta_runs import META, meta_run
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_runs import recipe_values, run, same_tensors, tlora, write_recipe
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.training import execution, loop
+from tlora_cli.training import assemble, execution
 from tlora_cli.training.execution import Recorded, choose_execution, make_passes, missing_compiler
 
 CPU = torch.device("cpu")
@@ -153,7 +153,7 @@ def test_recorded_steps_are_the_eager_ones(
     def recorded(kind: str, passes: Any, denoiser: Any, adapter: Any, own: Any, _: Any) -> Recorded:
         return Watched(passes, own, again)
 
-    monkeypatch.setattr(loop, "make_passes", recorded)
+    monkeypatch.setattr(assemble, "make_passes", recorded)
     replayed = run(tiny, tmp_path / "recorded", **changes)
     assert eager.adapter is not None and replayed.adapter is not None
     assert same_tensors(eager.adapter, replayed.adapter)
@@ -189,12 +189,13 @@ def test_what_is_recorded_takes_nothing_from_the_host(
         repeat()
         return repeat
 
-    sit = sitting(tmp_path, monkeypatch, family, method)
-    assert sit.ready.device == META
-    sit.passes = Recorded(sit.passes, list(sit.ready.adapter.parameters()), watched)
-    sit._step()
-    sit._step()
-    assert sit.state.step == 2
+    loop = meta_run(tmp_path, monkeypatch, family, method)
+    models = loop.ready.models
+    assert models.device == META
+    loop.step.passes = Recorded(loop.step.passes, list(models.adapter.parameters()), watched)
+    loop._step()
+    loop._step()
+    assert loop.state.step == 2
 
 
 def test_a_graph_needs_a_gpu(tmp_path: Path) -> None:

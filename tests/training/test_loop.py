@@ -30,7 +30,7 @@ from training_runs import (
 from tlora_cli import RankSchedule, UserError
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe
-from tlora_cli.training import loop, previews
+from tlora_cli.training import loop, previews, step
 from tlora_cli.training.state import checkpoints
 
 PRODIGY: dict[str, Any] = {
@@ -173,7 +173,7 @@ from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from tlora_cli.training import loop, previews
 where, when = {where!r}, {when}
-original = getattr(loop._Run, where)
+original = getattr(loop.TrainingLoop, where)
 count = 0
 def killed(self, *arguments, **options):
     global count
@@ -181,7 +181,7 @@ def killed(self, *arguments, **options):
     if count == when:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, *arguments, **options)
-setattr(loop._Run, where, killed)
+setattr(loop.TrainingLoop, where, killed)
 from tlora_cli.recipe.reading import load_recipe
 loop.train(load_recipe(Path({recipe!r})))
 """
@@ -366,7 +366,7 @@ def test_out_of_memory_says_what_to_change(
     def fails(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(loop, "sample_losses", fails)
+    monkeypatch.setattr(step, "sample_losses", fails)
     with pytest.raises(UserError) as caught:
         run(tiny_sdxl, tmp_path)
     assert "the GPU ran out of memory" in str(caught.value)
@@ -450,7 +450,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_resumes_to_the_same_bits
 def test_the_second_interruption_stops_at_once(tiny_sdxl: Path, tmp_path: Path) -> None:
     """Deliver both signals before the step can end."""
     recipe = Recipe.model_validate(recipe_values(tiny_sdxl, tmp_path))
-    original = loop._Run._step
+    original = loop.TrainingLoop._step
     before = signal.getsignal(signal.SIGINT)
 
     def impatient(self: Any) -> None:
@@ -460,12 +460,12 @@ def test_the_second_interruption_stops_at_once(tiny_sdxl: Path, tmp_path: Path) 
         time.sleep(0.05)
         original(self)
 
-    loop._Run._step = impatient  # type: ignore[method-assign]
+    loop.TrainingLoop._step = impatient  # type: ignore[method-assign]
     try:
         with pytest.raises(KeyboardInterrupt):
             loop.train(recipe)
     finally:
-        loop._Run._step = original  # type: ignore[method-assign]
+        loop.TrainingLoop._step = original  # type: ignore[method-assign]
     assert signal.getsignal(signal.SIGINT) is before
     assert metrics(tmp_path) == []
 
@@ -473,14 +473,14 @@ def test_the_second_interruption_stops_at_once(tiny_sdxl: Path, tmp_path: Path) 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(
     tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = loop.sample_losses, 0
+    real, calls = step.sample_losses, 0
 
     def explodes(*arguments: Any, **options: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
         return real(*arguments, **options) * (float("nan") if calls == 4 else 1.0)
 
-    monkeypatch.setattr(loop, "sample_losses", explodes)
+    monkeypatch.setattr(step, "sample_losses", explodes)
     with pytest.raises(UserError) as caught:
         run(tiny_sdxl, tmp_path)
     assert "the loss of step 4 is nan" in str(caught.value)

@@ -11,25 +11,26 @@ from typing import Any
 
 import pytest
 import torch
-from meta_runs import sitting
+from meta_runs import meta_run
 from torch import Tensor
 
-from tlora_cli.training import loop
-from tlora_cli.training.progress import Pending, StepRecord
+from tlora_cli.foundation.devices import HostCopy
+from tlora_cli.training import step
+from tlora_cli.training.metrics import Pending, StepRecord
 
 
 @pytest.mark.parametrize("method", ["tlora", "adalora", "oft_v2"])
 def test_a_step_reads_nothing_back(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sitting(tmp_path, monkeypatch, "sdxl", method, train__steps=3)
+    run = meta_run(tmp_path, monkeypatch, "sdxl", method, train__steps=3)
     run._step()  # AdaLoRA prunes in the middle of a run
     run._step()
     assert run.state.step == 2
 
 
 def test_prodigy_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = sitting(tmp_path, monkeypatch, "flux", "tlora", train__optimizer={"name": "prodigy"})
+    run = meta_run(tmp_path, monkeypatch, "flux", "tlora", train__optimizer={"name": "prodigy"})
     run._step()
     run._step()
     assert run.state.step == 2
@@ -46,22 +47,22 @@ def test_prodigy_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_step_of_any_schedule_reads_nothing_back(
     schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sitting(tmp_path, monkeypatch, "sdxl", "tlora", adapter={"schedule": schedule})
+    run = meta_run(tmp_path, monkeypatch, "sdxl", "tlora", adapter={"schedule": schedule})
     run._step()
 
 
 def test_a_step_that_reads_a_tensor_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = sitting(tmp_path, monkeypatch, "sdxl", "tlora")
-    own = loop.sample_losses
+    run = meta_run(tmp_path, monkeypatch, "sdxl", "tlora")
+    own = step.sample_losses
 
     def reading(*args: Any, **kwargs: Any) -> Tensor:
         loss = own(*args, **kwargs)
         assert float(loss.detach().sum()) > 0
         return loss
 
-    monkeypatch.setattr(loop, "sample_losses", reading)
+    monkeypatch.setattr(step, "sample_losses", reading)
     with pytest.raises(RuntimeError, match="meta"):
         run._step()
 
@@ -99,10 +100,10 @@ class Event:
 
 def test_pending_does_not_wait_unless_told() -> None:
     pending, events = Pending(), [Event(), Event(), Event()]
-    for step, event in enumerate(events):
-        pending.put(record(step), torch.tensor(float(step)), None)
-        one, read, _ = pending._waiting.pop()
-        pending._waiting.append((one, read, event))  # type: ignore[arg-type]
+    for number, event in enumerate(events):
+        pending.put(record(number), torch.tensor(float(number)), None)
+        one, copy = pending._waiting.pop()
+        pending._waiting.append((one, HostCopy(copy.values, event)))  # type: ignore[arg-type]
     events[0].reached = events[2].reached = True
     assert [one.step for one in pending.take(wait=False)] == [0], "in order, the rest later"
     assert not any(event.waited for event in events)

@@ -19,12 +19,12 @@ from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from training_runs import record
 from tlora_cli.training.trackers.background import Trackers
-from tlora_cli.training.trackers.base import Sitting
+from tlora_cli.training.trackers.base import TrackedRun
 from tlora_cli.training.run_folder import RunFolder
 run = RunFolder(Path({folder!r}))
 for first, last in ((1, 3), (4, 5)):
-    sitting = Sitting(run, "tests", "0123456789ab", {{"train": {{"steps": 5}}}}, first - 1)
-    trackers = Trackers([{name!r}], sitting, lambda text: print("SAID", text))
+    tracked = TrackedRun(run, "tests", "0123456789ab", {{"train": {{"steps": 5}}}}, first - 1)
+    trackers = Trackers([{name!r}], tracked, lambda text: print("SAID", text))
     for step in range(first, last + 1):
         trackers.log(record(step))
     trackers.end()

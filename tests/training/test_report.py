@@ -117,18 +117,18 @@ def test_stopped_resumed_and_running(cli: Cli, tmp_path: Path, tiny_sdxl: Path) 
     whole = tmp_path / "whole"
     run(tiny_sdxl, whole)
     values = recipe_values(tiny_sdxl, tmp_path)
-    original = loop._Run._step
+    original = loop.TrainingLoop._step
 
     def stops(self: Any) -> None:
         original(self)
         if self.state.step == 3:
             self.interruption.asked = True
 
-    loop._Run._step = stops  # type: ignore[method-assign]
+    loop.TrainingLoop._step = stops  # type: ignore[method-assign]
     try:
         train(Recipe.model_validate(values))
     finally:
-        loop._Run._step = original  # type: ignore[method-assign]
+        loop.TrainingLoop._step = original  # type: ignore[method-assign]
     folder = tmp_path / "run"
     page = (folder / "report.html").read_text()
     assert "stopped 3 of 6 steps" in Tables(page).text

@@ -16,8 +16,8 @@ from tlora_cli.formulas.objectives import (
     squared_error,
 )
 from tlora_cli.recipe.train_sections import LRScheduleConfig
+from tlora_cli.training.batch import Example, draw_batch, generator_for, picture_order
 from tlora_cli.training.optimizers import lr_factor
-from tlora_cli.training.step import Example, draw_batch, generator_for, picture_order
 
 SDXL = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 

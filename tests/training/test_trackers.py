@@ -28,7 +28,7 @@ from tlora_cli.training.loop import train
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.trackers import background
 from tlora_cli.training.trackers.background import Trackers
-from tlora_cli.training.trackers.base import Drawn, Sitting, run_id, sitting_of
+from tlora_cli.training.trackers.base import LoggedImage, TrackedRun, run_id, tracked_run
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_run_and_its_resumption_are_one_run(
         for line in lines:
             told = dict(numbers[line["step"]])
             speed = told.pop("train/steps_per_second", None)
-            assert (speed is None) == (line["step"] in (1, 3)), "the first of a sitting has none"
+            assert (speed is None) == (line["step"] in (1, 3)), "none at first"
             keys = ("loss", "lr", "active_rank", "timestep", "memory_gb")
             assert told == {f"train/{key}": line[key] for key in keys}
         before, after = lines[2], lines[3]
@@ -137,17 +137,17 @@ class Stuck:
     def __init__(self) -> None:
         self.free, self.steps = threading.Event(), list[int]()
 
-    def start(self, sitting: Sitting) -> str | None:
+    def start(self, run: TrackedRun) -> str | None:
         self.free.wait()
         return "let go"
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         self.steps.append(step)
 
-    def pictures(self, step: int, drawn: Sequence[Drawn]) -> None:
+    def log_images(self, step: int, images: Sequence[LoggedImage]) -> None:
         pass
 
-    def end(self) -> None:
+    def finish(self) -> None:
         self.steps.append(-1)
 
 
@@ -155,7 +155,7 @@ def test_a_stuck_tracker_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.M
     stuck, said = Stuck(), list[str]()
     monkeypatch.setattr(background, "make_tracker", lambda name: stuck)
     monkeypatch.setattr(background, "PATIENCE", 0.1)
-    trackers = Trackers(["wandb"], Sitting(RunFolder(tmp_path), "", "", {}, 0), said.append)
+    trackers = Trackers(["wandb"], TrackedRun(RunFolder(tmp_path), "", "", {}, 0), said.append)
     began = time.thread_time()
     for step in range(1, 1001):
         trackers.log(record(step))
@@ -173,7 +173,7 @@ def test_a_second_ctrl_c_waits_for_none(tmp_path: Path, monkeypatch: pytest.Monk
     began = time.monotonic()
     with (
         pytest.raises(KeyboardInterrupt),
-        Trackers(["wandb"], Sitting(RunFolder(tmp_path), "", "", {}, 0), said.append),
+        Trackers(["wandb"], TrackedRun(RunFolder(tmp_path), "", "", {}, 0), said.append),
     ):
         raise KeyboardInterrupt
     assert time.monotonic() - began < background.PATIENCE / 4
@@ -200,8 +200,8 @@ def test_wandb_without_a_server_keeps_the_run(
 ) -> None:
     fakes.install("wandb", **state)
     said = list[str]()
-    sitting = Sitting(RunFolder(tmp_path / "run"), "p", "0" * 12, {}, 0)
-    trackers = Trackers(["wandb"], sitting, said.append)
+    tracked = TrackedRun(RunFolder(tmp_path / "run"), "p", "0" * 12, {}, 0)
+    trackers = Trackers(["wandb"], tracked, said.append)
     trackers.log(record(1))
     trackers.end()
     calls = fakes.calls("wandb")
@@ -278,7 +278,6 @@ def test_the_id_of_a_run_stays(tmp_path: Path) -> None:
     assert run_id(file) == first
     file.write_text('{"id": "../../etc"}')
     assert run_id(file) not in (first, "../../etc")
-    recipe = Recipe.model_validate(recipe_values(Path("tiny-sdxl"), tmp_path))
     run_folder = RunFolder(tmp_path / "other")
-    assert sitting_of(["tensorboard"], run_folder, recipe, 0).id == ""
+    assert tracked_run(["tensorboard"], run_folder, "p", {}, 0).id == ""
     assert not run_folder.trackers.exists(), "no file that nobody needs"

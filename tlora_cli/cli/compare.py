@@ -10,13 +10,10 @@ import typer
 from rich.console import Console
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.comparison.cells import Plan
-from tlora_cli.comparison.grid_io import load_grid
-from tlora_cli.comparison.planning import make_plan
-from tlora_cli.comparison.selection import part_of
 from tlora_cli.foundation.packages import PRODUCT
 
 if TYPE_CHECKING:
+    from tlora_cli.comparison.cells import Plan
     from tlora_cli.comparison.engine import Engine
 
 
@@ -43,6 +40,11 @@ def compare(
     Leaves tables with paired bootstrap intervals and a page. A comparison that was stopped goes on
     where it was: run it again.
     """
+    # Not above: every command of tlora would wait for the models of a grid.
+    from tlora_cli.comparison.grid_io import load_grid
+    from tlora_cli.comparison.planning import make_plan
+    from tlora_cli.comparison.selection import part_of
+
     chosen = only or []
     plan = part_of(make_plan(load_grid(grid)), chosen)
     if dry_run:

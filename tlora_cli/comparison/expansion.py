@@ -15,10 +15,10 @@ from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
 from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.methods import DEFAULT, METHODS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.sections import ScheduleConfig
-from tlora_cli.recipe.strict_section import BLOCK_METHODS, MASKED_METHODS, RANKLESS_METHODS
 from tlora_cli.recipe.validation import validate
 
 ValueT = TypeVar("ValueT")
@@ -131,15 +131,15 @@ class Expansion:
 
     def _own_method(self) -> str:
         adapter = self.file.base.get("adapter")
-        return str((adapter.get("method") if isinstance(adapter, dict) else None) or "tlora")
+        return str((adapter.get("method") if isinstance(adapter, dict) else None) or DEFAULT)
 
     def _axes_fit(self, block: Block, place: KeyPath) -> bool:
         """Note axes that a block's methods don't have; return whether there are none."""
         methods: list[str] = [*(block.method or ())] or [self._own_method()]
         before = len(self._wrong)
-        if block.rank and all(method in RANKLESS_METHODS for method in methods):
+        if block.rank and not any(_ranked(method) for method in methods):
             self._add((*place, "rank"), f"{', '.join(methods)}: no ranks; drop it")
-        unmasked = [method for method in methods if method not in MASKED_METHODS]
+        unmasked = [method for method in methods if not _masked(method)]
         if block.schedule and unmasked:
             have = "has" if len(unmasked) == 1 else "have"
             self._add(
@@ -157,7 +157,7 @@ class Expansion:
         for variant, method in itertools.product(
             block.variant or _values(list(self.grid.variants)), _values(block.method)
         ):
-            ranked = (method or self._own_method()) not in RANKLESS_METHODS
+            ranked = _ranked(method or self._own_method())
             ranks = _values(block.rank) if ranked else [None]
             axes = (ranks, _values(block.schedule), _values(block.concept), _values(block.seed))
             for values in itertools.product(*axes):
@@ -184,12 +184,8 @@ class Expansion:
         """Return the recipe's values for a choice."""
         draft, place = _Draft(deepcopy(dict(self.file.base))), choice.place
         if choice.method is not None:
-            if choice.method in RANKLESS_METHODS:
-                draft.drop("rank", "min_rank", "schedule")
-            if choice.method not in MASKED_METHODS:
-                draft.drop("min_rank", "schedule")
-            if choice.method not in BLOCK_METHODS:
-                draft.drop("blocks")
+            sizes = {"rank", "min_rank", "schedule", "blocks"}
+            draft.drop(*(sizes - METHODS[choice.method].reads))
             draft.put(("adapter", "method"), choice.method, (*place, "method"))
         if choice.rank is not None:
             draft.put(("adapter", "rank"), choice.rank, (*place, "rank"))
@@ -252,8 +248,8 @@ class Expansion:
         adapter = recipe.adapter
         arm = Arm(
             adapter.method,
-            None if adapter.method in RANKLESS_METHODS else adapter.rank,
-            label_of(adapter.schedule) if adapter.method in MASKED_METHODS else None,
+            adapter.rank if _ranked(adapter.method) else None,
+            label_of(adapter.schedule) if _masked(adapter.method) else None,
             choice.variant,
         )
         cell = Cell(arm, name, recipe.train.seed, recipe, images or recipe.concept.images)
@@ -298,3 +294,15 @@ def _missing(spec: str | list[str] | None, key: str) -> str:
         elif not Path(one).expanduser().exists():
             return f"there is no {one}"
     return ""
+
+
+def _ranked(method: str) -> bool:
+    """Whether a method, which may be misspelled, has ranks."""
+    known = METHODS.get(method)
+    return known is None or known.low_rank
+
+
+def _masked(method: str) -> bool:
+    """Whether a method, which may be misspelled, has a rank schedule."""
+    known = METHODS.get(method)
+    return known is not None and known.masked

@@ -152,9 +152,9 @@ def _child(task: Task, gpu: str | None, pipe: Any) -> None:
 
 def visible_gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    import torch  # takes seconds, and only machines with GPUs need it
+    from tlora_cli.foundation.devices import count_accelerators  # torch takes seconds
 
-    count = torch.cuda.device_count()
+    count = count_accelerators()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = named.split(",") if named else [str(number) for number in range(count)]
     return [name.strip() for name in names[:count]]

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tlora_cli.comparison.tasks import Task, claim, locked_patiently, write_result
 from tlora_cli.evaluation.run import Evaluation, evaluate_adapter
+from tlora_cli.foundation.devices import release_memory
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import train
@@ -62,8 +63,7 @@ def work(task: Task, say: Callable[[str], None]) -> None:
         claim(task)
         adapter = _train(task, say)
         gc.collect()  # what was trained goes before the base is loaded again
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
         _evaluate(task, adapter, say)
         write_result(task)
 

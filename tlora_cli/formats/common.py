@@ -12,15 +12,14 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import PLAIN, method_of_pair
 
 DAMAGED = "get the file again from where it was made"
 
 
 def method_name(copies: int, masked: bool) -> str:
     """Return the method of factors with these copies, with or without a rank schedule."""
-    if copies == 2:
-        return "tlora" if masked else "ortho_lora"
-    return "vanilla_tlora" if masked else "lora"
+    return method_of_pair(copies, masked).name
 
 
 def families_of(names: Iterable[str]) -> set[str]:
@@ -77,7 +76,7 @@ def plain_lora(layers: dict[str, Pair], family: str | None, path: Path) -> Adapt
         )
     rank = max(down.shape[0] for down, _ in layers.values())
     schedule = RankSchedule(rank, rank, kind="constant")
-    return AdapterWeights(layers, 1, schedule, family, AdapterInfo(method="lora"))
+    return AdapterWeights(layers, 1, schedule, family, AdapterInfo(method=PLAIN))
 
 
 def warn_of_text_layers(count: int, path: Path) -> None:

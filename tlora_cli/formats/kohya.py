@@ -35,6 +35,7 @@ from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
+from tlora_cli.methods import PLAIN
 
 PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 """kohya's, OneTrainer's for FLUX, and LyCORIS's; the first is written."""
@@ -53,7 +54,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(bare(key) for key in keys), AdapterInfo(method="lora")
+    return only_family(bare(key) for key in keys), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:

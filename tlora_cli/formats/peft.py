@@ -34,6 +34,7 @@ from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.untrusted_json import parse_json
+from tlora_cli.methods import PLAIN
 from tlora_cli.recipe.mistakes import shown
 from tlora_cli.recipe.strict_section import check_expression
 
@@ -58,7 +59,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(_bare(key)[1] for key in keys), AdapterInfo(method="lora")
+    return only_family(_bare(key)[1] for key in keys), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:

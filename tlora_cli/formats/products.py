@@ -15,8 +15,10 @@ from torch import Tensor
 
 from tlora_cli.formats.common import DAMAGED
 from tlora_cli.formats.weights import AdapterWeights, Pair
+from tlora_cli.formulas.products import delta_form
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.methods import Ortho
+from tlora_cli.methods import METHODS
+from tlora_cli.methods.tlora import PRINCIPAL, UPDATE, combine, from_factors
 
 START = ("base_q", "base_lambda", "base_p")
 NOW = ("q_layer", "lambda_layer", "p_layer")
@@ -52,8 +54,7 @@ def ortho_pair(name: str, parts: Mapping[str, Tensor], path: Path) -> Pair:
         raise UserError(f"the factors of layer {name} do not fit each other", str(path), DAMAGED)
     if (b - b0).norm() < b.norm():
         # A trained product lies near its start: differences of factors keep the small update.
-        with torch.no_grad():
-            return Ortho((a0, s0, b0), (a, s, b)).factors()
+        return delta_form(combine(a, s, b, a0, s0, b0))
     return torch.cat([s[:, None] * a, -s0[:, None] * a0]), torch.cat([b, b0], dim=1)
 
 
@@ -74,19 +75,16 @@ def two_products(weights: AdapterWeights, pair: Pair) -> tuple[Product, Product]
     if weights.copies == 1:
         return Product(down, one, up), Product(down * 0, one * 0, up * 0)
     if has_principal_start(weights):
-        layer = Ortho.from_factors(down, up)
-        now = Product(layer.A.detach(), layer.S.detach(), layer.B.detach())
-        return now, Product(layer.A0, layer.S0, layer.B0)
+        layer = from_factors(down, up)
+        return Product(*layer.trained.values()), Product(*layer.frozen.values())
     return Product(down[:rank], one, up[:, :rank]), Product(-down[rank:], one, up[:, rank:])
 
 
 def has_principal_start(weights: AdapterWeights) -> bool:
     """Whether training started at the largest singular triplets of the base's weights."""
-    info = weights.info
-    return weights.copies == 2 and (
-        info.method == "pissa"
-        or (info.method in ("tlora", "ortho_lora") and info.init == "weights_principal")
-    )
+    method = METHODS.get(weights.info.method or "")
+    start = method.start_name(weights.info.init) if method else None
+    return weights.copies == UPDATE.copies and start == PRINCIPAL
 
 
 def stored(product: Product, names: tuple[str, str, str], weight: str = "") -> dict[str, Tensor]:

@@ -101,11 +101,15 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _header(weights: AdapterWeights, timestep_scale: float | None) -> dict[str, str]:
+    if weights.low_rank:
+        return {**peft_header(weights), **_own_fields(weights, timestep_scale, _ranks(weights))}
+    return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
+
+
+def _ranks(weights: AdapterWeights) -> dict[str, Any]:
     schedule = weights.schedule
-    if weights.parts:
-        return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
     assert schedule is not None, "an adapter without a schedule can't be written"
-    ranks = {
+    return {
         "copies": weights.copies,
         "rank": schedule.rank,
         "min_rank": schedule.min_rank,
@@ -115,7 +119,6 @@ def _header(weights: AdapterWeights, timestep_scale: float | None) -> dict[str, 
         "points": schedule.points,
         "schedule_seed": schedule.seed,
     }
-    return {**peft_header(weights), **_own_fields(weights, timestep_scale, ranks)}
 
 
 def _own_fields(

@@ -77,7 +77,8 @@ class AdapterWeights:
         layers: layer name within the denoiser -> its pair of factors, scale folded in.
         copies: how many blocks of R rows each `down` has.
         schedule: None if the file should have one but doesn't say it, or if there are no ranks.
-        parts: for methods without ranks, layer name -> name -> tensor; `layers` is empty then.
+        parts: of methods without ranks, whose changes are no pairs: name of a layer, or of a text
+            encoder with a learned word -> name -> tensor. `layers` is empty then.
         blocks: number of diagonal blocks, of OFT and GSOFT.
         family: name of the model family, or None if the file doesn't say.
     """
@@ -89,6 +90,11 @@ class AdapterWeights:
     info: AdapterInfo
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     blocks: int | None = None
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether it is pairs of factors, a LoRA to other tools, and not other weights or words."""
+        return not self.parts
 
     @property
     def rank(self) -> int:

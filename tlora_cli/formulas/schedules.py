@@ -11,16 +11,64 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
-import torch
-from torch import Tensor
+from tlora_cli.foundation.plugins import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 MAX_TIMESTEPS = 100_000
 """Far above the 1000 of every known model: tables of all timesteps stay small."""
 
+Ranks: TypeAlias = "Callable[[RankSchedule, Tensor], Tensor]"
+"""(schedule, float64 timesteps of any shape) -> ranks that are not yet floored."""
 
-def _linear(schedule: RankSchedule, t: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class ScheduleKind:
+    """A kind of schedule: its formula, and what a recipe must know of it.
+
+    Attributes:
+        ranks: the formula.
+        about: what stands behind the name in the recipe's help.
+        takes_points: whether it goes through the schedule's `points`.
+        always_full: whether all ranks act at every timestep.
+    """
+
+    ranks: Ranks
+    about: str
+    takes_points: bool = False
+    always_full: bool = False
+
+
+def schedule_kind(
+    about: str, *, takes_points: bool = False, always_full: bool = False
+) -> Callable[[Ranks], ScheduleKind]:
+    """Return a decorator that makes a formula a kind of schedule."""
+    return lambda ranks: ScheduleKind(ranks, about, takes_points, always_full)
+
+
+SCHEDULES: Registry[ScheduleKind] = Registry(
+    "tlora.schedules",
+    {
+        "linear": "tlora_cli.formulas.schedules:linear",
+        "constant": "tlora_cli.formulas.schedules:constant",
+        "cosine": "tlora_cli.formulas.schedules:cosine",
+        "step": "tlora_cli.formulas.schedules:step",
+        "piecewise": "tlora_cli.formulas.schedules:piecewise",
+        "reversed": "tlora_cli.formulas.schedules:mirrored",
+        "random": "tlora_cli.formulas.schedules:shuffled",
+    },
+)
+"""Name -> kind of schedule."""
+
+CONTROL = "controls with the same mean rank as linear"
+
+
+@schedule_kind("the paper's, with exponent alpha")
+def linear(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Eq. 4: the rank falls as a power of the noise-free share (T - t) / T."""
     span = schedule.rank - schedule.min_rank
     remaining = schedule.num_train_timesteps - t
@@ -30,26 +78,34 @@ def _linear(schedule: RankSchedule, t: Tensor) -> Tensor:
     return span * (remaining / schedule.num_train_timesteps) ** schedule.alpha + schedule.min_rank
 
 
-def _constant(schedule: RankSchedule, t: Tensor) -> Tensor:
+@schedule_kind("always the full rank", always_full=True)
+def constant(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Full rank at every timestep: plain LoRA."""
-    return torch.full_like(t, schedule.rank)
+    return t.new_full(t.shape, schedule.rank)
 
 
-def _cosine(schedule: RankSchedule, t: Tensor) -> Tensor:
+@schedule_kind("half a cosine")
+def cosine(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Half a cosine from R at t = 0 to r_min at t = T."""
-    share = (1 + torch.cos(math.pi * t / schedule.num_train_timesteps)) / 2
+    share = (1 + (math.pi * t / schedule.num_train_timesteps).cos()) / 2
     return (schedule.rank - schedule.min_rank) * share + schedule.min_rank
 
 
-def _step(schedule: RankSchedule, t: Tensor) -> Tensor:
+@schedule_kind("through `points`", takes_points=True)
+def step(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Rank of the last point at or before t; before the first point, its rank."""
+    import torch
+
     times, ranks = schedule.points_as_tensors(t.device)
     index = torch.searchsorted(times, t.contiguous(), right=True) - 1
     return ranks[index.clamp(min=0)]
 
 
-def _piecewise(schedule: RankSchedule, t: Tensor) -> Tensor:
+@schedule_kind("through `points`", takes_points=True)
+def piecewise(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Straight lines through the points; level before the first and after the last."""
+    import torch
+
     times, ranks = schedule.points_as_tensors(t.device)
     if len(times) == 1:
         return torch.full_like(t, float(ranks[0]))
@@ -58,45 +114,37 @@ def _piecewise(schedule: RankSchedule, t: Tensor) -> Tensor:
     return ranks[index] + share * (ranks[index + 1] - ranks[index])
 
 
-def _reversed(schedule: RankSchedule, t: Tensor) -> Tensor:
+@schedule_kind(CONTROL)
+def mirrored(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Control: the linear schedule of the mirrored timestep T - 1 - t, so the same mean rank."""
-    return _linear(schedule, (schedule.num_train_timesteps - 1 - t).clamp(min=0))
+    return linear.ranks(schedule, (schedule.num_train_timesteps - 1 - t).clamp(min=0))
 
 
-def _random(schedule: RankSchedule, t: Tensor) -> Tensor:
+@schedule_kind(CONTROL)
+def shuffled(schedule: RankSchedule, t: Tensor) -> Tensor:
     """Control: the linear schedule of a shuffled timestep, so the same mean rank at no order.
 
     The shuffle is a fixed permutation of 0..T-1 drawn from the seed: training and sampling agree.
     """
     index = t.floor().long().clamp(0, schedule.num_train_timesteps - 1)
-    return _linear(
-        schedule,
-        _shuffled(schedule.num_train_timesteps, schedule.seed, t.device)[index].to(t.dtype),
-    )
+    order = _permutation(schedule.num_train_timesteps, schedule.seed, t.device)
+    return linear.ranks(schedule, order[index].to(t.dtype))
 
 
 # Copied to a device once, so that no call of the denoiser has to wait for it.
 @cache
-def _shuffled(count: int, seed: int, device: torch.device) -> Tensor:
+def _permutation(count: int, seed: int, device: torch.device) -> Tensor:
+    import torch
+
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
 @cache
 def _table(points: tuple[tuple[float, int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    import torch
+
     table = torch.tensor(points, dtype=torch.float64, device=device)
     return table[:, 0].contiguous(), table[:, 1].contiguous()
-
-
-SCHEDULES: dict[str, Callable[[RankSchedule, Tensor], Tensor]] = {
-    "linear": _linear,
-    "constant": _constant,
-    "cosine": _cosine,
-    "step": _step,
-    "piecewise": _piecewise,
-    "reversed": _reversed,
-    "random": _random,
-}
-"""Name -> function of (schedule, float64 timesteps of any shape) to a rank not yet floored."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +157,7 @@ class RankSchedule:
         alpha: exponent of the linear schedule (eq. 4; 1 in the paper).
         kind: a name of `SCHEDULES`.
         num_train_timesteps: T; timesteps lie in [0, T].
-        points: (timestep, rank) pairs in rising timestep for `step` and `piecewise`.
+        points: (timestep, rank) pairs in rising timestep, for kinds that take them.
         seed: order of the `random` control.
 
     Raises:
@@ -137,7 +185,7 @@ class RankSchedule:
             )
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} must be a number of 64 bits")
-        if self.kind in ("step", "piecewise"):
+        if SCHEDULES[self.kind].takes_points:
             object.__setattr__(self, "points", self._checked_points())
 
     def _checked_points(self) -> tuple[tuple[float, int], ...]:
@@ -159,9 +207,8 @@ class RankSchedule:
     @property
     def always_full(self) -> bool:
         """Whether every component is active at every timestep, so no mask is needed."""
-        return self.kind == "constant" or (
-            self.min_rank == self.rank and self.kind not in ("step", "piecewise")
-        )
+        kind = SCHEDULES[self.kind]
+        return kind.always_full or (self.min_rank == self.rank and not kind.takes_points)
 
     @overload
     def active_rank(self, timestep: float) -> int: ...
@@ -176,10 +223,12 @@ class RankSchedule:
         Returns:
             An int for a number; for a tensor (B,) a LongTensor (B,) on the same device.
         """
-        if not isinstance(timestep, Tensor):
+        import torch
+
+        if not isinstance(timestep, torch.Tensor):
             return int(self.active_rank(torch.tensor([timestep], dtype=torch.float64))[0])
         t = timestep.double().clamp(0, self.num_train_timesteps)
-        return SCHEDULES[self.kind](self, t).floor().long()
+        return SCHEDULES[self.kind].ranks(self, t).floor().long()
 
     def mask(self, timesteps: Tensor) -> Tensor:
         """Mask of the active components: row b has r(t_b) ones, then zeros.
@@ -190,5 +239,7 @@ class RankSchedule:
         Returns:
             (B, R) float32 on the device of `timesteps`.
         """
+        import torch
+
         components = torch.arange(self.rank, device=timesteps.device)
         return (components < self.active_rank(timesteps).unsqueeze(-1)).float()

@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
+from filelock import lock_descriptor
 from safetensors import SafetensorError
 
 from tlora_cli.foundation.errors import UserError
@@ -19,6 +20,8 @@ TEMPORARY = ".tlora-unfinished-"
 """Prefix of unfinished files and folders; such names are never read."""
 LOCK = ".lock"
 """File by which a process holds a folder."""
+GLANCE = 0.02
+"""Seconds that are more than another process takes to look whether a folder is held."""
 
 
 def temporary_beside(path: Path) -> Path:
@@ -90,8 +93,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file's or a folder's contents to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Force a file's or a folder's contents to the disk; Windows keeps folders by itself."""
+    if os.name == "nt":
+        if path.is_dir():
+            return
+        descriptor = os.open(path, os.O_RDWR)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -156,44 +164,32 @@ def require_space(
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[IO[str]]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; a second run in it is refused. Released by any exit."""
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("w")
     with lock:
-        if not _take(lock, folder):
+        with explained(folder):
+            free = lock_descriptor(lock.fileno(), blocking=False)
+        if not free:
             raise UserError(
                 "another tlora run is working in this folder",
                 where=str(folder),
                 do="wait for it to end, or choose another output.dir",
             )
-        yield lock
+        yield
 
 
 def is_locked(folder: Path) -> bool:
     """Whether a process holds `folder`, this one included; nothing is written."""
-    import fcntl
-
     try:
         lock = (folder / LOCK).open()
     except FileNotFoundError:
         return False
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-def _take(lock: IO[str], folder: Path) -> bool:
-    """Return whether the lock was free; it is ours then."""
-    import fcntl
-
-    with explained(folder):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # Looking takes the lock for a moment, and another may be looking at this very moment.
+        if lock_descriptor(lock.fileno(), blocking=False):
             return False
-    return True
+        time.sleep(GLANCE)
+        return not lock_descriptor(lock.fileno(), blocking=False)

@@ -1,15 +1,14 @@
 """Put an adapter on a denoiser without touching what belongs to the denoiser.
 
 A forward pre-hook on the denoiser reads the timestep of each call, and builds and masks the factors
-of all layers; a forward hook on each target layer adds its update. Mask and factors stay until the
-next call, so they also hold in the backward pass and when checkpointed blocks run again. A method
-that changes the weights themselves has them swapped while the layer runs (`swapping.py`).
+of all layers; hooks on each target module let it run changed (`changes.py`). Mask and factors stay
+until the next call, so they also hold in the backward pass and when checkpointed blocks run again.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,15 @@ from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.formulas.masked_low_rank import masked_low_rank
 from tlora_cli.formulas.schedules import RankSchedule
-from tlora_cli.injection.call_mask import MaskGate
-from tlora_cli.injection.factors import Built, Updates, autocast_dtype
+from tlora_cli.injection.batched_factors import BatchedUpdates
+from tlora_cli.injection.call_state import CallState
+from tlora_cli.injection.changes import Change, LowRankUpdate, MadeT
 from tlora_cli.injection.folded_weights import Folding, can_fold
-from tlora_cli.injection.swapped_weights import swap_weights
-from tlora_cli.injection.words import hook_word
-from tlora_cli.methods import METHODS, Change, Method, Parametrization, Reweighting, WordVectors
+from tlora_cli.injection.layer_groups import UpdateHook, autocast_dtype
+from tlora_cli.methods import METHODS, PLAIN, Method
 
 _NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
-"""The schedule that the gate is given where nothing is ever masked."""
+"""The schedule that a call is given where nothing is ever masked."""
 
 
 class Adapter:
@@ -61,26 +60,18 @@ class Adapter:
         self.schedule = schedule
         self.info = info
         self.scale = 1.0
-        low_rank = {n: layer for n, layer in layers.items() if isinstance(layer, Parametrization)}
-        self._updates = Updates(low_rank, family.shared_input, self._update_alone)
-        self.gate = MaskGate(schedule or _NO_SCHEDULE, family.timesteps, self._updates.install)
+        self._updates = BatchedUpdates(family.shared_input, self._update_alone)
+        self.call = CallState(schedule or _NO_SCHEDULE, family.timesteps, self._updates.install)
         self._cache: dict[Any, Any] | None = None if trainable else {}
         self._folding: Folding | None = None
-        modules = {**dict(denoiser.named_modules()), **(encoders or {})}
         self._checkpointed = False
         self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
         for parameter in self._unfrozen:
             parameter.requires_grad_(False)
         self._hooks = [denoiser.register_forward_pre_hook(self._on_call, with_kwargs=True)]
-        for name, layer in layers.items():
-            if isinstance(layer, WordVectors):
-                self._hooks.append(hook_word(modules[name], layer))
-                continue
-            if isinstance(layer, Reweighting):
-                change = functools.partial(self._changed_weights, name, layer)
-                self._hooks += swap_weights(modules[name], change)
-                continue
-            self._hooks.append(modules[name].register_forward_hook(self._updates.hooks[name]))
+        modules = {**dict(denoiser.named_modules()), **(encoders or {})}
+        for name, change in layers.items():
+            self._hooks += change.hook(name, modules[name], self)
 
     # --- hooks --------------------------------------------------------------------------------
 
@@ -89,54 +80,39 @@ class Adapter:
         timestep = self.family.timestep_input.of(args, kwargs)
         sample = self.family.latent_input.of(args, kwargs)
         device = sample.device if sample is not None else timestep.device
-        self.gate.set_timestep(timestep, device)
+        self.call.set_timestep(timestep, device)
         if self._updates.stacks:
             autocast = autocast_dtype(device.type)
             dtype = autocast or (torch.float32 if sample is None else sample.dtype)
-            built = self._built(dtype)
-            masks = functools.partial(self.gate.mask, dtype=dtype)
+            built = self.kept((dtype, self.scale), lambda: self._updates.build(dtype, self.scale))
+            masks = functools.partial(self.call.mask, dtype=dtype)
             if self._folding is not None:
                 # A checkpointed block is recomputed later, perhaps after another call.
                 later = self._checkpointed and torch.is_grad_enabled()
                 if autocast is None and not later and self._folding.fold(built, masks):
-                    self.gate.keep(None)
+                    self.call.keep(None)
                     return
                 self._folding.unfold()
-            self.gate.keep(self._updates.share(built, masks, autocast is not None))
+            self.call.keep(self._updates.for_call(built, masks, autocast is not None))
 
-    def _built(self, dtype: torch.dtype) -> list[Built]:
-        """Return the factors of all layers; once only while the parameters don't change."""
+    def kept(self, key: Any, make: Callable[[], MadeT]) -> MadeT:
+        """Return what `make` makes of the parameters; once only while these don't change."""
         if self._cache is None or torch.is_grad_enabled():
-            return self._updates.build(dtype, self.scale)
-        key = (dtype, self.scale)
+            return make()
         if key not in self._cache:
-            self._cache[key] = self._updates.build(dtype, self.scale)
-        found: list[Built] = self._cache[key]
+            self._cache[key] = make()
+        found: MadeT = self._cache[key]
         return found
 
-    def _update_alone(self, layer: Parametrization, x: Tensor) -> Tensor:
+    def update_hook(self, name: str, update: LowRankUpdate) -> UpdateHook:
+        """Return a layer's forward hook that adds its update."""
+        return self._updates.add(name, update)
+
+    def _update_alone(self, layer: LowRankUpdate, x: Tensor) -> Tensor:
         """Return the update of a layer that runs outside a call of the denoiser."""
         down, up = layer.factors()
-        mask = self.gate.mask(layer.copies, x.dtype)
+        mask = self.call.mask(layer.copies, x.dtype)
         return self.scale * masked_low_rank(x, down.to(x), up.to(x), mask)
-
-    def _changed_weights(
-        self, name: str, layer: Reweighting, own: Mapping[str, Tensor]
-    ) -> Mapping[str, Tensor]:
-        """Return the weights to run a layer with; built in fp32, used in the base's dtype."""
-        cached = self._cache is not None and not torch.is_grad_enabled()
-        key = (name, self.scale)
-        if cached and self._cache is not None and key in self._cache:
-            found: Mapping[str, Tensor] = self._cache[key]
-            return found
-        whole = {part: tensor.detach().float() for part, tensor in own.items()}
-        made = layer.weights(whole)
-        if self.scale != 1.0:
-            made = {part: torch.lerp(whole[part], w, self.scale) for part, w in made.items()}
-        made = {part: tensor.to(own[part].dtype) for part, tensor in made.items()}
-        if cached and self._cache is not None:
-            self._cache[key] = made
-        return made
 
     # --- public -------------------------------------------------------------------------------
 
@@ -165,7 +141,7 @@ class Adapter:
     @property
     def method(self) -> Method:
         """The method, if it is one of ours; else plain LoRA."""
-        return METHODS.get(self.info.method or "", METHODS["lora"])
+        return METHODS.get(self.info.method or "", METHODS[PLAIN])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return all tensors, trained and frozen, by `<layer>.<tensor>`."""
@@ -187,14 +163,14 @@ class Adapter:
     def enable_gradient_checkpointing(self) -> None:
         """Recompute activations in the backward pass, each call under its own mask."""
         model: Any = self.denoiser
-        model.enable_gradient_checkpointing(self.gate.checkpoint)
+        model.enable_gradient_checkpointing(self.call.checkpoint)
         self._checkpointed = True
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside, the parameters don't change, so factors are built and cast once.
 
-        Where `folding.py` can, the updates are in the weights for the length of a call.
+        Where `folded_weights.py` can, the updates are in the weights for the length of a call.
         """
         before, self._cache = self._cache, {}
         try:
@@ -229,19 +205,14 @@ class Adapter:
 
     def weights(self) -> AdapterWeights:
         """Return the adapter as a file holds it."""
-        pairs, parts = {}, {}
-        with torch.no_grad():
-            for name, layer in self.layers.items():  # one layer at a time on the GPU
-                if not isinstance(layer, Parametrization):
-                    parts[name] = {key: tensor.cpu() for key, tensor in layer.state_dict().items()}
-                    continue
-                down, up = layer.factors()
-                pairs[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
-        first = next(iter(self.layers.values()))
-        copies = first.copies if isinstance(first, Parametrization) else 1
-        return AdapterWeights(
-            pairs, copies, self.schedule, self.family.name, self.info, parts, self.blocks
+        copies = next(iter(self.layers.values())).copies
+        file = AdapterWeights(
+            {}, copies, self.schedule, self.family.name, self.info, blocks=self.blocks
         )
+        with torch.no_grad():
+            for name, change in self.layers.items():  # one layer at a time on the GPU
+                change.store(name, file)
+        return file
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the adapter file, atomically; see `formats/tlora_file.py`.

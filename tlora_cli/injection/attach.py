@@ -9,24 +9,36 @@ from typing import Any
 import torch
 from torch import nn
 
-from tlora_cli.families import denoiser_of, family_of
+from tlora_cli.families import Family, denoiser_of, family_of
 from tlora_cli.formats.weights import AdapterInfo
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.changes import Change, new_change
 from tlora_cli.injection.targets import check_blocks, check_rank, check_unquantized, chosen_modules
 from tlora_cli.injection.words import embeddings_of, new_words
-from tlora_cli.methods import METHODS, STARTS, Change, StartSettings
+from tlora_cli.methods import DEFAULT, METHODS, StartSettings
+from tlora_cli.methods.tlora import STARTS
 
 
-def default_schedule(method: str, rank: int, min_rank: int | None) -> RankSchedule | None:
-    """Return a method's own schedule: linear if masked, else always full; None without ranks."""
-    if METHODS[method].size != "rank":
+def default_schedule(
+    method: str, rank: int, min_rank: int | None, family: Family
+) -> RankSchedule | None:
+    """Return a method's own schedule: linear if masked, else always full; None without ranks.
+
+    The least rank of a masked method is what was published for the family, the same as in a recipe
+    that leaves it out: half the rank for SDXL, 1 for FLUX (T-LoRA, section 5, and its code).
+    """
+    chosen = METHODS[method]
+    if not chosen.low_rank:
         return None
-    if not METHODS[method].masked:
+    if not chosen.masked:
         return RankSchedule(rank, rank, kind="constant")
+    if min_rank is None:
+        published = family.masked_defaults.get("adapter", {})
+        min_rank = published.get("min_rank", max(1, rank // 2))
     try:
-        return RankSchedule(rank, max(1, rank // 2) if min_rank is None else min_rank)
+        return RankSchedule(rank, min_rank)
     except ValueError as error:
         raise UserError(str(error), do="choose min_rank between 1 and rank") from error
 
@@ -39,16 +51,17 @@ def _check_names(
     if init not in STARTS:
         raise UserError(f"unknown init {init!r}", do=f"use one of {', '.join(STARTS)}")
     if not METHODS[method].masked and (schedule is not None or min_rank is not None):
-        has = "always uses its full rank" if METHODS[method].size == "rank" else "has no ranks"
+        has = "always uses its full rank" if METHODS[method].low_rank else "has no ranks"
+        masked = " or ".join(name for name, one in METHODS.items() if one.masked)
         raise UserError(
             f"{method} {has} and takes no min_rank or schedule",
-            do="use vanilla_tlora or tlora for a rank that follows the timestep",
+            do=f"use {masked} for a rank that follows the timestep",
         )
 
 
 def attach(
     denoiser: Any,
-    method: str = "tlora",
+    method: str = DEFAULT,
     rank: int = 64,
     min_rank: int | None = None,
     *,
@@ -70,7 +83,8 @@ def attach(
         denoiser: an SDXL UNet2DConditionModel, a FluxTransformer2DModel, or a pipeline.
         method: a name of `METHODS`, such as tlora or lora.
         rank: full rank R, of the low-rank methods.
-        min_rank: rank at the noisiest timestep; default R // 2. Only for masked methods.
+        min_rank: rank at the noisiest timestep, for masked methods; default: as published for the
+            family, R // 2 for SDXL and 1 for FLUX.
         schedule: any other schedule of the same rank, for masked methods.
         init: start of the ortho methods: {random, weights}_{principal, middle, last}.
         init_std: standard deviation of a random start, `1/r` or `1/sqrt(r)`.
@@ -88,37 +102,35 @@ def attach(
     family, model = family_of(denoiser), denoiser_of(denoiser)
     _check_names(method, init, schedule, min_rank)
     layers = chosen_modules(method, family, model, targets)
-    size = METHODS[method].size
-    if size == "rank":
+    chosen = METHODS[method]
+    if chosen.low_rank:
         check_rank(rank, layers)
     else:
         check_unquantized(method, layers)
-    if size == "blocks":
-        check_blocks(method, blocks, layers)
+    check_blocks(chosen.divides, blocks, layers)
     if schedule is None:
-        schedule = default_schedule(method, rank, min_rank)
+        schedule = default_schedule(method, rank, min_rank, family)
     elif schedule.rank != rank:
         raise UserError(f"the schedule has rank {schedule.rank}, the adapter {rank}")
-    start = StartSettings(rank, init, init_std, blocks)
-    made = new_changes(method, layers, start, seed)
+    made = new_changes(method, layers, StartSettings(rank, init, init_std, blocks), seed)
     filled = dataclasses.replace(info or AdapterInfo(), method=method, init=init, seed=seed)
     encoders: dict[str, nn.Module] = {}
-    if METHODS[method].word:
+    if chosen.word:
         encoders = embeddings_of(text or denoiser)
         made |= new_words(text or denoiser, filled.placeholder, filled.class_name)
-    blocked = blocks if size == "blocks" else None
+    blocked = blocks if chosen.divides else None
     return Adapter(model, family, made, schedule, filled, True, blocked, encoders)
 
 
 def new_changes(
-    method: str, modules: Mapping[str, nn.Module], start: StartSettings, seed: int
+    method: str, modules: Mapping[str, nn.Module], settings: StartSettings, seed: int
 ) -> dict[str, Change]:
     """Return a method's change of each module, at its start."""
-    generator = torch.Generator().manual_seed(seed)
-    changes = METHODS[method].create_all(list(modules.values()), start, generator)
+    generator, chosen = torch.Generator().manual_seed(seed), METHODS[method]
+    starts = chosen.starts(list(modules.values()), settings, generator)
     return {
-        name: change.to(_device_of(module))
-        for (name, module), change in zip(modules.items(), changes, strict=True)
+        name: new_change(chosen, start, settings.rank).to(_device_of(module))
+        for (name, module), start in zip(modules.items(), starts, strict=True)
     }
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tlora_cli.injection.factors import Built, Site, Stack, Updates
+from tlora_cli.injection.batched_factors import BatchedUpdates, FactorStack, StackedFactors
+from tlora_cli.injection.layer_groups import LayerGroup
 
 SMALL = 1 << 17
 """Largest layer, in numbers, that is folded in training: the gradient of the whole W' costs as much
@@ -33,19 +34,19 @@ class Folding:
         updates: of an adapter.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], updates: Updates) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module], updates: BatchedUpdates) -> None:
         self._stacks = updates.stacks
         self._weights = [
             torch.stack([modules[name].get_parameter("weight").detach() for name in _names(stack)])
             for stack in self._stacks
         ]
         self._forwards = [
-            (modules[name], _FoldedForward(modules[name], site, index))
+            (modules[name], _FoldedForward(modules[name], group, index))
             for stack in self._stacks
-            for site in stack.sites
-            for index, name in enumerate(site.names)
+            for group in stack.groups
+            for index, name in enumerate(group.names)
         ]
-        self._last: tuple[Sequence[Built], list[list[slice]]] | None = None
+        self._last: tuple[Sequence[StackedFactors], list[list[slice]]] | None = None
         """The key of what is in `_folded`."""
         self._folded: list[Tensor] = []
 
@@ -67,11 +68,11 @@ class Folding:
         for module, _forward in self._forwards:
             del module.forward
 
-    def fold(self, built: Sequence[Built], mask: Callable[[int], Tensor | None]) -> bool:
+    def fold(self, built: Sequence[StackedFactors], mask: Callable[[int], Tensor | None]) -> bool:
         """Fold the factors of a call; say no if its samples have different masks.
 
         Args:
-            built: by `Updates.build`.
+            built: by `BatchedUpdates.build`.
             mask: copies -> mask (B, copies * R) of the call.
         """
         masks = [mask(stack.first.copies) for stack in self._stacks]
@@ -86,12 +87,12 @@ class Folding:
                 self._last = built, kept
         for stack, folded in zip(self._stacks, self._folded, strict=True):
             parts, start = folded.unbind(), 0
-            for site in stack.sites:
-                site.folded = parts[start : start + len(site.names)]
-                start += len(site.names)
+            for group in stack.groups:
+                group.folded = parts[start : start + len(group.names)]
+                start += len(group.names)
         return True
 
-    def _fold(self, built: Sequence[Built], kept: Sequence[Sequence[slice]]) -> None:
+    def _fold(self, built: Sequence[StackedFactors], kept: Sequence[Sequence[slice]]) -> None:
         trained = [part.trained_up is not None for part in built]
         if not self._folded or any(trained):  # a graph may still hold the former ones
             self._folded = [torch.empty_like(whole) for whole in self._weights]
@@ -109,8 +110,8 @@ class Folding:
     def unfold(self) -> None:
         """Let the layers run with their own weights and their updates beside."""
         for stack in self._stacks:
-            for site in stack.sites:
-                site.folded = None
+            for group in stack.groups:
+                group.folded = None
 
 
 class _Folded(torch.autograd.Function):
@@ -135,7 +136,7 @@ class _Folded(torch.autograd.Function):
 
 
 def can_fold(
-    modules: Mapping[str, nn.Module], updates: Updates, *, training: bool, device: str
+    modules: Mapping[str, nn.Module], updates: BatchedUpdates, *, training: bool, device: str
 ) -> bool:
     """Say whether all layers are ordinary linear ones in fp32 on the device, and there are any.
 
@@ -157,8 +158,8 @@ def can_fold(
     )
 
 
-def _names(stack: Stack) -> list[str]:
-    return [name for site in stack.sites for name in site.names]
+def _names(stack: FactorStack) -> list[str]:
+    return [name for group in stack.groups for name in group.names]
 
 
 def _alike(mask: Tensor) -> bool:
@@ -178,12 +179,12 @@ def _runs(mask: Tensor | None, width: int) -> list[slice]:
 class _FoldedForward:
     """A linear layer with the weights of the present call."""
 
-    def __init__(self, module: Any, site: Site, index: int) -> None:
-        self.bias, self.site, self.index = module.bias, site, index
+    def __init__(self, module: Any, group: LayerGroup, index: int) -> None:
+        self.bias, self.group, self.index = module.bias, group, index
         self.own = module.forward
 
     def __call__(self, x: Tensor) -> Tensor:
-        folded = self.site.folded
+        folded = self.group.folded
         if folded is None:
             return self.own(x)  # type: ignore[no-any-return]
         output: Tensor = F.linear(x, folded[self.index], self.bias)

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tlora_cli.families import Family, denoiser_of, family_of
+from tlora_cli.families import denoiser_of, family_of
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import new_changes
-from tlora_cli.injection.words import ENCODERS, embeddings_of, hook_word, new_words
-from tlora_cli.methods import (
-    METHODS,
-    Change,
-    Fixed,
-    Parametrization,
-    StartSettings,
-    WordVectors,
-    rebuild,
-)
+from tlora_cli.injection.changes import Change, LearnedWord, LowRankUpdate, fixed_pair
+from tlora_cli.injection.words import ENCODERS, embeddings_of, new_words
+from tlora_cli.methods import METHODS, StartSettings, lora, tlora
 
 
 def load_adapter(
@@ -51,25 +45,25 @@ def load_adapter(
             or if it should have a rank schedule but doesn't say it.
     """
     denoiser, family = denoiser_of(model), family_of(model)
-    linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
     opened = _opened(path)
-    weights, where = opened.read(linears), str(opened.given)
+    weights, where = opened.read(linear_layers(denoiser)), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",
             where=where,
             do=f"use it with a {weights.family} base",
         )
-    if weights.parts:
-        return _without_ranks(model, denoiser, family, weights, min_rank, trainable, where)
     schedule = choose_schedule(weights, min_rank, where)
-    fitting = {name: check_fit(linears, name, p, where) for name, p in weights.layers.items()}
-    layers: dict[str, Change] = {
-        name: _parametrization(weights, name, trainable, linears[name])
-        for name in linears
-        if name in fitting
-    }
-    return Adapter(denoiser, family, layers, schedule, weights.info, trainable)
+    changes = changes_of(weights, model, denoiser, where, trainable)
+    encoders = embeddings_of(model) if changes.keys() & ENCODERS.keys() else {}
+    return Adapter(
+        denoiser, family, changes, schedule, weights.info, trainable, weights.blocks, encoders
+    )
+
+
+def linear_layers(denoiser: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers of a model by name."""
+    return {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
 
 
 def load_words(pipeline: Any, path: str | Path | OpenAdapter) -> list[RemovableHandle]:
@@ -89,14 +83,15 @@ def load_words(pipeline: Any, path: str | Path | OpenAdapter) -> list[RemovableH
     if method is None or not method.word:
         return []
     words = _words(pipeline, opened.read(()), str(opened.given))
-    return [hook_word(module, words[name]) for name, module in embeddings_of(pipeline).items()]
+    modules = embeddings_of(pipeline)
+    return [words[name].hook_embeddings(module) for name, module in modules.items()]
 
 
 def _opened(path: str | Path | OpenAdapter) -> OpenAdapter:
     return path if isinstance(path, OpenAdapter) else open_adapter(Path(path))
 
 
-def _words(pipeline: Any, weights: AdapterWeights, where: str) -> dict[str, WordVectors]:
+def _words(pipeline: Any, weights: AdapterWeights, where: str) -> dict[str, LearnedWord]:
     """Return the file's learned words for the text encoders that the pipeline has."""
     if not any(name in weights.parts for name in ENCODERS):
         return {}
@@ -117,46 +112,52 @@ def _fill(name: str, change: nn.Module, parts: dict[str, Tensor], where: str) ->
         ) from error
 
 
-def _without_ranks(
-    model: Any,
-    denoiser: nn.Module,
-    family: Family,
-    weights: AdapterWeights,
-    min_rank: int | None,
-    trainable: bool,
-    where: str,
-) -> Adapter:
-    """Put the adapter of a method on that changes the weights themselves."""
-    if min_rank is not None:
-        raise UserError(
-            f"{weights.info.method} has no ranks, so no min_rank", where, "leave --min-rank out"
-        )
-    changes = changes_without_ranks(model, denoiser, weights, where)
-    for change in changes.values():
-        change.requires_grad_(trainable)
-    encoders = embeddings_of(model)
-    return Adapter(
-        denoiser, family, changes, None, weights.info, trainable, weights.blocks, encoders
-    )
-
-
-def changes_without_ranks(
-    model: Any, denoiser: nn.Module, weights: AdapterWeights, where: str
+def changes_of(
+    weights: AdapterWeights, model: Any, denoiser: nn.Module, where: str, trainable: bool = False
 ) -> dict[str, Change]:
-    """Return what a method that changes the weights themselves does to each module.
+    """Return what an adapter changes in each module, in the model's order.
 
     Args:
+        weights: of a file.
         model: the denoiser, or a pipeline with it; learned words need one.
-        denoiser: with its weights, of which the changes are functions.
-        weights: with `parts`.
+        denoiser: with its weights, of which changes may be functions.
         where: the file, for messages.
+        trainable: whether the changes get gradients.
 
     Raises:
-        UserError: if the method is unknown, or does not fit the model.
+        UserError: if the adapter does not fit the model, or its method is unknown.
     """
+    linears = linear_layers(denoiser)
+    fitting = {name: check_fit(linears, name, p, where) for name, p in weights.layers.items()}
+    changes: dict[str, Change] = {
+        name: _update(*weights.layers[name], weights.copies, trainable).to(layer.weight.device)
+        for name, layer in linears.items()
+        if name in fitting
+    }
+    if not weights.low_rank:
+        changes |= _without_ranks(weights, model, denoiser, where)
+    for change in changes.values():
+        change.requires_grad_(trainable)
+    return changes
+
+
+def _update(down: Tensor, up: Tensor, copies: int, trainable: bool) -> LowRankUpdate:
+    """Return the update by a pair of factors."""
+    if not trainable:
+        return fixed_pair(down, up, copies)
+    formula, tensors = lora.UPDATE, lora.from_factors
+    if copies == tlora.UPDATE.copies:
+        formula, tensors = tlora.UPDATE, tlora.from_factors
+    return LowRankUpdate(formula, tensors(down.float(), up.float()), down.shape[0] // copies)
+
+
+def _without_ranks(
+    weights: AdapterWeights, model: Any, denoiser: nn.Module, where: str
+) -> dict[str, Change]:
+    """Return what a method that changes the weights themselves, or a word, does to each module."""
     method = weights.info.method or ""
     again = "get the file again, or save it again from its checkpoint"
-    if method not in METHODS or METHODS[method].size == "rank":
+    if method not in METHODS or METHODS[method].low_rank:
         raise UserError(f"the file's method is {method or 'not said'}", where, again)
     learned = weights.parts.keys() & ENCODERS.keys()
     if learned and model is denoiser:
@@ -182,12 +183,18 @@ def changes_without_ranks(
 
 def choose_schedule(
     weights: AdapterWeights, min_rank: int | None, where: str, alpha: float | None = None
-) -> RankSchedule:
-    """Return the file's schedule, with what is given in place of what it says.
+) -> RankSchedule | None:
+    """Return the file's schedule, with what is given in place of what it says; None without ranks.
 
     Raises:
-        UserError: if there is none, or the given numbers make none.
+        UserError: if there should be one but is none, or the given numbers make none.
     """
+    if not weights.low_rank:
+        if min_rank is not None:
+            raise UserError(
+                f"{weights.info.method} has no ranks, so no min_rank", where, "leave --min-rank out"
+            )
+        return None
     schedule = weights.schedule
     if schedule is None and min_rank is None:
         raise UserError(
@@ -219,7 +226,7 @@ def choose_schedule(
 
 
 def check_fit(
-    linears: dict[str, nn.Linear], name: str, pair: tuple[Tensor, Tensor], where: str
+    linears: Mapping[str, nn.Linear], name: str, pair: tuple[Tensor, Tensor], where: str
 ) -> nn.Linear:
     """Return the layer that a pair belongs to.
 
@@ -242,15 +249,3 @@ def check_fit(
             do="use the base model that the adapter was trained on",
         )
     return layer
-
-
-def _parametrization(
-    weights: AdapterWeights, name: str, trainable: bool, layer: nn.Linear
-) -> Parametrization:
-    down, up = weights.layers[name]
-    made = (
-        rebuild(down.float(), up.float(), weights.copies)
-        if trainable
-        else Fixed(down, up, weights.copies)
-    )
-    return made.to(layer.weight.device)

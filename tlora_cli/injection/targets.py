@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -71,15 +71,15 @@ def check_rank(rank: int, layers: Mapping[str, Any]) -> None:
             )
 
 
-def check_blocks(method: str, blocks: int, layers: Mapping[str, Any]) -> None:
-    """Raise a UserError if a layer's features can't be cut into that many equal blocks."""
+def check_blocks(sides: Sequence[str], blocks: int, layers: Mapping[str, Any]) -> None:
+    """Raise a UserError if sides of a layer can't be cut into that many equal blocks.
+
+    Args:
+        sides: of a layer, that a method's blocks must divide; `in_features`, `out_features`.
+        blocks: how many.
+        layers: by name.
+    """
     for name, layer in layers.items():
-        sides = {
-            "oft": ("out_features",),
-            "oft_v2": ("in_features",),
-            "gsoft": ("in_features",),
-            "gsoft_double": ("out_features", "in_features"),
-        }[method]
         for side in sides:
             width = getattr(layer, side)
             if width % blocks:

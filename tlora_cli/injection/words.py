@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.utils.hooks import RemovableHandle
-from transformers import T5EncoderModel
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.methods.word import WordVectors
+from tlora_cli.injection.changes import LearnedWord
 
 ENCODERS = {
     encoder.name: encoder.tokenizer
@@ -27,18 +25,15 @@ def embeddings_of(pipeline: Any) -> dict[str, nn.Module]:
 
 
 def _embedding(encoder: Any) -> nn.Module:
+    from transformers import T5EncoderModel
+
     # T5's own answer is a module that shares the weights but isn't the one that runs.
     running = encoder.encoder if isinstance(encoder, T5EncoderModel) else encoder
     module: nn.Module = running.get_input_embeddings()
     return module
 
 
-def hook_word(module: nn.Module, word: WordVectors) -> RemovableHandle:
-    """Let token embeddings give the word's vectors for its tokens."""
-    return module.register_forward_hook(lambda _, inputs, output: word.place(inputs[0], output))
-
-
-def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[str, WordVectors]:
+def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[str, LearnedWord]:
     """Return vectors for a word in every text encoder, starting at the class's mean embedding.
 
     Raises:
@@ -61,7 +56,7 @@ def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[s
         table = module.get_parameter("weight")
         tokenizer = getattr(pipeline, ENCODERS[name])
         start = table[_tokens(tokenizer, class_name)].mean(0)
-        made[name] = WordVectors(_tokens(tokenizer, word), start).to(table.device)
+        made[name] = LearnedWord(_tokens(tokenizer, word), start).to(table.device)
     return made
 
 

@@ -1,14 +1,24 @@
-"""AdaLoRA: a LoRA that moves its rank to where it matters (Zhang et al. 2023)."""
+"""AdaLoRA: a LoRA that moves its rank to where it matters (Zhang et al. 2023).
+
+    W' = W + B diag(E) A
+
+A (R, in) and B (out, R) are random, E (R,) is zero at the start. After each step the importance of
+every triplet of all layers is measured, and the least important are switched off.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from tlora_cli.formulas.products import Products
+from tlora_cli.methods.lora import LORA
+from tlora_cli.methods.spec import LowRank, Method, Start, StartSettings, by_family
 
-from tlora_cli.methods.base import Parametrization, Products
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 START_STD = 0.02
 ORTHOGONALITY = 0.5
@@ -22,56 +32,57 @@ TARGET = 2 / 3
 _TRIPLET = ("A", "E", "B")
 
 
-class AdaLoRA(Parametrization):
-    """W + B diag(E) A: A (R, in) and B (out, R) random, E (R,) zero at the start."""
+def combine(a: Tensor, e: Tensor, b: Tensor) -> Products:
+    """Return diag(E) A and B."""
+    return Products(e.unsqueeze(-1) * a, b)
 
-    parts = _TRIPLET
 
-    def __init__(self, down: Tensor, scale: Tensor, up: Tensor) -> None:
-        super().__init__(rank=down.shape[0])
-        self.A, self.E, self.B = nn.Parameter(down), nn.Parameter(scale), nn.Parameter(up)
-        for name in _TRIPLET:
-            for kind in ("sensitivity", "uncertainty"):
-                self.register_buffer(f"{name}_{kind}", torch.zeros_like(getattr(self, name)))
+def starts(
+    layers: Sequence[Any], settings: StartSettings, generator: torch.Generator
+) -> Iterator[Start]:
+    """Yield A, B ~ N(0, 0.02^2), E = 0, and the running statistics of all three, zero."""
+    import torch
 
-    @classmethod
-    def start(cls, layer: nn.Linear, rank: int, generator: torch.Generator) -> AdaLoRA:
-        """Start at the identity: A, B ~ N(0, 0.02^2), E = 0."""
+    rank = settings.rank
+    for layer in layers:
         down = torch.empty(rank, layer.in_features).normal_(std=START_STD, generator=generator)
         up = torch.empty(layer.out_features, rank).normal_(std=START_STD, generator=generator)
-        return cls(down, torch.zeros(rank), up)
-
-    @staticmethod
-    def combine(*parts: Tensor) -> Products:
-        """Return diag(E) A and B."""
-        a, e, b = parts
-        return Products(e.unsqueeze(-1) * a, b)
-
-    @torch.no_grad()
-    def observe(self) -> None:
-        """Take the present gradients into the running sensitivity and uncertainty (eqs. 8-10)."""
-        for name in _TRIPLET:
-            weight = getattr(self, name)
-            if weight.grad is None:
-                continue
-            now = (weight * weight.grad).abs()  # eq. 8
-            mean = getattr(self, f"{name}_sensitivity")
-            mean.lerp_(now, 1 - SMOOTHING)  # eq. 9
-            getattr(self, f"{name}_uncertainty").lerp_((now - mean).abs(), 1 - SMOOTHING)  # eq. 10
-
-    def importance(self) -> Tensor:
-        """Return each triplet's importance (R,): s(E_i) + mean_j s(A_ij) + mean_j s(B_ji)."""
-        a, e, b = (
-            getattr(self, f"{name}_sensitivity") * getattr(self, f"{name}_uncertainty")  # eq. 11
+        trained = {"A": down, "E": torch.zeros(rank), "B": up}
+        statistics = {
+            f"{name}_{kind}": torch.zeros_like(trained[name])
             for name in _TRIPLET
-        )
-        combined: Tensor = e + a.mean(1) + b.mean(0)
-        return combined
+            for kind in ("sensitivity", "uncertainty")
+        }
+        yield Start(trained, statistics)
 
 
-def orthogonality(layers: Sequence[AdaLoRA]) -> Tensor:
+def observe(layer: Any) -> None:
+    """Take a layer's present gradients into its sensitivity and uncertainty (eqs. 8-10)."""
+    for name in _TRIPLET:
+        weight = getattr(layer, name)
+        if weight.grad is None:
+            continue
+        now = (weight * weight.grad).abs()  # eq. 8
+        mean = getattr(layer, f"{name}_sensitivity")
+        mean.lerp_(now, 1 - SMOOTHING)  # eq. 9
+        getattr(layer, f"{name}_uncertainty").lerp_((now - mean).abs(), 1 - SMOOTHING)  # eq. 10
+
+
+def importance(layer: Any) -> Tensor:
+    """Return each triplet's importance (R,): s(E_i) + mean_j s(A_ij) + mean_j s(B_ji)."""
+    a, e, b = (
+        getattr(layer, f"{name}_sensitivity") * getattr(layer, f"{name}_uncertainty")  # eq. 11
+        for name in _TRIPLET
+    )
+    combined: Tensor = e + a.mean(1) + b.mean(0)
+    return combined
+
+
+def orthogonality(layers: Sequence[Any]) -> Tensor:
     """Return the mean of ||A A^T - I|| and ||B^T B - I|| over the layers, times its weight."""
-    total = layers[0].A.new_zeros(())
+    import torch
+
+    total: Tensor = layers[0].A.new_zeros(())
     for layer in layers:
         one = torch.eye(layer.rank, device=layer.A.device)
         total = total + (layer.A @ layer.A.T - one).norm() + (layer.B.T @ layer.B - one).norm()
@@ -106,8 +117,7 @@ class Budget:
         return step < self.steps - int(FINAL * self.steps)
 
 
-@torch.no_grad()
-def allocate(layers: Sequence[AdaLoRA], step: int, steps: int) -> int:
+def allocate(layers: Sequence[Any], step: int, steps: int) -> int:
     """Measure importance and switch off the least important triplets of all layers.
 
     Call it after the optimizer's step, while the gradients are still there.
@@ -120,14 +130,29 @@ def allocate(layers: Sequence[AdaLoRA], step: int, steps: int) -> int:
     Returns:
         The number of triplets that stay.
     """
+    import torch
+
     budget = Budget(sum(layer.rank for layer in layers), steps)
-    if budget.measuring(step):
-        for layer in layers:
-            layer.observe()
-    keep = budget.at(step)
-    if keep < budget.start:
-        scores = [layer.importance() for layer in layers]
-        threshold = torch.cat(scores).kthvalue(budget.start - keep).values
-        for layer, score in zip(layers, scores, strict=True):
-            layer.E.masked_fill_(score <= threshold, 0.0)
+    with torch.no_grad():
+        if budget.measuring(step):
+            for layer in layers:
+                observe(layer)
+        keep = budget.at(step)
+        if keep < budget.start:
+            scores = [importance(layer) for layer in layers]
+            threshold = torch.cat(scores).kthvalue(budget.start - keep).values
+            for layer, score in zip(layers, scores, strict=True):
+                layer.E.masked_fill_(score <= threshold, 0.0)
     return keep
+
+
+ADALORA = Method(
+    name="adalora",
+    about="",
+    starts=starts,
+    update=LowRank(combine, parts=_TRIPLET),
+    masked_form=LORA.masked_form,
+    penalty=orthogonality,
+    after_step=allocate,
+    steps=by_family(sdxl=500),  # the paper does not run it: LoRA's
+)

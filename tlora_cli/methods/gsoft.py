@@ -1,16 +1,19 @@
 """GSOFT: rotations that mix all features, from two shuffled block-diagonal ones.
 
-Gorbunov et al. 2024, "Group and Shuffle: Efficient Structured Orthogonal Parametrization".
+    gsoft:         W' = diag(s) W Q_V
+    gsoft_double:  W' = diag(s) Q_U W Q_V,   Q = P^T L P R
+
+L and R have b blocks, Cayley transforms of the skew parts of what is trained; P shuffles. At the
+start s = 1 and Q = I. Q alone keeps the singular values. Gorbunov et al. 2024, "Group and Shuffle:
+Efficient Structured Orthogonal Parametrization".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from tlora_cli.methods.base import Reweighting
 from tlora_cli.methods.rotations import (
     cayley,
     shuffle_rows,
@@ -18,51 +21,76 @@ from tlora_cli.methods.rotations import (
     turn_rows,
     unshuffle_rows,
 )
+from tlora_cli.methods.spec import Method, Start, StartSettings, Tensors, by_family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-class Rotation(nn.Module):
-    """Q = P^T L P R, orthogonal (n, n); L and R have b blocks, Cayley transforms, I at the start.
-
-    As published, each block holds k^2 numbers of which only the skew part counts.
-    """
-
-    def __init__(self, features: int, blocks: int) -> None:
-        super().__init__()
-        self.blocks, size = blocks, features // blocks
-        self.L = nn.Parameter(torch.zeros(blocks, size, size))
-        self.R = nn.Parameter(torch.zeros(blocks, size, size))
-
-    def forward(self, matrix: Tensor) -> Tensor:
-        """Return Q @ matrix, for a matrix (n, m)."""
-        first = turn_rows(cayley(skew_part(self.R)), matrix)
-        second = turn_rows(cayley(skew_part(self.L)), shuffle_rows(first, self.blocks))
-        return unshuffle_rows(second, self.blocks)
-
-    def transposed(self, matrix: Tensor) -> Tensor:
-        """Return Q^T @ matrix."""
-        first = turn_rows(cayley(skew_part(self.L)).mT, shuffle_rows(matrix, self.blocks))
-        return turn_rows(cayley(skew_part(self.R)).mT, unshuffle_rows(first, self.blocks))
-
-
-class GSOFT(Reweighting):
-    """W' = diag(s) W Q; s = 1 and Q = I at the start. Q alone keeps the singular values.
+def rotate(left: Tensor, right: Tensor, matrix: Tensor) -> Tensor:
+    """Return Q @ matrix.
 
     Args:
-        out_features: rows of W.
-        in_features: columns of W.
-        blocks: b; it divides the columns, for the double form the rows too.
-        double: W' = diag(s) Q_U W Q_V.
+        left: (b, k, k), of whose blocks only the skew parts count, as published.
+        right: likewise.
+        matrix: (b * k, m).
     """
+    first = turn_rows(cayley(skew_part(right)), matrix)
+    second = turn_rows(cayley(skew_part(left)), shuffle_rows(first, len(left)))
+    return unshuffle_rows(second, len(left))
 
-    def __init__(self, out_features: int, in_features: int, blocks: int, double: bool) -> None:
-        super().__init__()
-        self.V = Rotation(in_features, blocks)
-        self.U = Rotation(out_features, blocks) if double else None
-        self.scale = nn.Parameter(torch.ones(out_features))
 
-    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the rotated and scaled weight."""
-        turned = self.V.transposed(own["weight"].T).T
-        if self.U is not None:
-            turned = self.U(turned)
-        return {"weight": self.scale[:, None] * turned}
+def rotate_back(left: Tensor, right: Tensor, matrix: Tensor) -> Tensor:
+    """Return Q^T @ matrix."""
+    first = turn_rows(cayley(skew_part(left)).mT, shuffle_rows(matrix, len(left)))
+    return turn_rows(cayley(skew_part(right)).mT, unshuffle_rows(first, len(left)))
+
+
+def weights(own: Tensors, learned: Tensors) -> dict[str, Tensor]:
+    """Return the rotated and scaled weight."""
+    turned = rotate_back(learned["V.L"], learned["V.R"], own["weight"].T).T
+    if "U.L" in learned:
+        turned = rotate(learned["U.L"], learned["U.R"], turned)
+    return {"weight": learned["scale"][:, None] * turned}
+
+
+def starts(
+    layers: Sequence[Any], settings: StartSettings, generator: torch.Generator
+) -> Iterator[Start]:
+    """Yield s = 1 and Q_V = I for each layer."""
+    return (_start(layer, settings.blocks, V=layer.in_features) for layer in layers)
+
+
+def double_starts(
+    layers: Sequence[Any], settings: StartSettings, generator: torch.Generator
+) -> Iterator[Start]:
+    """Yield s = 1, Q_V = I and Q_U = I for each layer."""
+    return (
+        _start(layer, settings.blocks, V=layer.in_features, U=layer.out_features)
+        for layer in layers
+    )
+
+
+def _start(layer: Any, blocks: int, **features: int) -> Start:
+    """Return a scale, and L and R of rotations of so many features."""
+    import torch
+
+    trained = {"scale": torch.ones(layer.out_features)}
+    for name, count in features.items():
+        size = count // blocks
+        trained |= {f"{name}.{part}": torch.zeros(blocks, size, size) for part in ("L", "R")}
+    return Start(trained)
+
+
+GSOFT = Method(
+    name="gsoft",
+    about="",
+    starts=starts,
+    weights=weights,
+    divides=("in_features",),
+    steps=by_family(sdxl=800),
+)
+GSOFT_DOUBLE = replace(
+    GSOFT, name="gsoft_double", starts=double_starts, divides=("out_features", "in_features")
+)

@@ -1,50 +1,76 @@
-"""OFT: a block-diagonal rotation of the weights.
+"""OFT: a block-diagonal rotation of the weights, in two forms.
 
-Qiu et al. 2023, "Controlling Text-to-Image Diffusion by Orthogonal Finetuning".
+    oft:     W' = R W,   R_i = (I + S_i)(I - S_i)^-1
+    oft_v2:  W' = W R^T, R_i by a Neumann series
+
+R = blockdiag(R_1 ... R_b), S_i skew-symmetric and zero at the start. Qiu et al. 2023, "Controlling
+Text-to-Image Diffusion by Orthogonal Finetuning", on the output side as the paper's authors ran it;
+and OFTv2 (Qiu et al. 2025) on the input side, the form of today's PEFT. Exact rotations leave the
+singular values of W as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from tlora_cli.methods.base import Reweighting
 from tlora_cli.methods.rotations import cayley, cayley_neumann, skew_from_entries, turn_rows
+from tlora_cli.methods.spec import Method, Start, StartSettings, Tensors, by_family
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-class OFT(Reweighting):
-    """W' = R W with R = blockdiag(R_1 ... R_b) on the output side, as the paper's authors ran it.
-
-    R_i = (I + S_i)(I - S_i)^-1, S_i skew-symmetric and zero at the start; the singular values of W
-    do not change.
-
-    Args:
-        features: rows of W.
-        blocks: b; it divides the rows.
-    """
-
-    def __init__(self, features: int, blocks: int) -> None:
-        super().__init__()
-        self.size = features // blocks
-        self.entries = nn.Parameter(torch.zeros(blocks, self.size * (self.size - 1) // 2))
-
-    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the rotated weight."""
-        rotations = cayley(skew_from_entries(self.entries, self.size))
-        return {"weight": turn_rows(rotations, own["weight"])}
+def rotated_outputs(own: Tensors, learned: Tensors) -> dict[str, Tensor]:
+    """Return R W."""
+    weight, entries = own["weight"], learned["entries"]
+    rotations = cayley(skew_from_entries(entries, len(weight) // len(entries)))
+    return {"weight": turn_rows(rotations, weight)}
 
 
-class OFTv2(OFT):
-    """W' = W R^T on the input side, R by a Neumann series: the form of today's PEFT.
+def rotated_inputs(own: Tensors, learned: Tensors) -> dict[str, Tensor]:
+    """Return W R^T."""
+    weight, entries = own["weight"], learned["entries"]
+    rotations = cayley_neumann(skew_from_entries(entries, weight.shape[1] // len(entries)))
+    return {"weight": turn_rows(rotations, weight.T).T}
 
-    Args:
-        features: columns of W.
-        blocks: b; it divides the columns.
-    """
 
-    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the rotated weight."""
-        rotations = cayley_neumann(skew_from_entries(self.entries, self.size))
-        return {"weight": turn_rows(rotations, own["weight"].T).T}
+def output_starts(
+    layers: Sequence[Any], settings: StartSettings, generator: torch.Generator
+) -> Iterator[Start]:
+    """Yield zeros for the entries above the diagonals of S: blocks of the rows of W."""
+    return (_start(layer.out_features, settings.blocks) for layer in layers)
+
+
+def input_starts(
+    layers: Sequence[Any], settings: StartSettings, generator: torch.Generator
+) -> Iterator[Start]:
+    """Yield zeros for the entries above the diagonals of S: blocks of the columns of W."""
+    return (_start(layer.in_features, settings.blocks) for layer in layers)
+
+
+def _start(features: int, blocks: int) -> Start:
+    import torch
+
+    size = features // blocks
+    return Start({"entries": torch.zeros(blocks, size * (size - 1) // 2)})
+
+
+OFT = Method(
+    name="oft",
+    about="as the paper ran it",
+    starts=output_starts,
+    weights=rotated_outputs,
+    divides=("out_features",),
+    steps=by_family(sdxl=800),
+)
+OFT_V2 = replace(
+    OFT,
+    name="oft_v2",
+    about="as PEFT has it today",
+    starts=input_starts,
+    weights=rotated_inputs,
+    divides=("in_features",),
+)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def skew_from_entries(entries: Tensor, size: int) -> Tensor:
@@ -13,6 +15,8 @@ def skew_from_entries(entries: Tensor, size: int) -> Tensor:
         entries: (b, size * (size - 1) / 2), row by row.
         size: of a block.
     """
+    import torch
+
     rows, columns = torch.triu_indices(size, size, 1, device=entries.device)
     upper = entries.new_zeros(len(entries), size, size)
     upper = upper.index_put((torch.arange(len(entries), device=entries.device)[:, None],
@@ -27,6 +31,8 @@ def skew_part(blocks: Tensor) -> Tensor:
 
 def cayley(skew: Tensor) -> Tensor:
     """Return the rotations (I + S)(I - S)^-1 of skew-symmetric blocks (b, k, k)."""
+    import torch
+
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     rotations: Tensor = torch.linalg.solve(one - skew, one + skew, left=False)
     return rotations
@@ -37,6 +43,8 @@ def cayley_neumann(skew: Tensor) -> Tensor:
 
     This is OFTv2's form (Qiu et al. 2025), as PEFT has it by default; a rotation only nearly.
     """
+    import torch
+
     one = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
     square = skew @ skew
     return one + 2 * skew + 2 * square + 2 * square @ skew + square @ square

@@ -1,4 +1,4 @@
-"""The six starts of the ortho family: which r singular triplets, and of which matrix.
+"""Singular triplets to start from, of random matrices or of the layers' weights (`tlora.STARTS`).
 
 Random starts are drawn without a decomposition. For R with independent normal entries, U, S and V
 are independent, U and V are Haar distributed, and S has the law of the singular values of a
@@ -14,17 +14,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.recipe.strict_section import InitName
-
-STARTS: tuple[str, ...] = get_args(InitName)
-"""{random, weights}_{principal, middle, last}."""
 
 AT_ONCE = 64
 """Matrices of one shape that are worked on together, for the memory's sake."""
@@ -44,7 +39,7 @@ def draw_starts(
     Args:
         layers: the linear layers; a random start reads only their shapes.
         rank: r.
-        start: a name of `STARTS`.
+        start: a name of `tlora.STARTS`.
         generator: CPU generator of the random starts.
         std: standard deviation of the random matrix.
 

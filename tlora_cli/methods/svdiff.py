@@ -1,67 +1,71 @@
 """SVDiff: only the singular values move.
 
-Han et al. 2023, "SVDiff: Compact Parameter Space for Diffusion Fine-Tuning".
+    W' = U diag(relu(S + d)) V^T
+
+d = 0 at the start; convolutions are (out, in * h * w) matrices. The one-dimensional weights of
+normalization layers are shifted, w' = w + d. Han et al. 2023, "SVDiff: Compact Parameter Space for
+Diffusion Fine-Tuning".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from tlora_cli.methods.spec import Method, Start, StartSettings, Tensors, by_family
 
-from tlora_cli.methods.base import Reweighting
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 VECTOR_RATE = 1e-3
 """Learning rate of shifts of one-dimensional weights, relative to that of singular values: 1e-6
 against 1e-3, as published."""
 
 
-class SVDiff(Reweighting):
-    """W' = U diag(relu(S + d)) V^T, d = 0 at the start; convolutions as (out, in * h * w) matrices.
+def weights(own: Tensors, learned: Tensors) -> dict[str, Tensor]:
+    """Return the weight with shifted singular values.
 
-    The singular vectors are the base's and are not saved.
-
-    Args:
-        weight: W, two-dimensional or a convolution's.
+    Built as W + U diag(relu(S + d) - S) V^T, so that rounding leaves the base alone at d = 0.
     """
-
-    U: Tensor
-    S: Tensor
-    Vh: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        if weight.is_meta:
-            rows, columns = weight.flatten(1).shape
-            rank = min(rows, columns)
-            u, s, vh = (torch.empty(size, device="meta") for size in
-                        ((rows, rank), (rank,), (rank, columns)))  # fmt: skip
-        else:
-            u, s, vh = torch.linalg.svd(weight.detach().flatten(1).float(), full_matrices=False)
-        for name, tensor in (("U", u), ("S", s), ("Vh", vh)):
-            self.register_buffer(name, tensor, persistent=False)
-        self.shift = nn.Parameter(torch.zeros_like(s))
-
-    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the weight with shifted singular values.
-
-        Built as W + U diag(relu(S + d) - S) V^T, so that rounding leaves the base alone at d = 0.
-        """
-        moved = torch.relu(self.S + self.shift) - self.S
-        change = (self.U * moved) @ self.Vh
-        return {"weight": own["weight"] + change.view_as(own["weight"])}
+    weight, shift = own["weight"], learned["shift"]
+    if weight.dim() == 1:
+        return {"weight": weight + shift}
+    values = learned["S"]
+    moved = (values + shift).relu() - values
+    change = (learned["U"] * moved) @ learned["Vh"]
+    return {"weight": weight + change.view_as(weight)}
 
 
-class VectorShift(Reweighting):
-    """w' = w + d for the one-dimensional weight of a normalization layer."""
+def starts(
+    modules: Sequence[Any], settings: StartSettings, generator: torch.Generator
+) -> Iterator[Start]:
+    """Yield d = 0 for each module; the singular vectors are the base's and are not saved."""
+    return (_start(module.weight) for module in modules)
 
-    rate = VECTOR_RATE
 
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.shift = nn.Parameter(torch.zeros_like(weight, dtype=torch.float32))
+def _start(weight: Tensor) -> Start:
+    import torch
 
-    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the shifted weight."""
-        return {"weight": own["weight"] + self.shift}
+    if weight.dim() == 1:
+        shift = torch.zeros_like(weight, dtype=torch.float32)
+        return Start({"shift": shift}, rate=VECTOR_RATE)
+    if weight.is_meta:
+        rows, columns = weight.flatten(1).shape
+        rank = min(rows, columns)
+        u, s, vh = (torch.empty(size, device="meta") for size in
+                    ((rows, rank), (rank,), (rank, columns)))  # fmt: skip
+    else:
+        u, s, vh = torch.linalg.svd(weight.detach().flatten(1).float(), full_matrices=False)
+    return Start({"shift": torch.zeros_like(s)}, derived={"U": u, "S": s, "Vh": vh})
+
+
+SVDIFF = Method(
+    name="svdiff",
+    about="",
+    starts=starts,
+    weights=weights,
+    reach="matrices",
+    steps=by_family(sdxl=1600),
+    settings={"train": {"optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.01}}},
+)

@@ -9,17 +9,19 @@ diffusers, so a mistake is reported at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from tlora_cli.families import FAMILIES, Family
+from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.foundation.packages import PRODUCT
+from tlora_cli.methods import DEFAULT, METHODS
 from tlora_cli.recipe.defaults import memory_preset, merged, published_settings
 from tlora_cli.recipe.sections import AdapterConfig, BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
-    RANKLESS_METHODS,
     FamilyName,
     ObjectiveName,
     Problem,
@@ -183,7 +185,7 @@ class Recipe(Section):
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
         model = model if isinstance(model, str) else None  # what else it is, is told below
-        return merged(published_settings(family, str(method or "tlora"), model), data)
+        return merged(published_settings(family, str(method or DEFAULT), model), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
@@ -209,15 +211,8 @@ class Recipe(Section):
             )
         yield from self.execution_problems(self.train.execution)
         if self.train.device == "cpu":
-            needs_gpu = {
-                "train.quantization": quantized,
-                "train.precision": self.train.precision == "fp16",
-                "train.optimizer.name": self.train.optimizer.name == "adamw8bit",
-                "train.attention": self.train.attention == "xformers",
-                "train.execution": self.train.execution == "cuda_graph",
-            }
-            for key, wanted in needs_gpu.items():
-                if wanted:
+            for key in GPU_ONLY:
+                if needs_gpu(key, attrgetter(key)(self)):
                     yield Problem("needs a GPU, but train.device is cpu", (key, "train.device"))
         yield from self._drawing_problems(family)
 
@@ -249,7 +244,7 @@ class Recipe(Section):
         if execution not in ("compile", "cuda_graph"):
             return
         train, key = self.train, "train.execution"
-        if self.adapter.method in RANKLESS_METHODS:
+        if not METHODS[self.adapter.method].low_rank:
             yield Problem(
                 f"{execution} is for the low-rank methods, and {self.adapter.method} is none; "
                 "use eager",

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator
 
+from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.foundation.bundled import shipped
 from tlora_cli.foundation.prompts import concept_words
+from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.methods.tlora import INIT_STD
+from tlora_cli.recipe.names_in_words import (
+    methods_beyond_attention,
+    methods_help,
+    schedules_help,
+    schedules_with_points,
+)
 from tlora_cli.recipe.strict_section import (
-    BLOCK_METHODS,
-    MASKED_METHODS,
-    POINT_SCHEDULES,
-    RANKLESS_METHODS,
     InitName,
     MethodName,
     Problem,
@@ -24,6 +29,11 @@ from tlora_cli.recipe.strict_section import (
     check_files,
     check_prompt,
 )
+
+if TYPE_CHECKING:
+    InitStd = str
+else:
+    InitStd = Literal[tuple(INIT_STD)]
 
 
 class BaseModelConfig(Section):
@@ -111,12 +121,7 @@ class ConceptConfig(Section):
 class ScheduleConfig(Section):
     """The number of ranks that are active at a timestep (paper, eq. 4)."""
 
-    kind: ScheduleName = Field(
-        "linear",
-        description="linear: the paper's, with exponent alpha. constant: always the full rank. "
-        "cosine: half a cosine. step, piecewise: through `points`. reversed, random: controls with "
-        "the same mean rank as linear.",
-    )
+    kind: ScheduleName = Field("linear", description=schedules_help())
     alpha: float = Field(
         1.0,
         gt=0,
@@ -124,13 +129,13 @@ class ScheduleConfig(Section):
     )
     points: list[Annotated[tuple[float, int], Strict(False)]] | None = Field(
         None,
-        description="For step and piecewise: [timestep, rank] pairs in rising timestep; timesteps "
-        "on the 0..1000 scale.",
+        description=f"For {schedules_with_points()}: [timestep, rank] pairs in rising timestep; "
+        "timesteps on the 0..1000 scale.",
     )
 
     def problems(self) -> Iterator[Problem]:
         """Yield points that are missing, out of place or out of order."""
-        if self.kind in POINT_SCHEDULES:
+        if SCHEDULES[self.kind].takes_points:
             if not self.points:
                 yield Problem(
                     f"schedule kind {self.kind} needs points, e.g. [[0, 64], [800, 32]]",
@@ -143,7 +148,8 @@ class ScheduleConfig(Section):
                 yield Problem("the timesteps of points must lie in 0..1000", ("points",))
         elif self.points is not None:
             yield Problem(
-                f"points belong to step and piecewise, not to {self.kind}", ("points", "kind")
+                f"points belong to {schedules_with_points()}, not to {self.kind}",
+                ("points", "kind"),
             )
 
 
@@ -153,20 +159,13 @@ _DEFAULT_RANK, _DEFAULT_BLOCKS = 64, 32
 def _default_min_rank(data: dict[str, Any]) -> int:
     """Half the rank, as in the paper; the whole rank for methods without a schedule."""
     rank: int = data["rank"]
-    return max(1, rank // 2) if data["method"] in MASKED_METHODS else rank
+    return max(1, rank // 2) if METHODS[data["method"]].masked else rank
 
 
 class AdapterConfig(Section):
     """The adapter: a parametrization and a rank schedule."""
 
-    method: MethodName = Field(
-        "tlora",
-        description="lora, vanilla_tlora (LoRA with the schedule), ortho_lora (orthogonal start), "
-        "tlora (both); to compare with: pissa, adalora, oft (as the paper ran it), oft_v2 (as PEFT "
-        "has it today), gsoft, gsoft_double, svdiff, dreambooth (attention weights), "
-        "dreambooth_full (all weights), custom_diffusion (keys and values of the text, and a "
-        "learned word; SDXL), textual_inversion (a learned word alone).",
-    )
+    method: MethodName = Field(DEFAULT, description=methods_help())
     rank: int = Field(_DEFAULT_RANK, ge=1, description="Full rank R, of the low-rank methods.")
     min_rank: int = Field(
         default_factory=_default_min_rank,
@@ -179,7 +178,7 @@ class AdapterConfig(Section):
         description="Start of the ortho methods: singular triplets of a random matrix or of the "
         "layer's weights; the first, middle or last ones.",
     )
-    init_std: Literal["1/r", "1/sqrt(r)"] = Field(
+    init_std: InitStd = Field(
         "1/r",
         description="Standard deviation of the random start: 1/r as in the published code, or "
         "1/sqrt(r), the paper's N(0, 1/r) read as a variance.",
@@ -192,7 +191,7 @@ class AdapterConfig(Section):
     targets: str | None = Field(
         None,
         description="Regular expression for the full names of the layers to adapt. Default: the "
-        "attention projections of the family; all layers for svdiff and dreambooth_full.",
+        f"attention projections of the family; all layers for {methods_beyond_attention()}.",
     )
 
     @field_validator("targets")
@@ -202,20 +201,21 @@ class AdapterConfig(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield ranks out of bounds, and settings that the method would ignore."""
-        if self.method in RANKLESS_METHODS:
+        method = METHODS[self.method]
+        if not method.low_rank:
             yield from self._rank_settings()
             return
         if self.blocks != _DEFAULT_BLOCKS:
             yield Problem(f"{self.method} has no blocks; drop it", ("blocks", "method"))
         if self.min_rank > self.rank:
             yield Problem(f"{self.min_rank} is above rank {self.rank}", _RANK_KEYS)
-        elif self.method not in MASKED_METHODS and self.min_rank != self.rank:
-            masked = "tlora" if self.method == "ortho_lora" else "vanilla_tlora"
+        elif not method.masked and self.min_rank != self.rank:
+            other = f" or take {method.masked_form}" if method.masked_form else ""
             yield Problem(
-                f"{self.method} always uses its full rank; drop min_rank or take {masked}",
+                f"{self.method} always uses its full rank; drop min_rank{other}",
                 (*_RANK_KEYS, "method"),
             )
-        if self.method not in MASKED_METHODS and self.schedule != ScheduleConfig():
+        if not method.masked and self.schedule != ScheduleConfig():
             yield Problem(
                 f"{self.method} has no rank schedule; drop schedule", ("schedule", "method")
             )
@@ -237,11 +237,11 @@ class AdapterConfig(Section):
         for key, set_by_user in given.items():
             if set_by_user:
                 yield Problem(
-                    f"{self.method} has no ranks, so no {key}; drop it, or use tlora or another "
-                    "low-rank method",
+                    f"{self.method} has no ranks, so no {key}; drop it, or use {DEFAULT} or "
+                    "another low-rank method",
                     (key, "method"),
                 )
-        if self.method not in BLOCK_METHODS and self.blocks != _DEFAULT_BLOCKS:
+        if not METHODS[self.method].divides and self.blocks != _DEFAULT_BLOCKS:
             yield Problem(f"{self.method} has no blocks; drop it", ("blocks", "method"))
 
 

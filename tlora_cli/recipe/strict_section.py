@@ -10,61 +10,24 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 from tlora_cli.families import FAMILIES, objective_names, sampler_names
+from tlora_cli.formulas.schedules import SCHEDULES
+from tlora_cli.methods import METHODS
+from tlora_cli.methods.tlora import STARTS
 
 if TYPE_CHECKING:  # it can't follow names that come from a registry
     FamilyName: TypeAlias = str
     ObjectiveName: TypeAlias = str
     SamplerName: TypeAlias = str
+    MethodName: TypeAlias = str
+    ScheduleName: TypeAlias = str
+    InitName: TypeAlias = str
 else:
     FamilyName = Literal[tuple(FAMILIES)]
     ObjectiveName = Literal[objective_names()]
     SamplerName = Literal[sampler_names()]
-MethodName = Literal[
-    "lora",
-    "vanilla_tlora",
-    "ortho_lora",
-    "tlora",
-    "pissa",
-    "adalora",
-    "oft",
-    "oft_v2",
-    "gsoft",
-    "gsoft_double",
-    "svdiff",
-    "dreambooth",
-    "dreambooth_full",
-    "custom_diffusion",
-    "textual_inversion",
-]
-ScheduleName = Literal["linear", "constant", "cosine", "step", "piecewise", "reversed", "random"]
-InitName = Literal[
-    "random_principal",
-    "random_middle",
-    "random_last",
-    "weights_principal",
-    "weights_middle",
-    "weights_last",
-]
-
-MASKED_METHODS = ("vanilla_tlora", "tlora")
-"""Methods whose rank follows a schedule; the others always use the full rank."""
-
-BLOCK_METHODS = ("oft", "oft_v2", "gsoft", "gsoft_double")
-"""Methods whose size is a number of diagonal blocks."""
-
-RANKLESS_METHODS = (
-    *BLOCK_METHODS,
-    "svdiff",
-    "dreambooth",
-    "dreambooth_full",
-    "custom_diffusion",
-    "textual_inversion",
-)
-"""Methods without a rank axis: they change the weights themselves, and no schedule masks them."""
-
-POINT_SCHEDULES = ("step", "piecewise")
-"""Schedules given as points of (timestep, rank)."""
-
+    MethodName = Literal[tuple(METHODS)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
+    InitName = Literal[STARTS]
 
 PROMPT_FIELDS = ("{placeholder}", "{class}")
 """Names that braces in a prompt may hold."""

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import family_of_base
 from tlora_cli.formats import AdapterInfo, OpenAdapter, open_adapter
-from tlora_cli.foundation.devices import DTYPES, choose_device, memory_explained
+from tlora_cli.foundation.devices import (
+    DTYPES,
+    choose_device,
+    has_accelerator,
+    memory_explained,
+)
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import explained, write_atomically
 from tlora_cli.foundation.prompts import sampling_prompt
@@ -96,7 +100,7 @@ class Easel:
         self._request, self._say = request, say
         precision = request.precision or self.info.precision
         if precision not in DTYPES:  # the file doesn't say
-            precision = "bf16" if torch.cuda.is_available() else "fp32"
+            precision = "bf16" if has_accelerator() else "fp32"
         self.precision = precision
         given = self.info.quantization if request.quantization is None else request.quantization
         self.quantization = None if given == "none" else given

@@ -63,7 +63,7 @@ def convert_file(
     model = _denoiser(name, base, about, opened.needs_weights)
     linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = opened.read(linears)
-    if weights.parts and target.low_rank_only:
+    if not weights.low_rank and target.low_rank_only:
         raise UserError(
             f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
             where,
@@ -71,11 +71,11 @@ def convert_file(
         )
     for layer, pair in weights.layers.items():
         check_fit(linears, layer, pair, where)
-    if weights.parts and (min_rank, alpha) != (None, None):
+    if not weights.low_rank and (min_rank, alpha) != (None, None):
         raise UserError(
             f"{weights.info.method} has no ranks", where, "leave --min-rank and --alpha out"
         )
-    schedule = None if weights.parts else choose_schedule(weights, min_rank, where, alpha)
+    schedule = choose_schedule(weights, min_rank, where, alpha)
     new = dataclasses.replace(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )

@@ -20,13 +20,12 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import PARTS, Base, family_of_base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
-from tlora_cli.formats.slices import Slice, cut
 from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
-from tlora_cli.injection.load import changes_without_ranks, check_fit
+from tlora_cli.injection.load import changes_of, linear_layers
 from tlora_cli.injection.words import ENCODERS, embeddings_of
-from tlora_cli.methods import METHODS, Reweighting, WordVectors
+from tlora_cli.methods import METHODS
 from tlora_cli.sampling.base_model import base_of_adapter
 
 DTYPES = {name: devices.DTYPES[name] for name in ("fp32", "fp16")}
@@ -124,44 +123,39 @@ def _merge(
 ) -> tuple[list[str], list[str]]:
     """Change the pipeline's weights; return notes, and the text encoders that were changed."""
     denoiser: nn.Module = getattr(pipeline, family.denoiser)
-    linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
-    weights, where = opened.read(linears), str(opened.given)
+    weights, where = opened.read(linear_layers(denoiser)), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",
             where=where,
             do=f"use it with a {weights.family} base",
         )
-    if not weights.parts:
-        keep = _kept_rank(weights, rank, where)
-        for name, pair in weights.layers.items():
-            weight = check_fit(linears, name, pair, where).weight
-            components = Slice(0, min(keep, len(pair[0]) // weights.copies), None)
-            down, up = cut((pair[0].float(), pair[1].float()), weights.copies, components)
-            rounding.put(weight, torch.addmm(weight, up, down))
-        return _about_ranks(weights, keep), []
-    if rank is not None:
-        raise UserError(
-            f"{weights.info.method} has no ranks to choose from", where, "leave --rank out"
-        )
-    changes = changes_without_ranks(pipeline, denoiser, weights, where)
-    modules = dict(denoiser.named_modules())
-    changed = []
+    keep = _kept_rank(weights, rank, where)
+    changes = changes_of(weights, pipeline, denoiser, where)
+    words = [encoder for encoder in ENCODERS if encoder in changes]
+    for encoder in words:
+        _check_word(encoder, len(weights.parts[encoder]["vectors"]), weights, whole, where)
+    modules = {**dict(denoiser.named_modules()), **embeddings_of(pipeline)}
     for name, change in changes.items():
-        if isinstance(change, Reweighting):
-            own = {key: p for key, p in modules[name].named_parameters(recurse=False)}
-            for key, merged in change.weights(own).items():
-                rounding.put(own[key], merged)
-        elif isinstance(change, WordVectors):
-            _merge_word(name, change, pipeline, weights, whole, where)
-            changed.append(name)
-    about = [f"merged {weights.info.method}, {len(changes) - len(changed)} modules"]
-    if changed:
+        own = dict(modules[name].named_parameters(recurse=False))
+        # Of the text encoders only a word's vectors change, as a whole: no update is rounded.
+        change.merge(own, Tensor.copy_ if name in words else rounding.put, keep)
+    if keep is not None:
+        return _about_ranks(weights, keep), []
+    about = [f"merged {weights.info.method}, {len(changes) - len(words)} modules"]
+    if words:
         about.append(f"the word {weights.info.placeholder} is in the text encoders' embeddings")
-    return about, changed
+    return about, words
 
 
-def _kept_rank(weights: AdapterWeights, rank: int | None, where: str) -> int:
+def _kept_rank(weights: AdapterWeights, rank: int | None, where: str) -> int | None:
+    """Return how many ranks are merged; None for an adapter without ranks."""
+    if not weights.low_rank:
+        if rank is not None:
+            raise UserError(
+                f"{weights.info.method} has no ranks to choose from", where, "leave --rank out"
+            )
+        return None
     if rank is not None and rank > weights.rank:
         raise UserError(
             f"--rank {rank} is above the adapter's rank {weights.rank}",
@@ -186,14 +180,10 @@ def _about_ranks(weights: AdapterWeights, keep: int) -> list[str]:
     return about
 
 
-def _merge_word(
-    encoder: str,
-    word: WordVectors,
-    pipeline: Any,
-    weights: AdapterWeights,
-    whole: bool,
-    where: str,
+def _check_word(
+    encoder: str, tokens: int, weights: AdapterWeights, whole: bool, where: str
 ) -> None:
+    """Raise a UserError if a learned word of so many tokens can't be put into the embeddings."""
     placeholder = weights.info.placeholder
     if not whole:
         raise UserError(
@@ -202,15 +192,13 @@ def _merge_word(
             where=where,
             do="give --output a folder",
         )
-    if len(word.ids) != 1:
+    if tokens != 1:
         raise UserError(
-            f"the learned word {placeholder} is {len(word.ids)} tokens of {ENCODERS[encoder]}, and "
+            f"the learned word {placeholder} is {tokens} tokens of {ENCODERS[encoder]}, and "
             "other words have them, too; only a word of one token can be put into the embeddings",
             where=where,
             do="use the adapter with tlora, or train it with a placeholder of one token",
         )
-    table = embeddings_of(pipeline)[encoder].get_parameter("weight")
-    table[word.ids] = word.vectors.to(table)
 
 
 def _check_finite(denoiser: nn.Module, dtype: str) -> None:

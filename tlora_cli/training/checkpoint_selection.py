@@ -1,10 +1,14 @@
-"""Checkpoints scored while training: a few pictures each, always of the same prompts and noise."""
+"""Checkpoints scored while training: a few pictures each, always of the same prompts and noise.
+
+Imported only by runs with `train.select: auto`: its encoders take a second to import.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +17,11 @@ from torch import Tensor
 
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
 from tlora_cli.evaluation.masking import paint_over
-from tlora_cli.foundation.bundled import bundle_of_base
+from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.prompts import sampling_prompt
-from tlora_cli.recipe.models import Recipe
-from tlora_cli.sampling.draw import Job, SamplingSettings, draw
+from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.sampling.draw import Job, SamplingSettings, Texts, draw
 from tlora_cli.training.checkpoint_scores import (
     Cosines,
     Record,
@@ -26,24 +30,50 @@ from tlora_cli.training.checkpoint_scores import (
     read_record,
     write_record,
 )
+from tlora_cli.training.display import Display
 from tlora_cli.training.execution import uncompiled
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.kept_images import SmallPicture
-from tlora_cli.training.progress import Display
-from tlora_cli.training.run_folder import RunFolder
-from tlora_cli.training.scoring_prompts import ENCODERS, MOST_STEPS, Trial, trial_of
-from tlora_cli.training.setup import Prepared, concept_of, sampling_settings
+from tlora_cli.training.prepare import Models
+from tlora_cli.training.scoring_prompts import ENCODERS, MOST_STEPS, Trial, trial_for
+
+
+@dataclass(frozen=True)
+class TrialDrawing:
+    """How pictures of a checkpoint are drawn.
+
+    Attributes:
+        models: base and adapter.
+        texts: returns the prompts' embeddings.
+        sampling: settings of the run; with fewer steps where it has many.
+        concept: words for V*.
+        class_name: of the concept.
+        bundle: that the base is one of, if it is.
+    """
+
+    models: Models
+    texts: Callable[[], Texts]
+    sampling: SamplingSettings
+    concept: str
+    class_name: str
+    bundle: Bundle | None
+
+    @property
+    def settings(self) -> SamplingSettings:
+        """Settings with at most `MOST_STEPS` denoising steps."""
+        return replace(self.sampling, steps=min(self.sampling.steps, MOST_STEPS))
 
 
 class Choosing:
-    """Scores checkpoints and says which is the best; without `train.select: auto` it is the last.
+    """Scores checkpoints and says which is the best.
 
     The encoders stay on the CPU: they take seconds there, and a GPU has no room for them.
 
     Args:
-        recipe: of the run.
-        run: its folder.
-        ready: models and texts.
+        drawn: how pictures of the checkpoints are drawn.
+        train: says how many steps there are, and how often a checkpoint is saved.
+        file: of the scores.
+        training: the training pictures.
         interruption: no scoring is begun or finished once the run is asked to stop.
 
     Raises:
@@ -52,88 +82,86 @@ class Choosing:
     """
 
     def __init__(
-        self, recipe: Recipe, run: RunFolder, ready: Prepared, interruption: Interruption
+        self,
+        drawn: TrialDrawing,
+        train: TrainConfig,
+        file: Path,
+        training: Sequence[SmallPicture],
+        interruption: Interruption,
     ) -> None:
-        self._recipe, self._run, self._ready = recipe, run, ready
-        self._interruption = interruption
-        self._record: Record | None = None
-        if recipe.train.select != "auto":
-            return
-        self._trial = trial_of(recipe)
-        suite = _suite(recipe, self._trial)
-        self._record = read_record(run.scores) or Record(suite)
+        self._drawn, self._file, self._interruption = drawn, file, interruption
+        self._last, self._every = train.steps, train.checkpoint.every
+        self._trial = trial_for(drawn.class_name, drawn.bundle)
+        suite = _suite(drawn, self._trial)
+        self._record = read_record(file) or Record(suite)
         if self._record.suite != suite:
             raise UserError(
                 "the checkpoints of this run were scored with other settings, so new ones can't be "
                 "compared with them",
-                where=str(run.scores),
+                where=str(file),
                 do="restore sampling and the sizes of pictures, set train.select: last, or move "
                 "the file away to score from the present checkpoint on",
             )
-        bundle = bundle_of_base(recipe.base.model)
-        cpu = torch.device("cpu")
+        bundle, cpu = drawn.bundle, torch.device("cpu")
         self._encoders = {name: load_encoder(name, None, cpu, bundle) for name in ENCODERS}
         self._batch = bundle.batch_size if bundle else 1  # one, as previews are
-        self._real = _features(self._encoders, [one.picture for one in ready.pictures])
-        self._subjects = _features(self._encoders, [_subject(one) for one in ready.pictures])
-        texts = [sampling_prompt(p, recipe.concept.class_name) for p in self._trial.prompts]
+        self._real = _features(self._encoders, [one.picture for one in training])
+        self._subjects = _features(self._encoders, [_subject(one) for one in training])
+        texts = [sampling_prompt(p, drawn.class_name) for p in self._trial.prompts]
         self._texts = self._encoders["clip"].texts(texts)
 
     def due(self, step: int) -> bool:
         """Whether the checkpoint of a step is to be scored and is not yet."""
-        if self._record is None or step == 0 or self._interruption.asked:
+        if step == 0 or self._interruption.asked:
             return False
-        train = self._recipe.train
-        due = step >= train.steps or step % train.checkpoint.every == 0
+        due = step >= self._last or step % self._every == 0
         return due and step not in self._record.steps
 
     def complete(self) -> bool:
         """Whether nothing is missing to choose, after the last step."""
-        return self._record is None or self._record.reaches(self._recipe.train.steps)
+        return self._record.reaches(self._last)
 
     def best(self, step: int) -> int:
         """Return the step of the best checkpoint so far; `step`, the present one, if none is."""
-        scores = self._record.scores() if self._record else []
+        scores = self._record.scores()
         return best(scores).step if scores else step
 
     def score(self, step: int, display: Display) -> None:
         """Score the present weights, those of a step."""
         record, began = self._record, time.monotonic()
-        assert record is not None
         with display.paused("scoring"), uncompiled():
             if record.base is None:
                 record.copier = self._copier()
-                record.base = self._look(self._recipe.concept.class_name, 0.0)
-            own = self._look(concept_of(self._recipe), 1.0) if record.base else None
+                record.base = self._look(self._drawn.class_name, 0.0)
+            own = self._look(self._drawn.concept, 1.0) if record.base else None
         if own is None:
             return  # asked to stop
         record.steps[step] = own
         record.seconds[step] = round(time.monotonic() - began, 3)
-        write_record(self._run.scores, record)
+        write_record(self._file, record)
         [found] = [one for one in record.scores() if one.step == step]
         text = (
             f"step {step}: likeness {found.likeness:.2f}, agreement with prompts "
             f"{found.agreement:.2f}, balance {found.balance:.2f}"
         )
-        display.say(text + (", the best so far" if self.best(step) == step else ""))
+        display.print(text + (", the best so far" if self.best(step) == step else ""))
         if overfitting(record) == step:
-            display.say(
+            display.print(
                 f"step {step} agrees with its prompts less than step {self.best(step)}, beyond "
                 "chance: overfitting begins"
             )
 
-    def told(self, seconds: float) -> str:
+    def summary(self, seconds: float) -> str:
         """Return in a line what was chosen, and what choosing cost.
 
         Args:
             seconds: spent in the run's steps.
         """
         record = self._record
-        assert record is not None
         scores, spent = record.scores(), sum(record.seconds.values())
         share = spent / max(spent + seconds, 1e-9)
         return (
-            f"step {best(scores).step} of {self._recipe.train.steps} has the best balance and is "
+            f"step {best(scores).step} of {self._last} has the best balance and is "
             f"kept; scoring {len(scores)} checkpoints took {share:.0%} of the time"
         )
 
@@ -144,26 +172,26 @@ class Choosing:
             concept: words for V*.
             strength: of the adapter; 0 is the base.
         """
-        ready, trial = self._ready, self._trial
-        assert ready.texts is not None
+        drawn, trial = self._drawn, self._trial
+        models = drawn.models
         jobs = [Job(sampling_prompt(p, concept), s) for p, s in trial.pictures]
-        before, ready.adapter.scale = ready.adapter.scale, strength
+        before, models.adapter.scale = models.adapter.scale, strength
         pictures: list[Image.Image] = []
         try:
             for _, picture in draw(
-                ready.family,
-                ready.pipeline,
-                ready.adapter,
-                ready.texts(),
+                models.family,
+                models.pipeline,
+                models.adapter,
+                drawn.texts(),
                 jobs,
-                _settings(self._recipe),
+                drawn.settings,
                 self._batch,
             ):
                 pictures.append(picture)
                 if self._interruption.asked:
                     return None
         finally:
-            ready.adapter.scale = before
+            models.adapter.scale = before
         plain, placed = pictures[: trial.plain], pictures[trial.plain :]
         likeness = {
             name: (features @ self._subjects[name].T).mean(1).tolist()
@@ -194,16 +222,11 @@ def _subject(one: SmallPicture) -> Image.Image:
     return paint_over(one.picture, torch.from_numpy(np.array(one.mask)) > 127)
 
 
-def _suite(recipe: Recipe, trial: Trial) -> dict[str, object]:
+def _suite(drawn: TrialDrawing, trial: Trial) -> dict[str, object]:
     """Return all that the scores depend on beside the weights, as plain values of JSON."""
     return {
         "pictures": [[prompt, seed] for prompt, seed in trial.pictures],
-        "class": recipe.concept.class_name,
-        "sampling": asdict(_settings(recipe)),
+        "class": drawn.class_name,
+        "sampling": asdict(drawn.settings),
         "encoders": list(ENCODERS),
     }
-
-
-def _settings(recipe: Recipe) -> SamplingSettings:
-    own = sampling_settings(recipe)
-    return replace(own, steps=min(own.steps, MOST_STEPS))

@@ -15,18 +15,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tlora_cli.foundation.devices import is_accelerator, record_graph
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.gpu_only import check_gpu
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.training.step import Batch
+from tlora_cli.training.batch import Batch
+from tlora_cli.training.step import Passes
 
 COMPILE_FROM_STEPS = 1000
 """Shortest run on a CPU that is compiled by itself. Compiling toy-sdxl's blocks took 10 to 14 s and
 saved 20 ms a step, so it pays from about 700 steps on."""
-
-Passes = Callable[[Batch], Tensor]
-"""Forward and backward passes: a batch -> its samples' losses, (B,); the gradients are with the
-parameters."""
 
 
 class Record(Protocol):
@@ -45,14 +44,14 @@ def choose_execution(recipe: Recipe, device: torch.device) -> str:
     train = recipe.train
     if train.execution != "auto":
         return train.execution
-    worth = device.type == "cpu" and train.steps * train.accumulation >= COMPILE_FROM_STEPS
+    worth = not is_accelerator(device) and train.steps * train.accumulation >= COMPILE_FROM_STEPS
     possible = not list(recipe.execution_problems("compile")) and missing_compiler(device) is None
     return "compile" if worth and possible else "eager"
 
 
 def missing_compiler(device: torch.device) -> str | None:
     """Return what torch.compile lacks on this machine, or None."""
-    if device.type == "cuda":
+    if is_accelerator(device):
         return None if importlib.util.find_spec("triton") else "Triton"
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -72,12 +71,7 @@ def check_execution(execution: str, device: torch.device) -> None:
             where="train.execution",
             do="install it, or use execution: eager",
         )
-    if execution == "cuda_graph" and device.type != "cuda":
-        raise UserError(
-            "a CUDA graph needs a CUDA GPU",
-            where="train.execution",
-            do="use execution: auto, or run on a GPU",
-        )
+    check_gpu("train.execution", execution, is_accelerator(device))
 
 
 def make_passes(
@@ -106,7 +100,7 @@ def make_passes(
         # One kind of block at a time: a few seconds instead of minutes for the whole denoiser.
         denoiser.compile_repeated_blocks()
     elif execution == "cuda_graph":
-        return Recorded(passes, parameters, cuda_graph)
+        return Recorded(passes, parameters, record_graph)
     elif adapter is not None and (folding := adapter.folding(training=True)):
 
         def folded(batch: Batch) -> Tensor:
@@ -195,17 +189,3 @@ def copy_into(buffers: Batch, batch: Batch) -> None:
         if buffer.shape != tensor.shape:
             raise ValueError(f"a recorded step has {buffer.shape}, this batch {tensor.shape}")
         buffer.copy_(tensor, non_blocking=True)
-
-
-def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
-    """Record a run as a CUDA graph, after three runs that let libraries choose their kernels."""
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay

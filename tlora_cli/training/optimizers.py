@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
+from tlora_cli.foundation.devices import has_fused_optimizers
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.gpu_only import check_gpu
 from tlora_cli.recipe.train_sections import LRScheduleConfig, OptimizerConfig
 from tlora_cli.training.prodigy import Prodigy
 
@@ -28,7 +30,7 @@ def make_optimizer(
     """
     trained = [{**group, "lr": config.lr * group["rate"]} for group in groups]
     # All tensors in one operation: fused where torch has it, else a list at a time.
-    fused = trained[0]["params"][0].device.type in ("cpu", "cuda")
+    fused = has_fused_optimizers(trained[0]["params"][0].device)
     common: dict[str, Any] = {
         "lr": config.lr,
         "betas": config.betas,
@@ -45,16 +47,11 @@ def make_optimizer(
     return eight_bit
 
 
-def check_optimizer(config: OptimizerConfig, on_cpu: bool) -> None:
+def check_optimizer(config: OptimizerConfig, on_gpu: bool) -> None:
     """Raise a UserError if the optimizer needs a package or a device that is not there."""
     if config.name != "adamw8bit":
         return
-    if on_cpu:
-        raise UserError(
-            "adamw8bit needs a CUDA GPU",
-            where="train.optimizer.name",
-            do="use adamw, or run on a GPU",
-        )
+    check_gpu("train.optimizer.name", config.name, on_gpu)
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
             "adamw8bit needs bitsandbytes",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.methods import METHODS
-from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.sections import AdapterConfig
 
 
-def rank_schedule(recipe: Recipe) -> RankSchedule | None:
-    """Return the schedule; None for methods that none masks."""
-    config = recipe.adapter
-    if not METHODS[config.method].masked:
+def rank_schedule(adapter: AdapterConfig, seed: int) -> RankSchedule | None:
+    """Return the schedule; None for methods that none masks.
+
+    Args:
+        adapter: of the recipe.
+        seed: of the run, for random schedules.
+    """
+    if not METHODS[adapter.method].masked:
         return None
     return RankSchedule(
-        rank=config.rank,
-        min_rank=config.min_rank,
-        alpha=config.schedule.alpha,
-        kind=config.schedule.kind,
-        points=config.schedule.points,
-        seed=recipe.train.seed,
+        rank=adapter.rank,
+        min_rank=adapter.min_rank,
+        alpha=adapter.schedule.alpha,
+        kind=adapter.schedule.kind,
+        points=adapter.schedule.points,
+        seed=seed,
     )

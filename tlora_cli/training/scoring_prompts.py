@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.foundation.bundled import bundle_of_base
-from tlora_cli.recipe.models import Recipe
+from tlora_cli.foundation.bundled import Bundle
 
 ENCODERS = ("clip", "dino")
 """Encoders that look at the pictures; names of `evaluation.encoder_kinds.KINDS`."""
@@ -39,8 +38,8 @@ class Trial:
         return [(BASE, seed) for seed in range(self.plain)] + placed
 
 
-def trial_of(recipe: Recipe) -> Trial:
-    """Return the pictures that suit the base and the class of a recipe."""
-    if bundle := bundle_of_base(recipe.base.model):
+def trial_for(class_name: str, bundle: Bundle | None) -> Trial:
+    """Return the pictures that suit a class, on a base of a bundle or another one."""
+    if bundle:
         return Trial(PLAIN, tuple(bundle.scoring_prompts))
-    return Trial(PLAIN, suite_for(recipe.concept.class_name).contextual[::EVERY])
+    return Trial(PLAIN, suite_for(class_name).contextual[::EVERY])

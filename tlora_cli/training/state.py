@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from tlora_cli.foundation.files import (
     require_space,
 )
 from tlora_cli.injection.adapter import Adapter
-from tlora_cli.methods import Parametrization
 from tlora_cli.recipe.models import TrainConfig
 from tlora_cli.training.run_folder import checkpoints, step_of
 
@@ -46,7 +45,7 @@ class TrainingState:
     step: int = 0
     """Finished optimizer steps."""
     seconds: float = 0.0
-    """Time spent in finished steps, over all sittings."""
+    """Time spent in finished steps, over all starts of the run."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return tensors and plain values only, so that loading runs no code."""
@@ -86,13 +85,7 @@ def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
     """Return about how large a checkpoint is: adapter file, state and optimizer, in bytes."""
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
-    modules = dict(adapter.denoiser.named_modules())
-    file = sum(
-        layer.copies * layer.rank * (modules[name].in_features + modules[name].out_features)
-        if isinstance(layer, Parametrization)
-        else sum(tensor.numel() for tensor in layer.parameters())
-        for name, layer in adapter.layers.items()
-    )
+    file = sum(change.numbers_in_file() for change in adapter.layers.values())
     return int(4 * (whole + file + optimizer_copies * trained)) + 1_000_000
 
 
@@ -196,6 +189,65 @@ def load_latest(folder: Path, state: TrainingState) -> Path | None:
             do="start again with another output.dir; their adapter.safetensors may still be good",
         )
     return None
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a run, and the result that is written from one of them.
+
+    Attributes:
+        folder: where they are.
+        state: of the run.
+        dtype: of the tensors in adapter files.
+        keep: how many of the last ones stay.
+        size: about how many bytes one takes.
+    """
+
+    folder: Path
+    state: TrainingState
+    dtype: torch.dtype
+    keep: int
+    size: int
+
+    def load_latest(self) -> bool:
+        """Go on from the last checkpoint; return whether there is one. See `load_latest`."""
+        return load_latest(self.folder, self.state) is not None
+
+    def save(self) -> None:
+        """Write a checkpoint of the present step.
+
+        Raises:
+            UserError: if the weights are not finite, or the disk is full.
+        """
+        adapter, step = self.state.adapter, self.state.step
+        finite = [tensor.isfinite().all() for tensor in adapter.parameters()]
+        if not all(torch.stack(finite).tolist()):  # read together
+            raise self.diverged(f"the adapter's weights after step {step} overflowed")
+        adapter.info = replace(adapter.info, train_steps=step)
+        save_checkpoint(self.folder, self.state, self.dtype, self.size)
+
+    def remove_old(self, best: int) -> None:
+        """Remove all but the last ones, and that of step `best`."""
+        remove_old(self.folder, self.keep, spared=best)
+
+    def write_result(self, step: int, file: Path) -> None:
+        """Write the adapter of a step as the run's result."""
+        adapter = self.state.adapter
+        if step != self.state.step:
+            load_weights(self.folder, step, adapter)
+        adapter.info = replace(adapter.info, train_steps=step)
+        adapter.save(file, self.dtype)
+
+    def diverged(self, what: str) -> UserError:
+        """Return the error of a run whose numbers are not finite; `what` says which."""
+        kept = checkpoints(self.folder)
+        good = f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was saved yet"
+        return UserError(
+            f"{what}: training has diverged; {good}",
+            where=str(self.folder.parent),
+            do="lower train.optimizer.lr, set train.max_grad_norm: 1.0, or use precision bf16 or "
+            "fp32, with another output.dir",
+        )
 
 
 def _free_name(path: Path) -> Path:

@@ -1,174 +1,195 @@
-"""One training step, as pure functions of what it needs."""
+"""One training step: the whole way from drawing a batch to the update of the adapter.
+
+draw a batch -> corrupt its latents -> predict under the mask of its timesteps -> loss
+-> backward -> clip -> optimizer -> what the method does after a step
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.families import Conditioning, Family, LatentDistribution
-from tlora_cli.formulas.objectives import Objective, TimestepSampler, squared_error
+from tlora_cli.families import Family
+from tlora_cli.formulas.objectives import Objective, squared_error
+from tlora_cli.foundation.devices import to_device
+from tlora_cli.injection.adapter import Adapter
+from tlora_cli.training.batch import Batch
+
+Passes = Callable[[Batch], Tensor]
+"""The forward and backward pass of a batch -> its samples' losses, (B,), without the penalty; the
+gradients are with the parameters."""
+
+
+# --- the loss -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Example:
-    """A training picture, encoded.
+class Loss:
+    """The loss of a batch, with all that it depends on but the batch.
 
     Attributes:
-        latent: its distribution under the VAE, (C, h, w).
-        conditioning: text and size, one row.
-        weight: (1, h, w), how much each place of the latent counts; None: all alike.
+        family: knows how its denoiser is called.
+        denoiser: with or without an adapter on it.
+        objective: corrupts latents, and says what is predicted.
+        dtype: of the denoiser's input.
+        guidance: value given to a guidance-distilled model.
+        prior_weight: of class pictures, if a batch has some.
+        penalty: what the method adds to the loss, if it adds something; None without an adapter.
     """
 
-    latent: LatentDistribution
-    conditioning: Conditioning
-    weight: Tensor | None = None
+    family: Family
+    denoiser: nn.Module
+    objective: Objective
+    dtype: torch.dtype
+    guidance: float = 1.0
+    prior_weight: float = 0.0
+    penalty: Callable[[], Tensor | None] | None = None
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what is minimized, a scalar, and the losses of the batch's samples, (B,).
+
+        The scalar is the mean over the concept, plus the weighted mean over the class pictures,
+        plus the method's penalty.
+        """
+        losses = sample_losses(self, batch)
+        loss = self.mean(losses, batch.instances)
+        penalty = self.penalty() if self.penalty else None
+        return (loss if penalty is None else loss + penalty), losses
+
+    def mean(self, losses: Tensor, instances: int) -> Tensor:
+        """Return the mean over the concept plus the weighted mean over the class, a scalar.
+
+        Args:
+            losses: (B,), of which the first `instances` are the concept's.
+            instances: how many.
+        """
+        mean = losses[:instances].mean()
+        if instances < len(losses):
+            mean = mean + self.prior_weight * losses[instances:].mean()
+        return mean
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Inputs of one forward pass; the first `instances` samples are the concept, the rest prior.
-
-    Attributes:
-        latents, noise: (B, C, h, w), fp32.
-        timesteps: (B,) on the 0..T scale; on the CPU, so that it can be read without waiting.
-        weight: (B, 1, h, w) or None.
-    """
-
-    latents: Tensor
-    noise: Tensor
-    timesteps: Tensor
-    conditioning: Conditioning
-    weight: Tensor | None
-    instances: int
-
-
-def generator_for(*key: int) -> torch.Generator:
-    """Return a CPU generator that is a function of the key (seed, step, ...).
-
-    Because every random number of a step comes from such a generator, a resumed run is the same
-    run, and what is drawn does not depend on the device.
-    """
-    state = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(state >> 1)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on the device; the host does not wait until it is there."""
-    if tensor.device == device:
-        return tensor
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def picture_order(seed: int, first: int, count: int, pictures: int) -> list[int]:
-    """Return which pictures samples first, first + 1, ... use: each epoch is its own shuffle."""
-    orders: dict[int, list[int]] = {}
-    chosen = []
-    for sample in range(first, first + count):
-        epoch, place = divmod(sample, pictures)
-        if epoch not in orders:
-            orders[epoch] = torch.randperm(
-                pictures, generator=generator_for(seed, 1, epoch)
-            ).tolist()
-        chosen.append(orders[epoch][place])
-    return chosen
-
-
-def draw_batch(
-    examples: Sequence[Example],
-    prior: Sequence[Example],
-    *,
-    size: int,
-    seed: int,
-    index: int,
-    objective: Objective,
-    timesteps: TimestepSampler,
-    device: torch.device,
-) -> Batch:
-    """Draw forward pass number `index` of a run.
-
-    Args:
-        examples: the concept's pictures.
-        prior: pictures of the class; if any, as many again join the batch.
-        size: samples of the concept.
-        seed: of the run.
-        index: number of the forward pass, counted over the whole run.
-        objective: says where timesteps begin.
-        timesteps: says which are drawn.
-        device: where the batch goes.
-    """
-    chosen = [examples[i] for i in picture_order(seed, index * size, size, len(examples))]
-    if prior:
-        chosen += [prior[i] for i in picture_order(seed + 1, index * size, size, len(prior))]
-    chance = generator_for(seed, 0, index)
-    t = timesteps.draw(len(chosen), objective, chance)
-    shape = chosen[0].latent.mean.shape
-    posterior_noise = to_device(torch.randn(len(chosen), *shape, generator=chance), device)
-    noise = to_device(torch.randn(len(chosen), *shape, generator=chance), device)
-    latents = [
-        example.latent.sample(draw) for example, draw in zip(chosen, posterior_noise, strict=True)
-    ]
-    weight = None
-    if any(example.weight is not None for example in (*examples, *prior)):  # always, or never
-        even = torch.ones(1, *shape[1:], device=device)
-        weight = torch.stack([even if e.weight is None else e.weight for e in chosen])
-    conditioning = {
-        key: torch.cat([example.conditioning[key] for example in chosen])
-        for key in chosen[0].conditioning
-    }
-    return Batch(torch.stack(latents), noise, t, conditioning, weight, size)
-
-
-def sample_losses(
-    family: Family,
-    denoiser: nn.Module,
-    objective: Objective,
-    batch: Batch,
-    *,
-    dtype: torch.dtype,
-    guidance: float,
-) -> Tensor:
-    """Return the loss of each sample of a batch, (B,).
+def sample_losses(loss: Loss, batch: Batch) -> Tensor:
+    """Return the squared error of each sample of a batch, (B,).
 
     The denoiser is called once, under the mask of the batch's timesteps, which stays in force
     until its next call and so through the backward pass.
     """
     t = to_device(batch.timesteps, batch.latents.device)
-    noisy = objective.corrupt(batch.latents, batch.noise, t).to(dtype)
-    prediction = family.predict(denoiser, noisy, t, batch.conditioning, guidance)
-    target = objective.target(batch.latents, batch.noise, t)
+    noisy = loss.objective.corrupt(batch.latents, batch.noise, t).to(loss.dtype)
+    prediction = loss.family.predict(loss.denoiser, noisy, t, batch.conditioning, loss.guidance)
+    target = loss.objective.target(batch.latents, batch.noise, t)
     return squared_error(prediction, target, batch.weight)
 
 
-def mean_loss(losses: Tensor, instances: int, prior_weight: float) -> Tensor:
-    """Return the loss of a batch: mean over the concept plus weighted mean over the prior.
+def forward_backward(loss: Loss, backward: Callable[[Tensor], None]) -> Passes:
+    """Return what runs the forward and backward pass of a batch, operation by operation.
 
     Args:
-        losses: (B,), of which the first `instances` are the concept's.
-        instances: how many.
-        prior_weight: of the others, if there are any.
+        loss: of a batch.
+        backward: runs the backward pass of a scalar, scaled as the accumulation and fp16 ask for.
     """
-    loss = losses[:instances].mean()
-    if instances < len(losses):
-        loss = loss + prior_weight * losses[instances:].mean()
-    return loss
+
+    def passes(batch: Batch) -> Tensor:
+        whole, losses = loss(batch)
+        backward(whole)  # the mask still holds
+        return losses.detach()
+
+    return passes
 
 
-def compute_loss(
-    family: Family,
-    denoiser: nn.Module,
-    objective: Objective,
-    batch: Batch,
-    *,
-    dtype: torch.dtype,
-    guidance: float,
-    prior_weight: float,
-) -> Tensor:
-    """Return the loss of a batch; see `sample_losses` and `mean_loss`."""
-    losses = sample_losses(family, denoiser, objective, batch, dtype=dtype, guidance=guidance)
-    return mean_loss(losses, batch.instances, prior_weight)
+# --- the step -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step computed; on the device, unless said otherwise.
+
+    Attributes:
+        loss: mean over the step's forward passes, a scalar, without the penalty.
+        timesteps: of all samples, (N,); on the CPU.
+        concept_timesteps: of the concept's samples, (M,); on the CPU.
+        concept_losses: of these, (M,).
+        lr: learning rate.
+        d: Prodigy's estimate of the step size, else None.
+    """
+
+    loss: Tensor
+    timesteps: Tensor
+    concept_timesteps: Tensor
+    concept_losses: Tensor
+    lr: float
+    d: Tensor | float | None
+
+
+class _Done(NamedTuple):
+    """What is kept of a forward and backward pass."""
+
+    timesteps: Tensor
+    instances: int
+    losses: Tensor
+
+
+@dataclass
+class TrainingStep:
+    """One optimizer step of a run.
+
+    Attributes:
+        draw: number of a forward pass, counted over the whole run -> its batch.
+        passes: the forward and backward pass.
+        mean: samples' losses and the number of the concept's -> the batch's loss; `Loss.mean`.
+        adapter: what is trained.
+        optimizer: of its parameters; each group has a `rate`, which the learning rate is
+            multiplied with.
+        learning_rate: step (0-based) -> learning rate.
+        clip: scales gradients of the parameters down to a length.
+        max_grad_norm: that length; None: they stay.
+        accumulation: forward passes of a step.
+        steps: of the whole run.
+    """
+
+    draw: Callable[[int], Batch]
+    passes: Passes
+    mean: Callable[[Tensor, int], Tensor]
+    adapter: Adapter
+    optimizer: Any
+    learning_rate: Callable[[int], float]
+    clip: Callable[[list[nn.Parameter], float], object]
+    max_grad_norm: float | None
+    accumulation: int
+    steps: int
+
+    def __call__(self, step: int) -> StepResult:
+        """Run step number `step` (0-based), a function of it and of the state alone."""
+        lr = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["rate"]
+        first = step * self.accumulation
+        done: list[_Done] = []
+        for number in range(first, first + self.accumulation):
+            batch = self.draw(number)
+            done.append(_Done(batch.timesteps, batch.instances, self.passes(batch)))
+        if self.max_grad_norm is not None:
+            self.clip(list(self.adapter.parameters()), self.max_grad_norm)
+        self.optimizer.step()
+        self.adapter.after_step(step + 1, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        return self._result(done)
+
+    def _result(self, done: list[_Done]) -> StepResult:
+        total = torch.zeros((), device=done[0].losses.device)
+        for one in done:
+            total += self.mean(one.losses, one.instances) / self.accumulation
+        group = self.optimizer.param_groups[0]
+        return StepResult(
+            loss=total,
+            timesteps=torch.cat([one.timesteps for one in done]),
+            concept_timesteps=torch.cat([one.timesteps[: one.instances] for one in done]),
+            concept_losses=torch.cat([one.losses[: one.instances] for one in done]),
+            lr=group["lr"],
+            d=group.get("d"),
+        )

@@ -14,6 +14,7 @@ from tlora_cli.formats import AdapterWeights, read_adapter
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.formulas.spectra import EFFECTIVE_RANKS, singular_values
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.methods import PLAIN
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def analyze(path: Path, name: str | None = None) -> Analysis:
         UserError: if the file can't be read, or its method has no factors.
     """
     weights = read_adapter(path, ())
-    if weights.parts:
+    if not weights.low_rank:
         raise UserError(
             f"{weights.info.method} changes the weights themselves and has no factors",
             where=str(path),
@@ -88,7 +89,7 @@ def analyze(path: Path, name: str | None = None) -> Analysis:
         depths[kind] = depth + 1
         for (matrix, when), values in _values(weights, layer):
             spectra.append(Spectrum(layer, kind, depth, matrix, when, values))
-    return Analysis(name or path.stem, weights.info.method or "lora", spectra, schedule)
+    return Analysis(name or path.stem, weights.info.method or PLAIN, spectra, schedule)
 
 
 def _values(weights: AdapterWeights, layer: str) -> Iterable[tuple[tuple[str, str], Tensor]]:

@@ -30,7 +30,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import free_space
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
-from tlora_cli.training.setup import base_of
+from tlora_cli.training.from_recipe import base_of
 
 SECONDS = 10.0
 """Seconds that the Hub may take to answer."""

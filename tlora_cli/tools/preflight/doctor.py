@@ -13,6 +13,13 @@ from huggingface_hub import HfApi, constants, get_session, get_token
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import shipped
+from tlora_cli.foundation.devices import (
+    ACCELERATOR,
+    compiled_capabilities,
+    gpu_capability,
+    gpu_failure,
+    supports_bf16,
+)
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
@@ -87,27 +94,21 @@ def look_at_torch(card: Card | None, has_card: bool) -> Iterator[Finding]:
     finding = look_at_version("torch", version, None)
     yield finding
     if card is not None:
-        yield ok("cuda", f"{torch.version.cuda}")
+        yield ok(ACCELERATOR, f"{torch.version.cuda}")
     elif not has_card:
         build = f"the build for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
-        yield ok("cuda", f"no card; torch is {build}")
+        yield ok(ACCELERATOR, f"no card; torch is {build}")
     elif torch.version.cuda is None:
-        yield warning("cuda", f"a card is there, but torch {version} is a CPU build", CUDA_TORCH)
+        yield warning(
+            ACCELERATOR, f"a card is there, but torch {version} is a CPU build", CUDA_TORCH
+        )
     else:
         yield warning(
-            "cuda",
-            f"torch can't use the card: {_cuda_failure()}",
+            ACCELERATOR,
+            f"torch can't use the card: {gpu_failure()}",
             f"update the driver to one for CUDA {torch.version.cuda}, and check "
             "CUDA_VISIBLE_DEVICES",
         )
-
-
-def _cuda_failure() -> str:
-    try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:
-        return str(error).partition("\n")[0]
-    return "it finds none"
 
 
 def look_at_card(card: Card | None) -> Iterator[Finding]:
@@ -115,7 +116,7 @@ def look_at_card(card: Card | None) -> Iterator[Finding]:
     if card is None:
         yield ok("bf16", "computed on the CPU")
         return
-    major, minor = torch.cuda.get_device_capability(0)
+    major, minor = gpu_capability()
     text = f"{card.name}, {gigabytes(card.total)}, compute capability {major}.{minor}"
     taken = card.used or 0
     if taken > card.total // 20:
@@ -126,22 +127,21 @@ def look_at_card(card: Card | None) -> Iterator[Finding]:
         )
     else:
         yield ok("card", text)
-    known = {int(name.removeprefix("sm_").rstrip("af")) // 10 for name in torch.cuda.get_arch_list()
-             if name.startswith("sm_")}  # fmt: skip
+    known = compiled_capabilities()
     if known and major not in known:
         yield problem(
             "card",
             f"this torch has no code for compute capability {major}.{minor}",
             "install a torch build that has: https://pytorch.org/get-started/locally",
         )
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if supports_bf16(in_hardware=True):
         yield ok("bf16", "the card computes it")
     else:
         yield warning("bf16", "the card has none", "set train.precision: fp16 in recipes")
 
 
 def _compiler(card: Card | None) -> Finding:
-    lacking = missing_compiler(torch.device("cuda" if card else "cpu"))
+    lacking = missing_compiler(torch.device(ACCELERATOR if card else "cpu"))
     if lacking:
         return warning("compiler", f"train.execution: compile needs {lacking}", "install it")
     return ok("compiler", "train.execution: compile can be used")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlora_cli.families import FAMILIES
+from tlora_cli.foundation.devices import ACCELERATOR
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
@@ -60,7 +61,7 @@ def plan_for(recipe: Recipe, room: Room | None) -> MemoryPlan:
     Raises:
         UserError: if the adapter doesn't fit the base.
     """
-    on_card = changed(recipe, device="cuda") if room is not None and room.is_card else None
+    on_card = changed(recipe, device=ACCELERATOR) if room is not None and room.is_card else None
     return plan_memory(on_card or recipe)
 
 

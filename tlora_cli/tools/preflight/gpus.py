@@ -1,6 +1,8 @@
 """Graphics cards that this machine has, and its memory; nothing is put on a card by looking.
 
-`nvidia-smi` speaks for the driver, PyTorch for what it can use.
+`nvidia-smi` speaks for the driver, PyTorch for what it can use. The program is asked and not
+nvidia-ml-py: it comes with every driver and tells all five facts at once, so one more package for
+the same answer is not worth its place among the dependencies.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+import psutil
 
+from tlora_cli.foundation.devices import gpu_properties, has_accelerator
 from tlora_cli.foundation.errors import UserError
 
 NVIDIA, DISPLAY = "0x10de", "0x03"
@@ -76,9 +79,9 @@ def cards_on_the_bus(devices: Path = Path("/sys/bus/pci/devices")) -> int:
 
 def usable_card() -> Card | None:
     """Return the card that PyTorch computes on; None if it finds none."""
-    if not torch.cuda.is_available():
+    if not has_accelerator():
         return None
-    found = torch.cuda.get_device_properties(0)
+    found = gpu_properties()
     uuid = f"GPU-{getattr(found, 'uuid', '')}"
     same = next((card for card in driver_cards() or [] if card.uuid == uuid), None)
     used, driver = (same.used, same.driver) if same else (None, "")
@@ -101,19 +104,15 @@ def card_size(text: str) -> int:
     return int(size * 2**30)
 
 
-def free_memory(
-    info: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
-) -> int | None:
+def free_memory(group: Path = Path("/sys/fs/cgroup")) -> int | None:
     """Return the bytes of main memory that can be had; None where the system doesn't say.
 
     Args:
-        info: what Linux tells of its memory.
-        group: the control group of a container, which may set a limit.
+        group: the control group of a container, which may set a limit; psutil doesn't know of it.
     """
     try:
-        values = dict(line.split(":", 1) for line in info.read_text("ascii").splitlines())
-        free = int(values["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
+        free: int = psutil.virtual_memory().available
+    except (OSError, RuntimeError):  # a container without /proc
         return None
     try:
         limit = int((group / "memory.max").read_text("ascii"))

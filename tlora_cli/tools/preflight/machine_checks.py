@@ -14,16 +14,23 @@ from huggingface_hub import constants, try_to_load_from_cache
 from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import quantization_config
 from tlora_cli.foundation.bundled import is_base
-from tlora_cli.foundation.devices import DTYPES, choose_device, device_name
+from tlora_cli.foundation.devices import (
+    DTYPES,
+    choose_device,
+    default_device,
+    device_name,
+    is_accelerator,
+)
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import existing_parent, free_space, is_locked
+from tlora_cli.foundation.gpu_only import GPU_ONLY, check_gpu
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.execution import check_execution, choose_execution
+from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.scoring_prompts import ENCODERS
-from tlora_cli.training.setup import sampling_settings
 from tlora_cli.training.state import bytes_needed, room_for_checkpoints
 from tlora_cli.training.trackers.base import check_installed
 
@@ -46,11 +53,11 @@ def look_at_device(recipe: Recipe) -> Iterator[Finding]:
 
     device = tried(choose_device, train.device, train.precision)
     if device is None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = default_device()
     if train.quantization:
         tried(choose_device, device.type, "fp32", train.quantization)
         tried(quantization_config, train.quantization, DTYPES[train.precision])
-    tried(check_optimizer, train.optimizer, device.type == "cpu")
+    tried(check_optimizer, train.optimizer, is_accelerator(device))
     tried(check_execution, train.execution, device)
     tried(_check_attention, train.attention, device)
     tried(check_installed, recipe.output.trackers)
@@ -61,14 +68,12 @@ def look_at_device(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _check_attention(kind: str, device: torch.device) -> None:
-    if kind == "xformers" and (
-        device.type == "cpu" or importlib.util.find_spec("xformers") is None
-    ):
-        lacking = "a CUDA GPU" if device.type == "cpu" else "the package xformers"
+    check_gpu("train.attention", kind, is_accelerator(device))
+    if kind == "xformers" and importlib.util.find_spec("xformers") is None:
         raise UserError(
-            f"xformers attention needs {lacking}",
+            "xformers attention needs the package xformers",
             where="train.attention",
-            do="pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
+            do=GPU_ONLY["train.attention"].do,
         )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from tlora_cli.foundation import durations
-from tlora_cli.foundation.devices import choose_device
+from tlora_cli.foundation.devices import choose_device, is_accelerator
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import existing_parent, explained, write_text
 from tlora_cli.recipe.defaults import merged
@@ -176,7 +176,7 @@ def _run_trial(recipe: Recipe, folder: Path) -> Measured:
 
 def _on_gpu(recipe: Recipe) -> bool:
     train = recipe.train
-    return choose_device(train.device, train.precision, train.quantization).type == "cuda"
+    return is_accelerator(choose_device(train.device, train.precision, train.quantization))
 
 
 def _measured(recipe: Recipe, run: RunFolder, began: float, told: str) -> Measured:
@@ -200,11 +200,13 @@ _PROGRAM = f"""
 import sys
 from tlora_cli.cli.quiet import hush_libraries
 hush_libraries()
-from tlora_cli.training import loop
+import torch
+import tlora_cli.training.loop
+from tlora_cli.foundation.devices import peak_memory
 if sys.argv.pop(1) == "True":
     import torch.utils.tensorboard
 def tell():
-    print("{_MEMORY}", loop.peak_memory(loop.torch.device("cpu")), sep="", flush=True)
+    print("{_MEMORY}", peak_memory(torch.device("cpu")), sep="", flush=True)
 tell()
 from tlora_cli.cli.app import main
 status = main()

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tlora_cli.foundation.devices import has_accelerator
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
@@ -52,7 +53,7 @@ class Look:
     @property
     def on_cpu(self) -> bool:
         """Whether the run will compute on a CPU."""
-        here = self.recipe.train.device == "cpu" or not torch.cuda.is_available()
+        here = self.recipe.train.device == "cpu" or not has_accelerator()
         return here and self.card is None
 
     @cached_property

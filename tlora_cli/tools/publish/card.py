@@ -14,6 +14,7 @@ from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.foundation.bundled import is_base
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.prompts import training_prompt
+from tlora_cli.methods import PLAIN
 from tlora_cli.tools.publish.card_images import Shown
 from tlora_cli.tools.publish.usage_section import use_section
 
@@ -73,7 +74,7 @@ def card_text(card: Card) -> str:
 
 def _header(card: Card) -> str:
     """Return the YAML in front."""
-    family, whole = FAMILIES[card.weights.family or ""], not card.weights.parts
+    family, whole = FAMILIES[card.weights.family or ""], card.weights.low_rank
     tags = ["text-to-image", PRODUCT, *family.hub_tags]
     if whole:  # what diffusers loads
         tags += ["diffusers", "lora", "template:sd-lora"]
@@ -99,7 +100,7 @@ def _header(card: Card) -> str:
 
 
 def _head(card: Card) -> str:
-    method = card.weights.info.method or "lora"
+    method = card.weights.info.method or PLAIN
     what = card.concept or "a concept"
     from_what = {None: "pictures", 1: "one picture"}.get(card.pictures, f"{card.pictures} pictures")
     text = (
@@ -218,7 +219,7 @@ def _limits(card: Card) -> str:
         "the base model makes up.",
     ]
     schedule = card.weights.schedule
-    if card.weights.parts:
+    if not card.weights.low_rank:
         items.append("It changes the weights themselves: only tlora can use the file.")
     elif schedule and not schedule.always_full:
         items.append(

@@ -80,7 +80,7 @@ def publish(wanted: Publication, say: Say) -> str | None:
     source = read_source(wanted.source)
     base = public_base(source.info, wanted.base)
     license = license_of(base, wanted.license)
-    if wanted.targets and source.weights.parts:
+    if wanted.targets and not source.weights.low_rank:
         raise UserError(
             f"{source.info.method} changes the weights themselves; there is no file of it for "
             "other tools",

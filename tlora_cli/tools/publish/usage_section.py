@@ -33,7 +33,7 @@ def use_section(
         parts.append(f"Write `{_code(concept)}` in the prompt; in tlora, `V*` stands for it.")
     prompt = _code(f"a photo of a {concept or 'dog'} in the snow")
     parts.append(_tlora(base, prompt, "V*" if concept else "dog", repository))
-    if not weights.parts:
+    if weights.low_rank:
         masked = weights.schedule is not None and not weights.schedule.always_full
         parts.append(_diffusers(base, prompt, masked, repository))
         if files or not is_base(base):  # of which other tools know nothing

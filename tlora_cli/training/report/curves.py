@@ -6,7 +6,7 @@ import torch
 
 from tlora_cli.foundation.pages.axes import COLORS
 from tlora_cli.foundation.pages.templates import NOTHING, part
-from tlora_cli.recipe.strict_section import RANKLESS_METHODS
+from tlora_cli.methods import METHODS
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.report.bands import (
     LEAST,
@@ -86,11 +86,12 @@ def _mean(value: float | None) -> str:
 
 def rank_section(run: Run) -> str:
     """Return the schedule, and how often each rank was drawn."""
-    schedule, method = rank_schedule(run.recipe), run.recipe.adapter.method
+    adapter = run.recipe.adapter
+    schedule, method = rank_schedule(adapter, run.recipe.train.seed), adapter.method
     counts = drawn(run.metrics.steps)
     plot = rank_plot(schedule, counts, TIMESTEPS)
     if schedule is None:
-        rank = None if method in RANKLESS_METHODS else run.recipe.adapter.rank
+        rank = run.recipe.adapter.rank if METHODS[method].low_rank else None
         return part(TEMPLATE, "no_ranks", method=method, rank=rank, plot=plot)
     ranks = drawn_ranks(counts, schedule)
     active = schedule.active_rank(torch.arange(TIMESTEPS)).tolist()

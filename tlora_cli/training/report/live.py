@@ -31,12 +31,12 @@ class RunReports:
 
     Args:
         run: the folder.
-        say: tells the user something, in a line.
+        notify: shows the user a line.
     """
 
-    def __init__(self, run: RunFolder, say: Callable[[str], None]) -> None:
-        self._run, self._say = run, say
-        self._begun = self._told = False
+    def __init__(self, run: RunFolder, notify: Callable[[str], None]) -> None:
+        self._run, self._notify = run, notify
+        self._begun = self._warned = False
         self._next = 0.0
 
     def begin(self) -> None:
@@ -61,10 +61,10 @@ class RunReports:
         try:
             write_report(self._run.path)
         except Exception as error:  # whatever it is, hours of training are worth more
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 reason = str(error).partition("\n")[0]
-                self._say(
+                self._notify(
                     f"the report can't be written ({type(error).__name__}: {reason}); the training "
                     f"goes on. Later: tlora report {self._run.path}"
                 )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.foundation.untrusted_json import parse_json
-from tlora_cli.recipe.models import Recipe
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class Metrics:
     written: float | None
 
 
-def read_metrics(path: Path, recipe: Recipe, notes: list[str]) -> Metrics:
+def read_metrics(path: Path, alone: bool, notes: list[str]) -> Metrics:
     """Read the file; there may be none yet.
 
     Args:
         path: metrics.jsonl.
-        recipe: says how many samples a step has.
+        alone: whether a step has a single sample, so that its means are the sample's.
         notes: what was left out is added.
     """
     if not path.exists():
@@ -56,8 +55,6 @@ def read_metrics(path: Path, recipe: Recipe, notes: list[str]) -> Metrics:
     except OSError as error:
         notes.append(f"metrics.jsonl can't be read: {error.strerror or error}.")
         return Metrics([], None)
-    samples = recipe.train.batch_size * recipe.train.accumulation
-    alone = samples == 1 and recipe.concept.prior is None
     steps: dict[int, Step] = {}
     bad, repeated = [], 0
     for number, line in enumerate(lines, 1):

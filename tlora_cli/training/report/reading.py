@@ -16,6 +16,7 @@ from tlora_cli.foundation.training_images import load_training_images
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
+from tlora_cli.recipe.sections import ConceptConfig
 from tlora_cli.training.checkpoint_scores import Record, read_record
 from tlora_cli.training.kept_images import kept_pictures, small_pictures
 from tlora_cli.training.report.metrics import Metrics, read_metrics
@@ -91,7 +92,9 @@ def read_run(folder: Path) -> Run:
         )
     recipe = load_recipe(run.recipe)
     notes: list[str] = []
-    metrics = read_metrics(run.metrics, recipe, notes)
+    samples = recipe.train.batch_size * recipe.train.accumulation
+    alone = samples == 1 and recipe.concept.prior is None
+    metrics = read_metrics(run.metrics, alone, notes)
     finished = run.finished(recipe)
     running = "running" if is_locked(run.path) else "stopped"
     adapter = run.adapter if finished else _newest_adapter(run)
@@ -102,7 +105,7 @@ def read_run(folder: Path) -> Run:
         "finished" if finished else running,
         _about(run, adapter),
         metrics,
-        _pictures(run, recipe, notes),
+        _pictures(run.training_pictures, recipe.concept, recipe.train.resolution, notes),
         _previews(run.previews, notes),
         _scores(run.scores, notes),
         adapter,
@@ -134,9 +137,11 @@ def _about(run: RunFolder, adapter: Path | None) -> dict[str, Any]:
     return about
 
 
-def _pictures(run: RunFolder, recipe: Recipe, notes: list[str]) -> list[tuple[Seen, Seen | None]]:
+def _pictures(
+    folder: Path, concept: ConceptConfig, resolution: int, notes: list[str]
+) -> list[tuple[Seen, Seen | None]]:
     """Return the copies that the run keeps; of an old run, the files that its recipe names."""
-    if kept := kept_pictures(run.training_pictures):
+    if kept := kept_pictures(folder):
         if len(kept) > MAX_PICTURES:
             notes.append(f"Of {len(kept)} training pictures the first {MAX_PICTURES} are shown.")
         try:
@@ -144,9 +149,8 @@ def _pictures(run: RunFolder, recipe: Recipe, notes: list[str]) -> list[tuple[Se
         except UserError as error:
             notes.append(f"The kept training pictures are not shown: {error.what}.")
             return []
-    concept = recipe.concept
     try:
-        images = load_training_images(concept.images, concept.masks, recipe.train.resolution)
+        images = load_training_images(concept.images, concept.masks, resolution)
     except UserError as error:
         notes.append(f"The training pictures are not shown: {error.what}.")
         return []

@@ -12,30 +12,30 @@ from pathlib import Path
 from types import TracebackType
 
 from tlora_cli.foundation.pictures import picture_settings
-from tlora_cli.training.progress import StepRecord
-from tlora_cli.training.trackers.base import Drawn, Sitting, Tracker, make_tracker
+from tlora_cli.training.metrics import StepRecord
+from tlora_cli.training.trackers.base import LoggedImage, TrackedRun, Tracker, make_tracker
 
 WINDOW = 20
 """Steps over which the speed is taken."""
 PATIENCE = 60.0
 """Seconds that the end of a run waits for its trackers."""
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
+"""Shows the user a line; may be called from any thread."""
 
 
 class Trackers:
-    """The trackers of one sitting; as a context they end with it, at once on Ctrl-C.
+    """The trackers of a run; as a context they end with it, at once on Ctrl-C.
 
     Args:
         names: of `TRACKERS`.
-        sitting: the run.
-        say: tells the user something, in a line; from any thread.
+        run: what they know of it.
+        notify: shows the user a line.
     """
 
-    def __init__(self, names: Sequence[str], sitting: Sitting, say: Say) -> None:
-        self._say = say
+    def __init__(self, names: Sequence[str], run: TrackedRun, notify: Notify) -> None:
         self._recent: deque[StepRecord] = deque(maxlen=WINDOW + 1)
-        self._threads = [_Thread(name, make_tracker(name), sitting, say) for name in names]
+        self._threads = [_TrackerThread(name, make_tracker(name), run, notify) for name in names]
 
     def __enter__(self) -> Trackers:
         return self
@@ -55,10 +55,10 @@ class Trackers:
         for thread in self._threads:
             thread.ask(lambda tracker: tracker.log(record.step, numbers))
 
-    def pictures(self, step: int, folder: Path) -> None:
+    def log_images(self, step: int, folder: Path) -> None:
         """Hand on the previews in a folder; returns at once."""
         for thread in self._threads:
-            thread.ask(partial(_pictures, step, folder))
+            thread.ask(partial(_log_images, step, folder))
 
     def end(self, wait: bool = True) -> None:
         """Let them finish; wait for that, but no longer than `PATIENCE` seconds in all."""
@@ -85,19 +85,19 @@ class Trackers:
         return {f"train/{name}": value for name, value in numbers.items() if value is not None}
 
 
-def _pictures(step: int, folder: Path, tracker: Tracker) -> None:
-    drawn = []
+def _log_images(step: int, folder: Path, tracker: Tracker) -> None:
+    images = []
     for file in sorted(folder.glob("*.png")):
         said = picture_settings(file)
-        drawn.append(Drawn(file, f"{said['prompt']}, seed {said['seed']}"))
-    tracker.pictures(step, drawn)
+        images.append(LoggedImage(file, f"{said['prompt']}, seed {said['seed']}"))
+    tracker.log_images(step, images)
 
 
-class _Thread:
+class _TrackerThread:
     """One tracker and what it was asked to do; after a failure it is asked nothing more."""
 
-    def __init__(self, name: str, tracker: Tracker, sitting: Sitting, say: Say) -> None:
-        self._name, self._tracker, self._sitting, self._say = name, tracker, sitting, say
+    def __init__(self, name: str, tracker: Tracker, run: TrackedRun, notify: Notify) -> None:
+        self._name, self._tracker, self._run, self._notify = name, tracker, run, notify
         self._asked: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._failed = self._left = False
         # A daemon: a server that never answers must not keep the process.
@@ -118,21 +118,21 @@ class _Thread:
         self._thread.join(seconds)
         if self._thread.is_alive():
             self._left = True
-            self._say(f"{self._name} did not finish in time; it may lack the last steps")
+            self._notify(f"{self._name} did not finish in time; it may lack the last steps")
 
     def _work(self) -> None:
         try:
-            if note := self._tracker.start(self._sitting):
-                self._say(note)
+            if note := self._tracker.start(self._run):
+                self._notify(note)
             while (what := self._asked.get()) is not None:
                 what(self._tracker)
-            self._tracker.end()
+            self._tracker.finish()
         except Exception as error:  # whatever it is, the training is worth more
             self._failed = True
             if self._left:
-                return  # that has been told
+                return  # the user knows
             reason = str(error).partition("\n")[0]
-            self._say(
+            self._notify(
                 f"{self._name} failed ({type(error).__name__}: {reason}); the training goes on "
                 "without it"
             )

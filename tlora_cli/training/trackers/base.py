@@ -1,4 +1,4 @@
-"""The protocol of trackers; which there are, and if they can be had."""
+"""The protocol of a tracker; which there are, and whether their packages are installed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ from typing import Any, NamedTuple, Protocol
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Sitting:
+class TrackedRun:
     """The facts that a tracker knows of the run when it starts.
 
     Attributes:
-        run: its folder.
+        folder: of the run.
         project: in which wandb and trackio show it.
-        id: of the run, the same over all sittings; empty if no tracker needs it.
+        id: of the run, the same each time it is resumed; empty if no tracker needs it.
         recipe: as plain data.
-        step: finished steps; those after it are told now.
+        step: finished steps; those after it are logged now.
     """
 
-    run: RunFolder
+    folder: RunFolder
     project: str
     id: str
     recipe: Mapping[str, Any]
@@ -38,47 +37,49 @@ class Sitting:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A preview: its PNG file, and in words what it shows."""
+class LoggedImage:
+    """A preview: its PNG file, and a caption of what it shows."""
 
     file: Path
-    title: str
+    caption: str
 
 
 class Tracker(Protocol):
     """One tracker. All its methods are called on one thread, which is not the training's."""
 
-    def start(self, sitting: Sitting) -> str | None:
+    def start(self, run: TrackedRun) -> str | None:
         """Begin, or go on with, the run; return what the user should know, in a line."""
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
         """Take the numbers of a finished step."""
 
-    def pictures(self, step: int, drawn: Sequence[Drawn]) -> None:
+    def log_images(self, step: int, images: Sequence[LoggedImage]) -> None:
         """Take the previews of a step."""
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Hand on what is left; nothing comes after."""
 
 
-class _Place(NamedTuple):
+class TrackerSpec(NamedTuple):
     """The place of a tracker.
 
     Attributes:
-        module: here, with a class `Own`.
+        target: its class, as "module:Class".
         package: that it needs.
         by_id: whether it finds a run again by its id.
     """
 
-    module: str
+    target: str
     package: str
     by_id: bool = True
 
 
 TRACKERS = {
-    "tensorboard": _Place("tlora_cli.training.trackers.on_tensorboard", "tensorboard", False),
-    "wandb": _Place("tlora_cli.training.trackers.on_wandb", "wandb"),
-    "trackio": _Place("tlora_cli.training.trackers.on_trackio", "trackio"),
+    "tensorboard": TrackerSpec(
+        "tlora_cli.training.trackers.on_tensorboard:TensorBoardTracker", "tensorboard", False
+    ),
+    "wandb": TrackerSpec("tlora_cli.training.trackers.on_wandb:WandbTracker", "wandb"),
+    "trackio": TrackerSpec("tlora_cli.training.trackers.on_trackio:TrackioTracker", "trackio"),
 }
 """The trackers by their names in `output.trackers`."""
 
@@ -101,22 +102,24 @@ def check_installed(names: Sequence[str]) -> None:
 
 def make_tracker(name: str) -> Tracker:
     """Return a tracker; its package is imported only when it starts."""
-    tracker: Tracker = importlib.import_module(TRACKERS[name].module).Own()
+    module, _, attribute = TRACKERS[name].target.partition(":")
+    tracker: Tracker = getattr(importlib.import_module(module), attribute)()
     return tracker
 
 
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
-def sitting_of(names: Sequence[str], run: RunFolder, recipe: Recipe, step: int) -> Sitting:
-    """Return what trackers are told of a run that goes on after a step.
+def tracked_run(
+    names: Sequence[str], folder: RunFolder, project: str, recipe: Mapping[str, Any], step: int
+) -> TrackedRun:
+    """Return what trackers know of a run that goes on after a step.
 
     Raises:
         UserError: if the run's id can't be written.
     """
-    identity = run_id(run.trackers) if any(TRACKERS[name].by_id for name in names) else ""
-    data = recipe.model_dump(mode="json", by_alias=True)
-    return Sitting(run, recipe.output.project, identity, data, step)
+    identity = run_id(folder.trackers) if any(TRACKERS[name].by_id for name in names) else ""
+    return TrackedRun(folder, project, identity, recipe, step)
 
 
 def run_id(file: Path) -> str:

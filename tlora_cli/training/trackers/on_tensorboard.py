@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tlora_cli.training.trackers.base import Drawn, Sitting
+from tlora_cli.training.trackers.base import LoggedImage, TrackedRun
 
 
-class Own:
-    """Writes events; those of an earlier sitting after the resumed step are void."""
+class TensorBoardTracker:
+    """Writes events; on a resume, those after the resumed step are void."""
 
     def __init__(self) -> None:
         self._writer: Any = None
 
-    def start(self, sitting: Sitting) -> str | None:
+    def start(self, run: TrackedRun) -> str | None:
         """Open a new event file."""
         from torch.utils.tensorboard import SummaryWriter
 
-        folder = str(sitting.run.tensorboard)
-        self._writer = SummaryWriter(folder, purge_step=sitting.step + 1)
-        recipe = "\n".join(_lines(sitting.recipe))
-        self._writer.add_text("recipe", recipe, sitting.step + 1)
+        folder = str(run.folder.tensorboard)
+        self._writer = SummaryWriter(folder, purge_step=run.step + 1)
+        recipe = "\n".join(_lines(run.recipe))
+        self._writer.add_text("recipe", recipe, run.step + 1)
         return None
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -32,14 +32,14 @@ class Own:
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step)
 
-    def pictures(self, step: int, drawn: Sequence[Drawn]) -> None:
+    def log_images(self, step: int, images: Sequence[LoggedImage]) -> None:
         """Write an image for each preview."""
-        for one in drawn:
+        for one in images:
             with Image.open(one.file) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            self._writer.add_image(f"previews/{one.title}", pixels, step, dataformats="HWC")
+            self._writer.add_image(f"previews/{one.caption}", pixels, step, dataformats="HWC")
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Close the file."""
         self._writer.close()
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tlora_cli.training.trackers.base import Drawn, Sitting
+from tlora_cli.training.trackers.base import LoggedImage, TrackedRun
 
 
-class Own:
+class TrackioTracker:
     """A run of trackio. It is found again by its name, so the name has the id."""
 
     def __init__(self) -> None:
         self._run: Any = None
 
-    def start(self, sitting: Sitting) -> str | None:
+    def start(self, run: TrackedRun) -> str | None:
         """Begin or resume the run."""
         import trackio
 
         self._run = trackio.init(
-            project=sitting.project,
-            name=f"{sitting.run.path.name}-{sitting.id}",
-            config=dict(sitting.recipe),
+            project=run.project,
+            name=f"{run.folder.path.name}-{run.id}",
+            config=dict(run.recipe),
             resume="allow",
             embed=False,
             auto_log_gpu=False,
@@ -33,15 +33,15 @@ class Own:
         """Send the numbers."""
         self._run.log(dict(numbers), step=step)
 
-    def pictures(self, step: int, drawn: Sequence[Drawn]) -> None:
+    def log_images(self, step: int, images: Sequence[LoggedImage]) -> None:
         """Send the previews, each under its title."""
         import trackio
 
         self._run.log(
-            {f"previews/{one.title}": trackio.Image(one.file, one.title) for one in drawn},
+            {f"previews/{one.caption}": trackio.Image(one.file, one.caption) for one in images},
             step=step,
         )
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Wait until all is written, or sent."""
         self._run.finish()

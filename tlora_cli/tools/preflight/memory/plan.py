@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.shapes import random_conditioning, text_tokens
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.foundation.bundled import is_base, model_folder
-from tlora_cli.foundation.devices import DTYPES
+from tlora_cli.foundation.devices import DTYPES, is_accelerator, named_device
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
 from tlora_cli.injection.folded_weights import Folding
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
+from tlora_cli.training.batch import Batch
+from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.optimizers import STATE_COPIES
-from tlora_cli.training.setup import sampling_settings
-from tlora_cli.training.step import Batch, compute_loss
+from tlora_cli.training.step import Loss
 
 CUDA_CONTEXT = 600_000_000
 """Bytes that the driver and its kernels take on a GPU, which PyTorch doesn't count."""
@@ -125,8 +126,7 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
 
 
 def _on_cpu(recipe: Recipe) -> bool:
-    device = recipe.train.device
-    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    return not is_accelerator(named_device(recipe.train.device))
 
 
 def _folder(recipe: Recipe) -> str | None:
@@ -212,18 +212,12 @@ def _step_peak(
         train.batch_size,
     )
 
+    dtype = DTYPES[train.precision]
+    loss = Loss(family, denoiser, objective, dtype, train.guidance, 1.0, adapter.penalty)
+
     def step() -> None:
-        loss: Tensor = compute_loss(
-            family,
-            denoiser,
-            objective,
-            batch,
-            dtype=DTYPES[train.precision],
-            guidance=train.guidance,
-            prior_weight=1.0,
-        )
-        penalty = adapter.penalty()
-        (loss if penalty is None else loss + penalty).backward()  # type: ignore[no-untyped-call]
+        whole, _ = loss(batch)
+        whole.backward()  # type: ignore[no-untyped-call]
 
     def folded_step() -> None:
         with adapter.folded(folding):

@@ -1,4 +1,4 @@
-"""The gate: the mask of the denoiser's present call, and what the layers made of it."""
+"""What the denoiser's present call runs with: its timesteps, their masks, the layers' factors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Call:
         return {**self.__dict__, "factors": None}
 
 
-class MaskGate:
+class CallState:
     """Holds the mask of the denoiser's present call, and the factors made for it.
 
     Args:
@@ -101,7 +101,7 @@ class MaskGate:
     def checkpoint(self, function: Any, *inputs: Any) -> Any:
         """Activation checkpointing that recomputes under the mask of the forward pass.
 
-        Plain checkpointing reads the gate when it recomputes, which is the same only if no other
+        Plain checkpointing reads the state when it recomputes, which is the same only if no other
         call came in between.
         """
         call = self._call

@@ -1,0 +1,243 @@
+"""What an adapter changes in one module: one kind of thing, in three forms.
+
+`LowRankUpdate` adds an update of low rank to what a layer gives, `OtherWeights` has a module run on
+other weights, `LearnedWord` gives a word vectors of its own in a text encoder. What a method does
+(its formula) is in `tlora_cli.methods`; here are the tensors of one module, and where they act.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from tlora_cli.formats.weights import AdapterWeights
+from tlora_cli.formulas.products import Products, delta_form
+from tlora_cli.injection.swapped_weights import swap_weights
+from tlora_cli.methods import LowRank, Method, Start, Weights
+from tlora_cli.methods.textual_inversion import with_word
+
+Put = Callable[[Tensor, Tensor], object]
+"""Writes new values over a parameter, or over a part of it."""
+MadeT = TypeVar("MadeT")
+
+
+class Host(Protocol):
+    """The adapter, as far as its changes know it."""
+
+    scale: float
+
+    def kept(self, key: Any, make: Callable[[], MadeT]) -> MadeT:
+        """Return what `make` makes; made once only while the parameters don't change."""
+
+    def update_hook(self, name: str, update: LowRankUpdate) -> Callable[..., Tensor]:
+        """Return a layer's forward hook that adds its update."""
+
+
+class Change(nn.Module, ABC):
+    """What an adapter changes in one module.
+
+    Attributes:
+        rate: learning rate of its parameters, relative to the recipe's.
+        copies: how many blocks of R rows its pair of factors has; 1 where it has none.
+    """
+
+    rate: float = 1.0
+    copies: int = 1
+
+    @abstractmethod
+    def hook(self, name: str, module: nn.Module, adapter: Host) -> list[RemovableHandle]:
+        """Let the module run changed, and return the hooks; removing them ends it."""
+
+    @abstractmethod
+    def merge(self, own: Mapping[str, Tensor], put: Put, rank: int | None = None) -> None:
+        """Put the change into the module's weights.
+
+        Args:
+            own: the module's own parameters, fp32.
+            put: writes them.
+            rank: how many of the first components, where there are any; None: all.
+        """
+
+    @abstractmethod
+    def store(self, name: str, file: AdapterWeights) -> None:
+        """Put its tensors, on the CPU, into what an adapter file holds of the module `name`."""
+
+    def numbers_in_file(self) -> int:
+        """Return how many numbers `store` puts into a file."""
+        return sum(tensor.numel() for tensor in self.parameters())
+
+    def _store_state(self, name: str, file: AdapterWeights) -> None:
+        file.parts[name] = {key: tensor.cpu() for key, tensor in self.state_dict().items()}
+
+    def _hold(self, start: Start) -> None:
+        """Take the tensors of a start as parameters and buffers; dots in names make submodules."""
+        for name, tensor in start.trained.items():
+            owner, own_name = self._owner(name)
+            owner.register_parameter(own_name, nn.Parameter(tensor))
+        for tensors, saved in ((start.frozen, True), (start.derived, False)):
+            for name, tensor in tensors.items():
+                owner, own_name = self._owner(name)
+                owner.register_buffer(own_name, tensor, persistent=saved)
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        owner: nn.Module = self
+        *path, own_name = name.split(".")
+        for part in path:
+            if part not in owner._modules:
+                owner.add_module(part, nn.Module())
+            owner = owner.get_submodule(part)
+        return owner, own_name
+
+
+class LowRankUpdate(Change):
+    """The update of a linear layer, y = W x + up (mask * (down x)).
+
+    Args:
+        formula: of the method.
+        start: its tensors.
+        rank: R, the number of components that a schedule can switch.
+    """
+
+    def __init__(self, formula: LowRank, start: Start, rank: int) -> None:
+        super().__init__()
+        self.formula, self.rank, self.copies = formula, rank, formula.copies
+        self._hold(start)
+
+    def tensors(self) -> list[Tensor]:
+        """Return what the formula takes, in order."""
+        return [getattr(self, name) for name in self.formula.parts]
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return down (copies * R, in) and up (out, copies * R), fp32 and differentiable."""
+        return delta_form(self.formula.combine(*self.tensors()))
+
+    def hook(self, name: str, module: nn.Module, adapter: Host) -> list[RemovableHandle]:
+        """Add the update to what the layer gives."""
+        return [module.register_forward_hook(adapter.update_hook(name, self))]
+
+    def merge(self, own: Mapping[str, Tensor], put: Put, rank: int | None = None) -> None:
+        """Add the product of the factors to the weights."""
+        down, up = (factor.float() for factor in self.factors())
+        kept = torch.arange(self.rank if rank is None else min(rank, self.rank), device=down.device)
+        chosen = torch.cat([kept + copy * self.rank for copy in range(self.copies)])
+        put(own["weight"], torch.addmm(own["weight"], up[:, chosen], down[chosen]))
+
+    def store(self, name: str, file: AdapterWeights) -> None:
+        """Store the pair of factors, whatever they are made of."""
+        down, up = self.factors()
+        file.layers[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
+
+    def numbers_in_file(self) -> int:
+        """Return the size of the pair."""
+        shapes = (tensor.to("meta") for tensor in self.tensors())
+        return sum(factor.numel() for factor in delta_form(self.formula.combine(*shapes)))
+
+
+class OtherWeights(Change):
+    """Other weights for one module while it runs: y = W' x, W' a function of W.
+
+    Args:
+        formula: of the method.
+        start: its tensors.
+    """
+
+    def __init__(self, formula: Weights, start: Start) -> None:
+        super().__init__()
+        self.formula, self.rate = formula, start.rate
+        self._hold(start)
+
+    def weights(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters to run with, by name, differentiable.
+
+        Args:
+            own: the module's own parameters, fp32; equal to the result before training.
+        """
+        return self.formula(own, {**dict(self.named_parameters()), **dict(self.named_buffers())})
+
+    def hook(self, name: str, module: nn.Module, adapter: Host) -> list[RemovableHandle]:
+        """Swap the weights for the length of a call; built in fp32, used in the base's dtype."""
+
+        def make(own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            scale = adapter.scale
+            return adapter.kept((name, scale), lambda: self._scaled(own, scale))
+
+        return swap_weights(module, make)
+
+    def _scaled(self, own: Mapping[str, Tensor], scale: float) -> Mapping[str, Tensor]:
+        whole = {part: tensor.detach().float() for part, tensor in own.items()}
+        made = self.weights(whole)
+        if scale != 1.0:
+            made = {part: torch.lerp(whole[part], w, scale) for part, w in made.items()}
+        return {part: tensor.to(own[part].dtype) for part, tensor in made.items()}
+
+    def merge(self, own: Mapping[str, Tensor], put: Put, rank: int | None = None) -> None:
+        """Write the weights that it runs on."""
+        for name, merged in self.weights(own).items():
+            put(own[name], merged)
+
+    def store(self, name: str, file: AdapterWeights) -> None:
+        """Store the method's own parameters."""
+        self._store_state(name, file)
+
+
+class LearnedWord(Change):
+    """Vectors in place of a word's token embeddings, one for each of its tokens.
+
+    Args:
+        ids: the word's token numbers.
+        start: (D,) where each vector begins, such as the mean embedding of the class's tokens.
+    """
+
+    ids: Tensor
+
+    def __init__(self, ids: Sequence[int], start: Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(start.detach().float().repeat(len(ids), 1))
+        self.register_buffer("ids", torch.tensor(ids), persistent=False)
+
+    def place(self, tokens: Tensor, embedded: Tensor) -> Tensor:
+        """Return embeddings (B, L, D) of tokens (B, L) with the word's replaced."""
+        return with_word(tokens, embedded, self.ids, self.vectors)
+
+    def hook(self, name: str, module: nn.Module, adapter: Host) -> list[RemovableHandle]:
+        """Let token embeddings give the word's vectors for its tokens; a word has no strength."""
+        return [self.hook_embeddings(module)]
+
+    def hook_embeddings(self, module: nn.Module) -> RemovableHandle:
+        """Let token embeddings give the word's vectors, whether or not there is an adapter."""
+        return module.register_forward_hook(lambda _, inputs, output: self.place(inputs[0], output))
+
+    def merge(self, own: Mapping[str, Tensor], put: Put, rank: int | None = None) -> None:
+        """Write the vectors over those of the word's tokens."""
+        table = own["weight"]
+        for token, vector in zip(self.ids.tolist(), self.vectors, strict=True):
+            put(table[token], vector.to(table))
+
+    def store(self, name: str, file: AdapterWeights) -> None:
+        """Store the vectors."""
+        self._store_state(name, file)
+
+
+def new_change(method: Method, start: Start, rank: int) -> Change:
+    """Return a method's change of one module."""
+    if method.weights is not None:
+        return OtherWeights(method.weights, start)
+    assert method.update is not None, f"{method.name} says neither an update nor weights"
+    return LowRankUpdate(method.update, start, rank)
+
+
+def fixed_pair(down: Tensor, up: Tensor, copies: int) -> LowRankUpdate:
+    """Return an update by a pair of factors as read from a file, which is not trained.
+
+    Args:
+        down: (copies * R, in).
+        up: (out, copies * R).
+        copies: how many blocks of R rows it has.
+    """
+    formula = LowRank(Products, parts=("down", "up"), copies=copies)
+    return LowRankUpdate(formula, Start({}, {"down": down, "up": up}), down.shape[0] // copies)
