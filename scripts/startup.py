@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "toy_sdxl.yaml"
 BASE = ROOT / "tlora_cli" / "toyworld" / "models" / "toy-sdxl"
 LIMIT = 1.1
-"""What the ratio must not exceed."""
+"""Ratio that must not be exceeded."""
 
 BARE = """
 import sys

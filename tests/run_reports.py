@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from html_pages import Tables
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from training_runs import recipe_values
@@ -50,3 +52,14 @@ def draw_preview(run_folder: Path, step: int, prompt: str, picture: Path, seed: 
     with Image.open(picture) as opened:
         opened.save(file, pnginfo=metadata)
     return file
+
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def report(cli: Cli, folder: Path) -> tuple[str, Tables]:
+    status, out, err = cli("report", folder)
+    assert status == 0, err
+    assert out.strip() == str(folder / "report.html")
+    page = (folder / "report.html").read_text()
+    return page, Tables(page)

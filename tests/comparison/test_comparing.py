@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import random
@@ -13,18 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compare_runs import TABLES, finish_cell, grid_values, plan_of, sitting, tables, write_grid
+from compare_runs import TABLES, grid_values, sitting, tables, write_grid
 from html_pages import Page
-from rich.console import Console
 from training_runs import tlora
-
-from tlora_cli import UserError
-from tlora_cli.cli.app import main
-from tlora_cli.comparison import local, tasks
-from tlora_cli.comparison import run_cell as work_module
-from tlora_cli.comparison.local import LocalEngine
-from tlora_cli.comparison.progress import ProgressLine
-from tlora_cli.comparison.tasks import Task, read_result, task_of
 
 
 def progress_made(folder: Path) -> int:
@@ -215,176 +205,6 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny_sdxl: Path, tmp_path: P
     assert process.exitcode == 1
     assert "2 cells, 1 finished, 1 to run" in log.read_text()
     assert finished(out) == kept
-
-
-# --- processes ------------------------------------------------------------------------------------
-
-
-class Heard:
-    """A report that remembers."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.lines: list[tuple[str, str]] = []
-        self.ends: dict[str, str] = {}
-
-    def started(self, cell: str) -> None:
-        self.begun.append(cell)
-
-    def said(self, cell: str, line: str) -> None:
-        self.lines.append((cell, line))
-
-    def ended(self, cell: str, error: str) -> None:
-        self.ends[cell] = error
-
-
-def task(name: str, folder: Path) -> Task:
-    return Task(name, folder / name, {}, {"metrics": {}, "mask": None}, 1)
-
-
-def pretend(task: Task, say: Any, log: Any) -> str | None:
-    """What a cell may do, by its name."""
-    say(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}")
-    if task.name.startswith("killed"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    if task.name.startswith("exits"):
-        os._exit(3)
-    if task.name.startswith("slow"):
-        (task.folder / "here").touch()
-        beside = [folder for folder in task.folder.parent.iterdir() if (folder / "here").exists()]
-        time.sleep(0.3)
-        say(f"beside {len(beside)}")
-        (task.folder / "here").unlink()
-    return "it is wrong" if task.name.startswith("wrong") else ""
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "START_METHOD", "fork")
-    monkeypatch.setattr(work_module, "attempt", pretend)
-
-
-@pytest.mark.usefixtures("forked")
-def test_what_becomes_of_a_process_is_told(tmp_path: Path) -> None:
-    heard = Heard()
-    names = ["good", "killed", "wrong", "exits", "good again"]
-    LocalEngine(2).run([task(name, tmp_path) for name in names], heard)
-    assert heard.begun == names
-    assert heard.ends == {
-        "good": "",
-        "killed": "its process was killed by SIGKILL without a result, perhaps for want of memory",
-        "wrong": "it is wrong",
-        "exits": "its process ended without a result",
-        "good again": "",
-    }
-    assert (tmp_path / "good" / "log.txt").read_text().startswith("gpu ")
-
-
-@pytest.mark.usefixtures("forked")
-def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path) -> None:
-    heard = Heard()
-    names = [f"slow{number}" for number in range(5)]
-    LocalEngine(None, ["3", "GPU-7"]).run([task(name, tmp_path) for name in names], heard)
-    said = [line for _, line in heard.lines]
-    assert {line for line in said if line.startswith("gpu")} == {"gpu 3", "gpu GPU-7"}
-    assert max(int(line.split()[1]) for line in said if line.startswith("beside")) <= 2
-    assert set(heard.ends.values()) == {""}
-    with pytest.raises(UserError, match="3 workers for 2 GPUs"):
-        LocalEngine(3, ["0", "1"])
-
-
-def test_the_line_says_what_is_going_on() -> None:
-    output = io.StringIO()
-    console = Console(file=output, force_terminal=True, width=120, color_system=None)
-    with ProgressLine(console, 5, 1) as line:
-        line.started("lora-r2")
-        line.said("lora-r2", "step 3/6  loss 0.1 [x]")
-        line._bar.refresh()
-        line.started("oft")
-        line.said("oft", "word " * 60)
-        line._bar.refresh()
-        line.ended("oft", "the GPU ran out of memory\n  fix: lower it")
-        line.ended("lora-r2", "")
-        line.said("oft", "too late")
-    text = output.getvalue()
-    assert "lora-r2: step 3/6  loss 0.1 [x]" in text
-    assert "\x1b[1A" not in text, "the line never takes two"
-    assert "[1/5] oft: failed after 0:00: the GPU ran out of memory\n" in text
-    assert "[2/5] lora-r2: done in 0:00" in text
-    assert "cells 2/5" in text and "1 failed" in text
-    assert line.failed == {"oft": "the GPU ran out of memory\n  fix: lower it"}
-    assert "too late" not in text
-
-
-# --- folders --------------------------------------------------------------------------------------
-
-
-def test_a_result_counts_only_with_its_own_files(tiny_sdxl: Path, tmp_path: Path) -> None:
-    plan = plan_of(tmp_path / "g.yaml", grid_values(tiny_sdxl, tmp_path))
-    one, other = (task_of(cell, plan) for cell in plan.cells[:2])
-    assert one.key != other.key
-    assert read_result(one) is None
-    for each in (one, other):
-        finish_cell(each, 0.5)
-        found = read_result(each)
-        assert found is not None and found.scores == {"clip IS": 0.5}
-    result = (one.folder / "result.json").read_text()
-    (one.folder / "result.json").write_text((other.folder / "result.json").read_text())
-    assert read_result(one) is None, "another cell's result"
-    (one.folder / "result.json").write_text(result[: len(result) // 2])
-    assert read_result(one) is None, "half a result"
-    (one.folder / "result.json").write_text(result)
-    assert read_result(one) is not None
-    one.run.adapter.write_bytes(b"another")
-    assert read_result(one) is None, "another adapter"
-    one.run.adapter.unlink()  # someone made room: the scores still stand
-    assert read_result(one) is not None
-    one.scores.write_text(json.dumps({"results": {"clip IS": 0.6}}))
-    assert read_result(one) is None, "other scores"
-
-
-def test_a_result_depends_on_what_it_should(tiny_sdxl: Path, tmp_path: Path) -> None:
-    def key(**changes: Any) -> str:
-        plan = plan_of(tmp_path / "g.yaml", {**grid_values(tiny_sdxl, tmp_path), **changes})
-        return task_of(plan.cells[0], plan).key
-
-    own = grid_values(tiny_sdxl, tmp_path)
-    recipe, evaluate = own["recipe"], own["evaluate"]
-    first = key()
-    same = [
-        key(workers=3),
-        key(baseline=None),
-        key(output=str(tmp_path / "elsewhere")),
-        key(recipe={**recipe, "train": {**recipe["train"], "checkpoint": {"every": 3}}}),
-    ]
-    assert set(same) == {first}
-    others = [
-        key(threads=2),
-        key(recipe={**recipe, "sampling": {"steps": 3}}),
-        key(evaluate={**evaluate, "mask": "auto"}),
-        key(evaluate={**evaluate, "seed": 1}),
-    ]
-    assert len({first, *others}) == 5
-
-
-def test_folders_of_others_are_left_alone(
-    tiny_sdxl: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    grid = write_grid(tmp_path / "g.yaml", grid_values(tiny_sdxl, tmp_path))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "thesis.txt").write_text("mine")
-    monkeypatch.setattr("sys.argv", ["tlora", "compare", str(grid)])
-    assert main() == 2
-    assert "out is not empty and is left as it is" in capfd.readouterr().err
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
-    (tmp_path / "out" / "thesis.txt").unlink()
-    monkeypatch.setattr(tasks, "PATIENCE", 0.1)
-    with tasks.locked_patiently(tmp_path / "out"):
-        assert main() == 2
-    assert "another tlora run is working in this folder" in capfd.readouterr().err
 
 
 # --- the command line -----------------------------------------------------------------------------

@@ -35,7 +35,7 @@ NOT_RUN = {
     "doctor": "test_init.py follows docs/start.md",
     "init": "test_init.py follows docs/start.md",
     "validate": "test_init.py follows docs/start.md",
-    "--upload": "needs the Hub; test_publish.py has a server that answers as it does",
+    "--upload": "needs the Hub; test_hub.py has a server that answers as it does",
     "--ray": "needs a cluster; test_on_ray.py has one",
     "--quantization": "needs a GPU",
 }

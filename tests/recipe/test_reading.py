@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from recipe_texts import LEAST, mistake, mistakes
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.models import Recipe
@@ -17,32 +18,6 @@ from tlora_cli.recipe.reading import (
     parse_recipe,
     recipe_schema,
 )
-
-LEAST = """\
-family: sdxl
-base: some/model
-concept:
-  images: dog.jpg
-  class: dog
-output:
-  dir: runs/dog
-"""
-FIX = "  fix:   mend the recipe; `tlora recipe schema` describes every key"
-
-
-def mistakes(text: str, *overrides: str) -> list[str]:
-    """Return the lines that report the mistakes in `text`, without their indent."""
-    with pytest.raises(UserError) as caught:
-        parse_recipe(text, "r.yaml", overrides)
-    count, *lines, fix = str(caught.value).splitlines()
-    assert count == f"{len(lines)} mistake{'s' * (len(lines) != 1)} in r.yaml"
-    assert fix == FIX
-    return [line.removeprefix("  ") for line in lines]
-
-
-def mistake(text: str, *overrides: str) -> str:
-    (line,) = mistakes(text, *overrides)
-    return line
 
 
 def test_least_recipe() -> None:
@@ -188,78 +163,6 @@ def test_base_in_words() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("written", "value"),
-    [("1e-4", 1e-4), ("1E-5", 1e-5), ("1e+3", 1e3), ("1E5", 1e5), ("2", 2.0), (".5", 0.5)],
-)
-def test_numbers_that_yaml_1_1_reads_as_text(written: str, value: float) -> None:
-    r = parse_recipe(LEAST + f"train: {{optimizer: {{lr: {written}}}}}")
-    assert r.train.optimizer.lr == value
-
-
-@pytest.mark.parametrize("text", ["no", "on", "y", "1:30", "2024-01-01", "1_0", "0b1"])
-def test_text_that_yaml_1_1_reads_as_something_else(text: str) -> None:
-    assert parse_recipe(LEAST.replace("dog\n", f"{text}\n", 1)).concept.class_name == text
-
-
-def test_leading_zeros_are_decimal() -> None:
-    assert parse_recipe(LEAST + "train: {steps: 010}").train.steps == 10
-
-
-def test_duplicate_keys() -> None:
-    assert mistake(LEAST + "train:\n  steps: 5\n  steps: 6\n") == (
-        "line 10: train.steps: given twice; the first is on line 9"
-    )
-    assert (
-        mistake(LEAST + "family: flux\n") == "line 8: family: given twice; the first is on line 1"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: b: c", "line 1: not valid YAML, column 5: mapping values are not allowed here; put"),
-        ("a: 1\nb: [1,", "line 2: not valid YAML, column 7: expected the node content"),
-        ("a:\n\tb: 1", "line 2: not valid YAML, column 1: found character '\\t' that cannot"),
-        ("base: *x", "line 1: not valid YAML, column 7: found undefined alias 'x'"),
-        ("a: 1\n---\nb: 2", "line 2: not valid YAML, column 1: expected a single document"),
-        ("a: 1\nb: \x07", "line 2: the character U+0007 is not allowed"),
-        ('a: "\\U99999999"', "not valid YAML: "),
-        ("- a", "the recipe must be `key: value` lines, got a list"),
-        ("text", "the recipe must be `key: value` lines, got a single value"),
-        ("a: " + "[" * 5000, "line 1: nested more than 20 deep"),
-        ("a: [" + "1," * 20_000 + "]", "line 1: more than 10000 values; this is no recipe"),
-        ("a: &a [*a]", "line 1: aliases nest more than 20 deep"),
-    ],
-)
-def test_text_that_is_no_recipe(text: str, message: str) -> None:
-    assert mistake(text).startswith(message)
-
-
-def test_alias_bomb() -> None:
-    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
-    for above, name in zip("abcdefgh", "bcdefghi", strict=True):
-        lines.append(f"{name}: &{name} [{', '.join([f'*{above}'] * 10)}]")
-    assert mistake("\n".join(lines)).endswith("aliases expand to more than 10000 values")
-
-
-def test_small_aliases_are_fine() -> None:
-    text = LEAST.replace("class: dog", "class: &dog dog\n  placeholder: *dog")
-    assert parse_recipe(text).concept.placeholder == "dog"
-
-
-def test_tags_make_no_objects(tmp_path: Path) -> None:
-    target = tmp_path / "made"
-    text = LEAST + f"adapter: !!python/object/apply:os.mkdir ['{target}']\n"
-    assert mistake(text) == (
-        "line 8: adapter: the tag '!!python/object/apply:os.mkdir' is not allowed; "
-        "give a plain value"
-    )
-    assert not target.exists()
-    assert "the tag '!mine' is not allowed" in mistake(LEAST + "adapter: !mine {}")
-    assert mistake(LEAST + "train: {steps: !!int x}") == "line 8: train.steps: 'x' is no int"
-
-
 def test_odd_keys_and_texts() -> None:
     assert mistake(LEAST + "1: x") == "line 8: 1: a key must be text"
     assert mistake(LEAST + "? [a]\n: x") == "line 8: ...: a key must be text"
@@ -282,83 +185,6 @@ def test_many_mistakes_are_cut() -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "100 mistakes in recipe"
     assert lines[-2] == "  ... and 70 more"
-
-
-# Overrides
-
-
-def test_overrides_win_and_are_yaml() -> None:
-    r = parse_recipe(
-        LEAST + "train: {steps: 5}",
-        overrides=[
-            "train.steps=7",
-            "train.optimizer.lr=1e-3",
-            "train.preview.prompts=[a, b]",
-            "concept.images=[x.png, y.png]",
-            "adapter={rank: 8, method: lora}",
-            "output.dir=runs/a=b",
-        ],
-    )
-    assert (r.train.steps, r.train.optimizer.lr) == (7, 1e-3)
-    assert r.train.preview is not None
-    assert r.train.preview.prompts == ["a", "b"]
-    assert r.concept.images == ["x.png", "y.png"]
-    assert (r.adapter.rank, r.adapter.method, r.output.dir) == (8, "lora", "runs/a=b")
-
-
-def test_the_last_override_wins() -> None:
-    assert parse_recipe(LEAST, overrides=["train.steps=7", "train.steps=8"]).train.steps == 8
-
-
-def test_overrides_of_base() -> None:
-    r = parse_recipe(LEAST, overrides=["base.revision=main"])
-    assert (r.base.model, r.base.revision) == ("some/model", "main")
-    assert parse_recipe(LEAST, overrides=["base=other"]).base.model == "other"
-    r = parse_recipe(LEAST, overrides=["base.revision=main", "base=other"])
-    assert (r.base.model, r.base.revision) == ("other", None)
-
-
-def test_an_override_fills_a_section_that_is_absent_or_empty() -> None:
-    assert parse_recipe(LEAST + "train:\n", overrides=["train.steps=3"]).train.steps == 3
-    prior = parse_recipe(LEAST, overrides=["concept.prior.weight=0.5"]).concept.prior
-    assert prior is not None
-    assert prior.weight == 0.5
-
-
-def test_an_override_mends_the_file() -> None:
-    assert parse_recipe(LEAST + "train: {steps: bad}", overrides=["train.steps=3"]).train.steps == 3
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("train.stepz=1", "train.stepz: unknown key; did you mean `train.steps`?"),
-        ("rank=1", "rank: unknown key; `rank` belongs under `adapter`"),
-        ("train.steps=x", "train.steps: must be a whole number, got the text 'x'"),
-        ("train.steps=", "train.steps: must be a whole number, got nothing (null)"),
-        ("adapter.min_rank=99", "adapter.min_rank: 99 is above rank 64"),
-        ("family.name=x", "family.name: `family` is no section"),
-        ("train", "write it as key=value, e.g. train.steps=100"),
-        ("=5", "write it as key=value, e.g. train.steps=100"),
-        ("train..steps=5", "write it as key=value, e.g. train.steps=100"),
-        ("train.optimizer.betas=[0.9", "(text may need quotes)"),
-        ("train={steps: 1, steps: 2}", "train.steps: given twice; the first is on line 1"),
-        ("train.steps=!!python/name:os.system ", "train.steps: the tag '!!python/name:os.system'"),
-    ],
-)
-def test_wrong_overrides_are_named(override: str, message: str) -> None:
-    line = mistake(LEAST, override)
-    assert line.startswith(f"--set {override}: ")
-    assert message in line
-
-
-def test_a_very_long_override() -> None:
-    assert "write it as key=value" in mistake(LEAST, "a." * 50_000 + "b=1")
-
-
-def test_mistakes_of_overrides_come_after_those_of_the_file() -> None:
-    lines = mistakes(LEAST + "train: {steps: 0}", "adapter.rank=0")
-    assert [line.split(":")[0] for line in lines] == ["line 8", "--set adapter.rank=0"]
 
 
 # Files

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import sqlite3
-import subprocess
 import sys
 import threading
 import time
@@ -19,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_trackers import Fakes
 from rich.console import Console
-from training_runs import ROOT, recipe_values, record, run, same_tensors
+from training_runs import recipe_values, record, run, same_tensors
 
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
@@ -31,98 +29,6 @@ from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.trackers import background
 from tlora_cli.training.trackers.background import Trackers
 from tlora_cli.training.trackers.base import LoggedImage, TrackedRun, run_id, tracked_run
-
-# A package that writes a line of JSON for each call; what it does beside is filled in.
-CALLS = """
-import json
-from pathlib import Path
-from types import SimpleNamespace
-
-def told(**call):
-    with Path({log!r}).open("a") as file:
-        file.write(json.dumps(call) + "\\n")
-
-class Image:
-    def __init__(self, file, caption):
-        self.file, self.caption = str(file), caption
-
-def plain(values):
-    if isinstance(values, Image):
-        assert Path(values.file).read_bytes().startswith(b"\\x89PNG")
-        return [values.file, values.caption]
-    if isinstance(values, dict):
-        return {{key: plain(value) for key, value in values.items()}}
-    return [plain(value) for value in values] if isinstance(values, list) else values
-
-class Run:
-    step = {step}
-    config = SimpleNamespace(update=lambda values, **options: None)
-
-    def log(self, values, step):
-        told(what="log", step=step, values=plain(values))
-
-    def finish(self):
-        told(what="finish")
-
-def init(**options):
-    options.pop("settings", None)
-    told(what="init", **options)
-    {on_init}
-    return Run()
-"""
-WANDB = """
-class Settings:
-    mode = {mode!r}
-    def __init__(self, **options):
-        pass
-
-def setup(settings):
-    return SimpleNamespace(settings=settings)
-
-def login(prompt, verify):
-    assert not prompt and not verify
-    return {logged_in}
-
-def teardown():
-    told(what="teardown")
-"""
-
-
-class Fakes:
-    """The two packages, in a folder of their own on the path."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        folder.mkdir()
-        monkeypatch.syspath_prepend(str(folder))
-
-    def install(
-        self,
-        name: str,
-        on_init: str = "pass",
-        step: int = 0,
-        logged_in: bool = True,
-        mode: str = "online",
-    ) -> None:
-        """Put a package there; one that was imported before is forgotten."""
-        package = self.folder / name
-        package.mkdir(exist_ok=True)
-        code = CALLS.format(log=str(self.folder / f"{name}.jsonl"), on_init=on_init, step=step)
-        if name == "wandb":
-            (package / "errors.py").write_text("class Error(Exception):\n    pass\n")
-            code += WANDB.format(mode=mode, logged_in=logged_in)
-        (package / "__init__.py").write_text(code)
-        for known in [one for one in sys.modules if one.partition(".")[0] == name]:
-            del sys.modules[known]
-        importlib.invalidate_caches()
-        sys.path_importer_cache.clear()
-
-    def calls(self, name: str) -> list[dict[str, Any]]:
-        """Return how it was called since the last time of asking."""
-        file = self.folder / f"{name}.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        file.unlink(missing_ok=True)
-        return [json.loads(line) for line in lines]
 
 
 @pytest.fixture
@@ -375,57 +281,3 @@ def test_the_id_of_a_run_stays(tmp_path: Path) -> None:
     run_folder = RunFolder(tmp_path / "other")
     assert tracked_run(["tensorboard"], run_folder, "p", {}, 0).id == ""
     assert not run_folder.trackers.exists(), "no file that nobody needs"
-
-
-# --- the real packages ------------------------------------------------------------------------
-
-REAL = """
-import sys
-from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
-from training_runs import record
-from tlora_cli.training.trackers.background import Trackers
-from tlora_cli.training.trackers.base import TrackedRun
-from tlora_cli.training.run_folder import RunFolder
-run = RunFolder(Path({folder!r}))
-for first, last in ((1, 3), (4, 5)):
-    tracked = TrackedRun(run, "tests", "0123456789ab", {{"train": {{"steps": 5}}}}, first - 1)
-    trackers = Trackers([{name!r}], tracked, lambda text: print("SAID", text))
-    for step in range(first, last + 1):
-        trackers.log(record(step))
-    trackers.end()
-"""
-
-
-def real(name: str, folder: Path) -> str:
-    """Let a real package take five steps in two sittings; return what was said."""
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    code = REAL.format(
-        root=str(ROOT), tests=str(Path(__file__).parents[1]), folder=str(folder), name=name
-    )
-    environment = {**os.environ, "WANDB_MODE": "offline", "TRACKIO_DIR": str(folder / "trackio")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_real_wandb_writes_the_run_offline(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    assert real("wandb", folder).count("SAID wandb is set to offline") == 2
-    sittings = sorted((folder / "wandb").glob("offline-run-*-0123456789ab/*.wandb"))
-    written = b"".join(file.read_bytes() for file in sittings)
-    assert written.count(b"train/steps_per_second") >= 3
-
-
-def test_the_real_trackio_goes_on_with_the_run(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    assert "SAID" not in real("trackio", folder)
-    [file] = (folder / "trackio").glob("*.db")
-    rows = sqlite3.connect(file).execute("select run_name, step, metrics from metrics order by id")
-    found = [(name, step, json.loads(values)["train/loss"]) for name, step, values in rows]
-    assert found == [("run-0123456789ab", step, 0.5) for step in range(1, 6)]

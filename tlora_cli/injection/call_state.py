@@ -1,4 +1,4 @@
-"""What the denoiser's present call runs with: its timesteps, their masks, the layers' factors."""
+"""The state of the denoiser's present call: its timesteps, their masks, the layers' factors."""
 
 from __future__ import annotations
 

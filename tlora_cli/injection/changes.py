@@ -1,4 +1,4 @@
-"""What an adapter changes in one module: one kind of thing, in three forms.
+"""The change that an adapter makes in one module, in three forms.
 
 `LowRankUpdate` adds an update of low rank to what a layer gives, `OtherWeights` has a module run on
 other weights, `LearnedWord` gives a word vectors of its own in a text encoder. What a method does
@@ -39,7 +39,7 @@ class Host(Protocol):
 
 
 class Change(nn.Module, ABC):
-    """What an adapter changes in one module.
+    """The change that an adapter makes in one module.
 
     Attributes:
         rate: learning rate of its parameters, relative to the recipe's.

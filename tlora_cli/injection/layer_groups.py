@@ -28,7 +28,7 @@ UpdateAlone = Callable[[LowRankUpdate, Tensor], Tensor]
 
 @dataclass(slots=True)
 class CallFactors:
-    """What the layers of a group run with in a call.
+    """The factors that the layers of a group run with in a call.
 
     Attributes:
         pair: their factors, in the number format that they compute in. A mask that all samples
@@ -56,7 +56,7 @@ class LayerGroup:
         self.shared = shared
         self.alone = alone
         self.factors: CallFactors | None = None
-        """What they run with in the denoiser's present call; None before it."""
+        """Their share of the denoiser's present call; None before it."""
         self.folded: Sequence[Tensor] | None = None
         """Weights with the updates in them, if the present call runs with such; see
         `folded_weights.py`."""
@@ -120,7 +120,7 @@ def autocast_dtype(device: str) -> torch.dtype | None:
 
 
 class SharedProducts:
-    """Where a group's first layer leaves the products of the others, which run right after it."""
+    """Place where a group's first layer leaves the products of the others, run right after it."""
 
     def __init__(self) -> None:
         self._group: LayerGroup | None = None

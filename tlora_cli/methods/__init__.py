@@ -41,9 +41,9 @@ METHODS: Registry[Method] = Registry(
 """Name -> method; its file is imported when it is asked for, and imports nothing heavy."""
 
 DEFAULT = "tlora"
-"""What a recipe that says no method trains."""
+"""Method that a recipe trains if it says none."""
 PLAIN = "lora"
-"""What an adapter file that says no method is taken for."""
+"""Method of an adapter file that says none."""
 
 
 def method_of_pair(copies: int, masked: bool) -> Method:

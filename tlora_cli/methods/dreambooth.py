@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CHANGE = "change."
-"""What stands before the name of a parameter in that of its D."""
+"""Prefix of a parameter's name in that of its D."""
 
 
 def weights(own: Tensors, learned: Tensors) -> dict[str, Tensor]:

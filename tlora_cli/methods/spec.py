@@ -1,4 +1,4 @@
-"""What a method says of itself: its formula, its start, and every fact that others need.
+"""A method's own facts: its formula, its start, and all that others need to know.
 
 A method is one file with one `Method`, and a line in `METHODS`. Nothing here imports torch: recipes
 take names, help, published settings and limits from the methods, and mistakes in a recipe must be
@@ -25,7 +25,7 @@ Side = Literal["in_features", "out_features"]
 
 @dataclass(frozen=True)
 class StartSettings:
-    """What a recipe says of a layer's start; each method reads what concerns it.
+    """A recipe's settings of a layer's start; each method reads what concerns it.
 
     Attributes:
         rank: R, of the low-rank methods.

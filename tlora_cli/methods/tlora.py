@@ -30,7 +30,7 @@ STARTS = tuple(
     for source in ("random", "weights")
     for place in ("principal", "middle", "last")
 )
-"""Which triplets, and of which matrix: a random one, or the layer's weights."""
+"""The triplets of a start, and their matrix: a random one, or the layer's weights."""
 PRINCIPAL = "weights_principal"
 """The one of them at the largest triplets of the weights."""
 

@@ -1,4 +1,4 @@
-"""What one forward pass takes: pictures, noise and timesteps, drawn as a function of its number."""
+"""The batch of one forward pass: pictures, noise and timesteps, a function of its number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass needs; the first `instances` samples are the concept, the rest prior.
+    """Inputs of one forward pass; the first `instances` samples are the concept, the rest prior.
 
     Attributes:
         latents, noise: (B, C, h, w), fp32.

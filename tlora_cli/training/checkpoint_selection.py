@@ -40,7 +40,7 @@ from tlora_cli.training.scoring_prompts import ENCODERS, MOST_STEPS, Trial, tria
 
 @dataclass(frozen=True)
 class TrialDrawing:
-    """How pictures of a checkpoint are drawn.
+    """Settings by which pictures of a checkpoint are drawn.
 
     Attributes:
         models: base and adapter.

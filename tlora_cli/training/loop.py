@@ -87,7 +87,7 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Where finished steps are logged."""
+    """The place where finished steps are logged."""
 
     metrics: MetricsFile
     trackers: Trackers

@@ -1,4 +1,4 @@
-"""From a recipe to what the loop needs: encoders run once and are freed, then the denoiser."""
+"""A recipe -> what the loop needs: encoders run once and are freed, then the denoiser."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Models:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is learned from, encoded.
+    """The pictures that are learned from, encoded.
 
     Attributes:
         concept: its pictures.
@@ -107,7 +107,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """What the text encoders made, before they are freed.
+    """Texts as the text encoders made them, before these are freed.
 
     Attributes:
         prompt: the training prompt.

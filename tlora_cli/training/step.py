@@ -107,7 +107,7 @@ def forward_backward(loss: Loss, backward: Callable[[Tensor], None]) -> Passes:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step computed; on the device, unless said otherwise.
+    """The results of a step; on the device, unless said otherwise.
 
     Attributes:
         loss: mean over the step's forward passes, a scalar, without the penalty.
@@ -127,7 +127,7 @@ class StepResult:
 
 
 class _Done(NamedTuple):
-    """What is kept of a forward and backward pass."""
+    """The part of a forward and backward pass that is kept."""
 
     timesteps: Tensor
     instances: int
