@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.collection import uncollected
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.reading import load_recipe
@@ -46,7 +47,8 @@ def train(
     recipe = load_recipe(config, overrides)
 
     hush_libraries()
-    from tlora_cli.training.loop import train as run
+    with uncollected():
+        from tlora_cli.training.loop import train as run
 
     outcome = run(recipe, resume=resume)
     if outcome.adapter is None:
