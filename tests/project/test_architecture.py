@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import structure
+from package_source import MODULES, imports, inside
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tlora_cli"
@@ -70,66 +68,6 @@ SLOW = {"accelerate", "diffusers", "matplotlib", "peft", "torch", "transformers"
 """Libraries that take seconds to import; `tlora --help` and recipe mistakes don't wait for them."""
 
 
-@dataclass(frozen=True)
-class Import:
-    """One imported module; `eager` if importing the file imports it too."""
-
-    name: str
-    line: int
-    eager: bool
-
-
-def _module_name(path: Path) -> str:
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {_module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-"""Name inside the package ('' is the package itself) -> file."""
-
-
-def _statements(body: list[ast.stmt], eager: bool) -> Iterator[tuple[ast.stmt, bool]]:
-    """Yield every statement below, and whether it runs when the file is imported."""
-    for statement in body:
-        yield statement, eager
-        inside = eager and not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
-        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
-            yield from _statements(statement.body, False)
-            yield from _statements(statement.orelse, inside)
-            continue
-        for field in ("body", "orelse", "finalbody"):
-            yield from _statements(getattr(statement, field, []), inside)
-        for block in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
-            yield from _statements(block.body, inside)
-
-
-def _imports(module: str) -> list[Import]:
-    """Return what a module imports; modules of the package as `tlora_cli.<name>`."""
-    found = []
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    for statement, eager in _statements(tree.body, True):
-        if isinstance(statement, ast.Import):
-            names = [alias.name for alias in statement.names]
-        elif isinstance(statement, ast.ImportFrom):
-            assert statement.level == 0, f"{module}:{statement.lineno}: import by full name"
-            base = statement.module or ""
-            names = [
-                f"{base}.{alias.name}" if _inside(f"{base}.{alias.name}") in MODULES else base
-                for alias in statement.names
-            ]
-        else:
-            continue
-        found += [Import(name, statement.lineno, eager) for name in dict.fromkeys(names)]
-    return found
-
-
-def _inside(name: str) -> str | None:
-    """Return the name inside the package, or None for another library."""
-    if name == "tlora_cli":
-        return ""
-    return name.removeprefix("tlora_cli.") if name.startswith("tlora_cli.") else None
-
-
 def _belongs(module: str, owner: str) -> bool:
     return module == owner or module.startswith(f"{owner}.")
 
@@ -151,8 +89,8 @@ def test_the_package_was_found() -> None:
 @pytest.mark.parametrize("module", [name for name in MODULES if name])
 def test_imports_point_down(module: str) -> None:
     wrong = []
-    for item in _imports(module):
-        target = _inside(item.name)
+    for item in imports(module):
+        target = inside(item.name)
         if target is None:
             continue
         if target == "":
@@ -172,8 +110,8 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         assert module not in way, f"a circle: {' -> '.join((*way, module))}"
         if module in finished:
             return
-        for item in _imports(module):
-            target = _inside(item.name)
+        for item in imports(module):
+            target = inside(item.name)
             # A package's own imports of its members are what makes them its members.
             if target and not (way and module == target.rpartition(".")[0]):
                 follow(target, (*way, module))
@@ -193,7 +131,7 @@ def test_the_house_is_not_higher_or_wider() -> None:
 
 
 def test_the_public_api_leaves_out_the_command_line() -> None:
-    targets = [_inside(item.name) for item in _imports("")]
+    targets = [inside(item.name) for item in imports("")]
     assert not [target for target in targets if target and _belongs(target, "cli")]
 
 
@@ -202,7 +140,7 @@ def test_each_library_has_its_place(library: str) -> None:
     users = {
         module
         for module in MODULES
-        for item in _imports(module)
+        for item in imports(module)
         if item.name.partition(".")[0] == library
     }
     assert users, f"nothing imports {library}"
@@ -216,7 +154,7 @@ LIGHT = [m for m in MODULES if any(_belongs(m, place) for place in WITHOUT_TORCH
 
 @pytest.mark.parametrize("module", LIGHT)
 def test_recipes_know_nothing_of_torch(module: str) -> None:
-    assert not [i for i in _imports(module) if i.name.partition(".")[0] in SLOW]
+    assert not [i for i in imports(module) if i.name.partition(".")[0] in SLOW]
 
 
 STARTS_UP = [
@@ -240,11 +178,11 @@ def test_starting_up_imports_nothing_slow(module: str) -> None:
         if current in seen:
             continue
         seen.add(current)
-        for item in _imports(current):
+        for item in imports(current):
             if not item.eager:
                 continue
             assert item.name.partition(".")[0] not in SLOW, f"{route} -> {item.name}"
-            target = _inside(item.name)
+            target = inside(item.name)
             if target is None:
                 continue
             parts = target.split(".") if target else []

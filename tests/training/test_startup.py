@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_architecture import MODULES, _imports, _inside
+from package_source import MODULES, imports, inside
 
 
 def reached(module: str) -> set[str]:
@@ -14,16 +14,16 @@ def reached(module: str) -> set[str]:
         if current in seen:
             continue
         seen.add(current)
-        found = [_inside(item.name) for item in _imports(current) if item.eager]
+        found = [inside(item.name) for item in imports(current) if item.eager]
         waiting += [name for name in found if name in MODULES]
     return {name for name in seen if name}
 
 
-@pytest.mark.parametrize("module", ["training.choosing", "evaluation.encoders"])
+@pytest.mark.parametrize("module", ["training.checkpoint_selection", "evaluation.encoders"])
 def test_only_runs_that_choose_a_checkpoint_import_encoders(module: str) -> None:
     assert module in MODULES
     assert module not in reached("training.loop")
-    assert "evaluation.encoders" in reached("training.choosing")
+    assert "evaluation.encoders" in reached("training.checkpoint_selection")
 
 
 @pytest.mark.parametrize("module", ["comparison.grid", "training.loop"])
@@ -34,5 +34,5 @@ def test_commands_wait_for_nothing_that_others_need(module: str) -> None:
 
 @pytest.mark.parametrize("name", ["resource", "fcntl", "pwd", "grp", "termios"])
 def test_no_module_imports_what_only_unix_has(name: str) -> None:
-    users = [m for m in MODULES for item in _imports(m) if item.eager and item.name == name]
+    users = [m for m in MODULES for item in imports(m) if item.eager and item.name == name]
     assert not users, f"{name} is not there on Windows"

@@ -1,0 +1,70 @@
+"""The package as its syntax trees tell it: its modules, and what each imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "tlora_cli"
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `eager` if importing the file imports it too."""
+
+    name: str
+    line: int
+    eager: bool
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+"""Name inside the package ('' is the package itself) -> file."""
+
+
+def statements(body: list[ast.stmt], eager: bool) -> Iterator[tuple[ast.stmt, bool]]:
+    """Yield every statement below, and whether it runs when the file is imported."""
+    for statement in body:
+        yield statement, eager
+        runs = eager and not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            yield from statements(statement.body, False)
+            yield from statements(statement.orelse, runs)
+            continue
+        for field in ("body", "orelse", "finalbody"):
+            yield from statements(getattr(statement, field, []), runs)
+        for block in (*getattr(statement, "handlers", []), *getattr(statement, "cases", [])):
+            yield from statements(block.body, inside)
+
+
+def imports(module: str) -> list[Import]:
+    """Return what a module imports; modules of the package as `tlora_cli.<name>`."""
+    found = []
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    for statement, eager in statements(tree.body, True):
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{module}:{statement.lineno}: import by full name"
+            base = statement.module or ""
+            names = [
+                f"{base}.{alias.name}" if inside(f"{base}.{alias.name}") in MODULES else base
+                for alias in statement.names
+            ]
+        else:
+            continue
+        found += [Import(name, statement.lineno, eager) for name in dict.fromkeys(names)]
+    return found
+
+
+def inside(name: str) -> str | None:
+    """Return the name inside the package, or None for another library."""
+    if name == "tlora_cli":
+        return ""
+    return name.removeprefix("tlora_cli.") if name.startswith("tlora_cli.") else None
