@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from small_denoisers import FAMILIES, RANK, call, close, make_unet, stir, unet_inputs
+from small_denoisers import (
+    FAMILIES,
+    RANK,
+    call,
+    close,
+    in_double,
+    make_unet,
+    merged,
+    stir,
+    unet_inputs,
+)
 from torch import Tensor, nn
 
 from tlora_cli import Adapter, attach
@@ -26,6 +36,38 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return copy.deepcopy(model.state_dict())
 
 
+def exact_answer(
+    model: nn.Module, adapter: Adapter, inputs: dict[str, Any], t: int, family: str
+) -> Tensor:
+    """Return the model's answer in float64."""
+    assert adapter.schedule is not None
+    whole = merged(model, adapter, adapter.schedule.active_rank(t))
+    return call(whole, in_double(inputs), t, family)
+
+
+def exact_gradients(
+    model: nn.Module, adapter: Adapter, inputs: dict[str, Any], t: int, family: str
+) -> list[Tensor]:
+    """Return loss and gradients in float64; model and adapter are float64 afterwards."""
+    model.double()
+    for layer in adapter.layers.values():
+        layer.double()
+    loss = call(model, in_double(inputs), t, family).square().mean()
+    loss.backward()
+    return [loss.detach(), *(p.grad for p in adapter.parameters() if p.grad is not None)]
+
+
+def as_exact(one: Tensor, two: Tensor, truth: Tensor, tolerance: float) -> bool:
+    """Whether one is about as near to the truth as two, or nearer than the tolerance.
+
+    On some processors fp32 itself is farther off than the tolerance: the methods that start at the
+    weights make a small random model that amplifies rounding.
+    """
+    scale = truth.abs().max().clamp(min=1e-9)
+    off, other = (float((x.double() - truth).abs().max() / scale) for x in (one, two))
+    return off <= max(tolerance, 4 * other)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
 def test_folded_is_the_pair(family: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,8 +84,9 @@ def test_folded_is_the_pair(family: str, method: str, monkeypatch: pytest.Monkey
             assert adapter._folding is None
             pairs = [call(model, inputs, t, family) for t in (*TIMESTEPS, TIMESTEPS[0])]
         after = [call(model, inputs, t, family) for t in TIMESTEPS]
-    for one, two in zip(folded, pairs, strict=True):
-        assert close(one, two, 5e-5)
+        exact = [exact_answer(model, adapter, inputs, t, family) for t in TIMESTEPS]
+    for one, two, truth in zip(folded, pairs, [*exact, exact[0]], strict=True):
+        assert as_exact(one, two, truth, 5e-5)
     assert torch.equal(folded[0], folded[-1]), "going back to a timestep"
     assert not close(pairs[2], bare, 1e-2), "the update matters"
     for one, two in zip(after, pairs, strict=False):
@@ -132,7 +175,9 @@ def test_gradients_are_those_of_the_pair(family: str, method: str, t: int) -> No
         found.append([loss.detach(), *(p.grad for p in adapter.parameters())])
         for parameter in adapter.parameters():
             parameter.grad = None
-    assert all(one is not None and close(one, two) for one, two in zip(*found, strict=True))
+    assert all(one is not None for one in found[0])
+    truth = exact_gradients(model, adapter, inputs, t, family)
+    assert all(as_exact(*three, 1e-4) for three in zip(*found, truth, strict=True))
     if "tlora" in method and t == 900:
         assert any(bool((p == 0).any()) for p in found[0][1:]), "masked ranks have no gradient"
 

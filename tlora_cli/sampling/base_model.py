@@ -55,8 +55,10 @@ def load_denoiser(
     """
     parts = ("vae", "denoiser")
     pipeline = load_pipeline(family, base, parts=parts, dtype=dtype, quantization=quantization)
+    denoiser = getattr(pipeline, family.denoiser)
+    denoiser.requires_grad_(False)  # it is drawn with in the same way whether one trains or not
     if not quantization:  # bitsandbytes has placed a quantized denoiser already
-        getattr(pipeline, family.denoiser).to(device)
+        denoiser.to(device)
     pipeline.vae.to(device)
     family.set_objective(pipeline.scheduler, objective)
     return pipeline
