@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from prodigyopt import Prodigy as Theirs
 from torch import Tensor
 
 from tlora_cli.recipe.train_sections import OptimizerConfig
-from tlora_cli.training.optimizers import make_optimizer
+from tlora_cli.training.optimizers import STATE_COPIES, make_optimizer
 from tlora_cli.training.prodigy import Prodigy
 
 SHAPES = [(4, 6), (5,), (6, 3)]
@@ -135,3 +135,8 @@ def test_adamw_is_fused_and_follows_the_formula() -> None:
         optimizer.step()
     for tensor, want in zip(tensors, exact, strict=True):
         torch.testing.assert_close(tensor.detach().double(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_size_of_every_optimizer_is_known() -> None:
+    names = get_args(OptimizerConfig.model_fields["name"].annotation)
+    assert set(names) == set(STATE_COPIES)

@@ -31,7 +31,7 @@ OTHERS = {
     r"^(encoder|decoder|first_stage_model)\.": "a VAE or an encoder, not an adapter",
     r"^(emb_params|string_to_param|clip_g|clip_l)": "a textual inversion embedding",
     r"^(control_model|controlnet|input_hint)": "a ControlNet",
-    r"lora": "a LoRA whose names are not known",
+    r"(?i)lora": "a LoRA whose names are not known",
 }
 
 

@@ -36,6 +36,7 @@ from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, 
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically
+from tlora_cli.methods.tlora import TLORA
 from tlora_cli.recipe.reading import read_text
 from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml
 
@@ -168,7 +169,7 @@ def _find_hparams(path: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _is_masked(values: dict[str, Any], family: Family, where: Path) -> bool:
     with _explained(family, where):
-        return bool(values["tlora"]) if family is FLUX else _TRAINERS[values["trainer_class"]]
+        return bool(values[TLORA.name]) if family is FLUX else _TRAINERS[values["trainer_class"]]
 
 
 def _schedule(values: dict[str, Any], family: Family, rank: int, where: Path) -> RankSchedule:
@@ -267,7 +268,7 @@ def _hparams(weights: AdapterWeights) -> dict[str, Any]:
     init = info.init or ""
     return {
         "trainer_class": next(k for k, v in _TRAINERS.items() if v != schedule.always_full),
-        "trainer_type": "ortho_lora" if weights.copies == 2 else "lora",
+        "trainer_type": method_name(weights.copies, masked=False),
         "lora_rank": weights.rank,
         "min_rank": schedule.min_rank,
         "alpha_rank_scale": schedule.alpha,

@@ -77,7 +77,7 @@ def _header(card: Card) -> str:
     family, whole = FAMILIES[card.weights.family or ""], card.weights.low_rank
     tags = ["text-to-image", PRODUCT, *family.hub_tags]
     if whole:  # what diffusers loads
-        tags += ["diffusers", "lora", "template:sd-lora"]
+        tags += ["diffusers", PLAIN, "template:sd-lora"]
     info = card.weights.info
     more: dict[str, Any] = {}
     if words := _trained_on(info) or card.concept:

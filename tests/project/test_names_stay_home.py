@@ -1,4 +1,4 @@
-"""A family's name stands in its own file and in its line of the registry, and nowhere else."""
+"""A family's or a method's name stands in its own file and its line of the registry alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tlora_cli.families import FAMILIES
+from tlora_cli.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tlora_cli"
-ELSEWHERE = ("toyworld/", "foundation/bundled.py")
+ELSEWHERE = ("toyworld/",)
 """What belongs to the built-in world, whose bases are of certain families and methods."""
+PROGRAM = "foundation/packages.py"
+"""The file that says the program's own name, which one method shares."""
 
 
 def strings(file: Path) -> Iterator[tuple[int, str]]:
@@ -45,6 +48,15 @@ def test_names_of_families() -> None:
     for name, file in own.items():
         assert not strays([name], [file, registry])
         assert name in {text for _, text in strings(PACKAGE / file)}
+
+
+def test_names_of_methods() -> None:
+    registry = "methods/__init__.py"
+    assert len(METHODS) >= 15
+    for name in METHODS:
+        own = METHODS._own[name].partition(":")[0].removeprefix("tlora_cli.").replace(".", "/")
+        assert not strays([name], [f"{own}.py", registry, PROGRAM])
+        assert name in {text for _, text in strings(PACKAGE / f"{own}.py")}
 
 
 def test_a_family_is_registered_under_its_own_name() -> None:
