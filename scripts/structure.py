@@ -1,7 +1,7 @@
 """Measure the house: rooms, floors and imports that run upward, from the syntax trees.
 
     python scripts/structure.py               # a table
-    python scripts/structure.py --rooms       # and the rooms of each floor, from the top down
+    python scripts/structure.py --rooms       # the rooms of each floor, from the top down
 
 A room is a package or a module directly in `tlora_cli`. It stands on the floor above the highest
 room that it imports; rooms that import one another in a circle share a floor, and each of their
@@ -72,8 +72,27 @@ def floors_of(rooms: Mapping[str, set[str]]) -> tuple[dict[str, int], list[tuple
     return floors, upward
 
 
+def picture(package: Path = PACKAGE) -> str:
+    """Return the rooms of each floor from the top down, each with what its docstring says."""
+    rooms = rooms_of(package)
+    floors, _ = floors_of(rooms)
+    lines = []
+    for floor in range(max(floors.values()), 0, -1):
+        number = f"{floor:>2}"
+        for room in sorted(room for room in rooms if floors[room] == floor):
+            path = package / room / "__init__.py" if (package / room).is_dir() else None
+            path = path or package / f"{room}.py"
+            told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            lines.append(f"{number}  {room:<12} {told.splitlines()[0]}")
+            number = "  "
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print the table."""
+    """Print the table, or the picture."""
+    if "--rooms" in sys.argv[1:]:
+        print(picture())
+        return
     rooms = rooms_of()
     floors, upward = floors_of(rooms)
     lines = {path: len(path.read_text("utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
@@ -86,10 +105,6 @@ def main() -> None:
     for path, count in sorted(lines.items(), key=lambda item: -item[1]):
         if count > LONG:
             print(f"  {path.relative_to(PACKAGE.parent)} has {count}")
-    if "--rooms" in sys.argv[1:]:
-        for floor in range(max(floors.values()), 0, -1):
-            names = sorted(room for room in rooms if floors[room] == floor)
-            print(f"{floor:>3}  {', '.join(names)}")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The quality of an adapter: prompt suites, feature extractors, metrics, and their tables."""
+"""The quality of an adapter: prompt suites, encoders, metrics, tables."""

@@ -1,4 +1,4 @@
-"""Model families by name."""
+"""Model families by name: a file for each says all its facts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The paper's mathematics and nothing else: rank schedules, objectives, the masked update."""
+"""The paper's mathematics and nothing else: schedules, objectives, the masked update."""

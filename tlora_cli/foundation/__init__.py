@@ -1,1 +1,1 @@
-"""The ground that everything stands on: errors, files, pictures, pages, devices, bundled files."""
+"""Errors, files, pictures, pages, devices, bundled files: the ground of all else."""

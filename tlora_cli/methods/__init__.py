@@ -1,4 +1,4 @@
-"""Methods by name: a file for each, or for those that share a formula (T-LoRA, tables 1 and 2)."""
+"""Methods by name, a file for each formula (T-LoRA, tables 1 and 2)."""
 
 from __future__ import annotations
 

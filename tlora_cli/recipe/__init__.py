@@ -1,1 +1,1 @@
-"""The recipe: its models, its defaults, what is wrong with one, and its files. Imports no torch."""
+"""The recipe: models, defaults, mistakes, files. Imports no torch."""
