@@ -42,9 +42,9 @@ def task(name: str, folder: Path) -> Task:
     return Task(name, folder / name, {}, {"metrics": {}, "mask": None}, 1)
 
 
-def pretend(task: Task, say: Any, log: Any) -> str | None:
+def pretend(task: Task, notify: Any, log: Any) -> str | None:
     """What a cell may do, by its name."""
-    say(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+    notify(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     if task.name.startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     if task.name.startswith("exits"):
@@ -53,7 +53,7 @@ def pretend(task: Task, say: Any, log: Any) -> str | None:
         (task.folder / "here").touch()
         beside = [folder for folder in task.folder.parent.iterdir() if (folder / "here").exists()]
         time.sleep(0.3)
-        say(f"beside {len(beside)}")
+        notify(f"beside {len(beside)}")
         (task.folder / "here").unlink()
     return "it is wrong" if task.name.startswith("wrong") else ""
 

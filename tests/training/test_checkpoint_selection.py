@@ -29,7 +29,7 @@ from tlora_cli.evaluation.suites import SUITES
 from tlora_cli.formats import read_origin
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Job
-from tlora_cli.sampling.session import Easel, Request
+from tlora_cli.sampling.session import Request, SamplingSession
 from tlora_cli.training import checkpoint_selection
 from tlora_cli.training.checkpoint_scores import (
     Cosines,
@@ -197,9 +197,11 @@ def test_scores_are_those_of_the_checkpoints_pictures(
     seeds = [0, 1, 2, 3, *range(9)]
     assert record.suite["pictures"] == [list(one) for one in zip(prompts, seeds, strict=True)]
     see = {name: load_encoder(name, None, torch.device("cpu")) for name in TOY}
-    easel = Easel(Request(tmp_path / "run" / "adapter.safetensors", (), tmp_path), print)
+    session = SamplingSession(
+        Request(tmp_path / "run" / "adapter.safetensors", (), tmp_path), print
+    )
     words = [[p.replace("V*", v) for p in prompts] for v in ("sks dog", "dog")]
-    easel.prepare([*words[0], *words[1]])
+    session.prepare([*words[0], *words[1]])
     with Image.open(tmp_path / "photo.png") as photo:
         small = photo.resize((64, 64), Image.Resampling.LANCZOS)
     gray = small.copy()
@@ -208,7 +210,7 @@ def test_scores_are_those_of_the_checkpoints_pictures(
     assert record.base is not None and record.copier is not None
     for own, spelled, scale in ((record.steps[2], words[0], 1.0), (record.base, words[1], 0.0)):
         jobs = [Job(*one) for one in zip(spelled, seeds, strict=True)]
-        pictures = [picture for _, picture in easel.draw(jobs, scale, 1)]
+        pictures = [picture for _, picture in session.draw(jobs, scale, 1)]
         for name, encoder in see.items():
             expected = encoder.pictures(pictures[:4]) @ encoder.pictures([gray])[0]
             assert own.likeness[name] == pytest.approx(expected.tolist(), abs=0.01)

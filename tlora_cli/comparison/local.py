@@ -140,13 +140,13 @@ def _child(task: Task, gpu: str | None, pipe: Any) -> None:
         for standard in (1, 2):
             os.dup2(log.fileno(), standard)
 
-        def say(line: str) -> None:
+        def notify(line: str) -> None:
             print(line, file=log, flush=True)
             pipe.send(("said", line))
 
         from tlora_cli.comparison.run_cell import attempt
 
-        error = attempt(task, say, log)
+        error = attempt(task, notify, log)
         pipe.send(("stopped", "") if error is None else ("ended", error))
 
 

@@ -26,19 +26,19 @@ class Stopped(Exception):
     """The cell was asked to stop, and has saved what it had."""
 
 
-def attempt(task: Task, say: Callable[[str], None], log: TextIO) -> str | None:
+def attempt(task: Task, notify: Callable[[str], None], log: TextIO) -> str | None:
     """Do a cell, as far as it isn't done; nothing it meets is raised.
 
     Args:
         task: the cell.
-        say: told each line of progress.
+        notify: told each line of progress.
         log: where errors are written in full.
 
     Returns:
         What went wrong, in words; empty if nothing; None if the cell was asked to stop.
     """
     try:
-        work(task, say)
+        work(task, notify)
     except Stopped:
         return None
     except UserError as error:
@@ -51,7 +51,7 @@ def attempt(task: Task, say: Callable[[str], None], log: TextIO) -> str | None:
     return ""
 
 
-def work(task: Task, say: Callable[[str], None]) -> None:
+def work(task: Task, notify: Callable[[str], None]) -> None:
     """Do a cell, as far as it isn't done.
 
     Raises:
@@ -61,16 +61,16 @@ def work(task: Task, say: Callable[[str], None]) -> None:
     torch.set_num_threads(task.threads)
     with locked_patiently(task.folder):
         claim(task)
-        adapter = _train(task, say)
+        adapter = _train(task, notify)
         gc.collect()  # what was trained goes before the base is loaded again
         release_memory()
-        _evaluate(task, adapter, say)
+        _evaluate(task, adapter, notify)
         write_result(task)
 
 
-def _train(task: Task, say: Callable[[str], None]) -> Path:
+def _train(task: Task, notify: Callable[[str], None]) -> Path:
     recipe = Recipe.model_validate(task.recipe, by_alias=True, by_name=False)
-    lines = cast(IO[str], _Lines(say))
+    lines = cast(IO[str], _Lines(notify))
     console = Console(file=lines, width=WIDTH, force_terminal=False, color_system=None)
     outcome = train(recipe, resume=True, console=console)
     if outcome.adapter is None:
@@ -78,7 +78,7 @@ def _train(task: Task, say: Callable[[str], None]) -> Path:
     return outcome.adapter
 
 
-def _evaluate(task: Task, adapter: Path, say: Callable[[str], None]) -> None:
+def _evaluate(task: Task, adapter: Path, notify: Callable[[str], None]) -> None:
     settings = task.evaluate
     job = Evaluation(
         output=task.evaluation,
@@ -93,14 +93,14 @@ def _evaluate(task: Task, adapter: Path, say: Callable[[str], None]) -> None:
         device=task.recipe["train"]["device"],
         mask=settings["mask"],
     )
-    evaluate_adapter(adapter, job, say, lambda done, total: say(f"pictures {done}/{total}"))
+    evaluate_adapter(adapter, job, notify, lambda done, total: notify(f"pictures {done}/{total}"))
 
 
 class _Lines:
     """A text file that gives each line to a function."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self._rest = ""
 
     def write(self, text: str) -> int:
@@ -108,7 +108,7 @@ class _Lines:
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             if line.strip():
-                self._say(line.strip())
+                self._notify(line.strip())
         return len(text)
 
     def flush(self) -> None:

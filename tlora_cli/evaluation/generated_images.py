@@ -18,7 +18,7 @@ from tlora_cli.foundation.pictures import FORMATS, picture_settings, read_pictur
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.sampling.draw import Job, write_picture
-from tlora_cli.sampling.session import Easel
+from tlora_cli.sampling.session import SamplingSession
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _whole(file: Path) -> bool:
 
 
 def draw_missing(
-    easel: Easel,
+    session: SamplingSession,
     planned: Sequence[PlannedImage],
     batch_size: int,
     done: Callable[[PlannedImage], None],
@@ -88,7 +88,7 @@ def draw_missing(
     """Draw the pictures that are not there; a kill loses at most one batch.
 
     Args:
-        easel: of the adapter.
+        session: of the adapter.
         planned: all pictures.
         batch_size: drawn together.
         done: called after each picture.
@@ -97,14 +97,14 @@ def draw_missing(
     batches = [batch for batch in _batches(planned, batch_size) if gone.intersection(batch)]
     if not batches:
         return
-    easel.prepare(list(dict.fromkeys(image.text for batch in batches for image in batch)))
+    session.prepare(list(dict.fromkeys(image.text for batch in batches for image in batch)))
     for batch in batches:
         scale = 0.0 if batch[0].group == "free_without" else 1.0
         jobs = [Job(image.text, image.seed) for image in batch]
-        for image, (job, picture) in zip(batch, easel.draw(jobs, scale, batch_size), strict=True):
+        for image, (job, picture) in zip(batch, session.draw(jobs, scale, batch_size), strict=True):
             if image in gone:
-                about = easel.describe(batch_size=batch_size)
-                write_picture(image.file, job, picture, easel.settings, about)
+                about = session.describe(batch_size=batch_size)
+                write_picture(image.file, job, picture, session.settings, about)
                 done(image)
 
 

@@ -33,7 +33,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
 from tlora_cli.foundation.prompts import concept_words
 from tlora_cli.foundation.training_images import find_images, load_training_images
-from tlora_cli.sampling.session import Easel, Request
+from tlora_cli.sampling.session import Request, SamplingSession
 
 BATCH = 4
 """Pictures drawn together, where neither the user nor a bundle says how many."""
@@ -77,7 +77,7 @@ class Evaluation:
 
 
 def evaluate_adapter(
-    adapter: Path, job: Evaluation, say: Callable[[str], None], progress: Progress
+    adapter: Path, job: Evaluation, notify: Callable[[str], None], progress: Progress
 ) -> Scores:
     """Draw an adapter's pictures, as far as they are missing, and score them.
 
@@ -86,7 +86,7 @@ def evaluate_adapter(
     Args:
         adapter: its file.
         job: what to evaluate.
-        say: told what is loaded.
+        notify: told what is loaded.
         progress: told how many pictures are there.
 
     Raises:
@@ -94,15 +94,15 @@ def evaluate_adapter(
     """
     request = Request(adapter, (), job.output, device=job.device)
     with memory_explained("lower --batch-size"):
-        easel = Easel(request, say)
-        if easel.concept is None:
+        session = SamplingSession(request, notify)
+        if session.concept is None:
             raise UserError(
                 "the adapter does not say what V* stands for",
                 where=str(adapter),
                 do="convert it with `tlora convert --placeholder sks --class dog` first",
             )
-        info = easel.info
-        bundle = bundle_of_base(easel.base.model)
+        info = session.info
+        bundle = bundle_of_base(session.base.model)
         counts = Counts(job.count, job.base_count, job.free_count, job.seed)
         judged = judged_evaluation(bundle, info.recipe, counts) if job.prompts is None else None
         encoders, segmenter = _load(job, bundle)
@@ -114,15 +114,15 @@ def evaluate_adapter(
             requests = requests_of_suite(prompts, counts)
         origin = {
             "adapter": digest(locate(adapter)),
-            "base": easel.base.model,
-            "settings": asdict(easel.settings),
+            "base": session.base.model,
+            "settings": asdict(session.settings),
             "pictures": [[one.group, one.prompt, one.seed] for one in requests],
         }
         claim_folder(job.output, origin)
         with locked(job.output):
-            planned = plan_images(job.output / "pictures", requests, easel.concept)
+            planned = plan_images(job.output / "pictures", requests, session.concept)
             at_once = job.batch_size or (bundle.batch_size if bundle else BATCH)
-            _draw(easel, planned, at_once, progress)
+            _draw(session, planned, at_once, progress)
             images = [
                 PromptedImage(one.group, one.prompt, _name(one, job.output), one.open())
                 for one in planned
@@ -208,7 +208,7 @@ def _add(found: Scores, summary: dict[str, float], rows: Sequence[dict[str, floa
 
 
 def _draw(
-    easel: Easel, planned: Sequence[PlannedImage], batch_size: int, progress: Progress
+    session: SamplingSession, planned: Sequence[PlannedImage], batch_size: int, progress: Progress
 ) -> None:
     total = len(planned)
     drawn = total - len(missing(planned))
@@ -219,7 +219,7 @@ def _draw(
         drawn += 1
         progress(drawn, total)
 
-    draw_missing(easel, planned, batch_size, one_more)
+    draw_missing(session, planned, batch_size, one_more)
 
 
 def _name(image: PlannedImage, folder: Path) -> str:

@@ -193,13 +193,13 @@ class Family(ABC):
 
     def encode_image(self, vae: Any, pixels: Tensor) -> LatentDistribution:
         """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
-        from tlora_cli.families.pictures import encode_image
+        from tlora_cli.families.vae import encode_image
 
         return encode_image(vae, pixels)
 
     def decode(self, vae: Any, latents: Tensor) -> list[Image.Image]:
         """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
-        from tlora_cli.families.pictures import decode
+        from tlora_cli.families.vae import decode
 
         return decode(vae, latents)
 

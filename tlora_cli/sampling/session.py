@@ -74,12 +74,12 @@ class Request:
     settings: dict[str, Any] | None = None
 
 
-class Easel:
+class SamplingSession:
     """An adapter on its base, ready to draw: loaded once, used for many prompts.
 
     Args:
         request: which adapter, and how to draw; its prompts are not looked at.
-        say: told what is loaded.
+        notify: told what is loaded.
 
     Attributes:
         info: where the adapter comes from.
@@ -90,14 +90,14 @@ class Easel:
         UserError: for an adapter or base that doesn't fit.
     """
 
-    def __init__(self, request: Request, say: Callable[[str], None]) -> None:
+    def __init__(self, request: Request, notify: Callable[[str], None]) -> None:
         self._opened: OpenAdapter | None = open_adapter(request.adapter)
         family_name, self.info = self._opened.origin
         self.base = base_of_adapter(request.adapter, self.info, request.base, request.base_config)
         self.family = FAMILIES[family_name or family_of_base(self.base)]
         self.settings = _settings(request, self.family, self.info)
         self.concept = request.concept or _concept(self.info)
-        self._request, self._say = request, say
+        self._request, self._notify = request, notify
         precision = request.precision or self.info.precision
         if precision not in DTYPES:  # the file doesn't say
             precision = "bf16" if has_accelerator() else "fp32"
@@ -118,7 +118,7 @@ class Easel:
             prompts: with the concept filled in.
         """
         dtype = DTYPES[self.precision]
-        self._say(f"loading {self.base.model}")
+        self._notify(f"loading {self.base.model}")
         pipeline = load_text(self.family, self.base, self._device, dtype)
         negative = self.settings.negative_prompt
         assert self._opened is not None, "an adapter is prepared once"
@@ -138,7 +138,7 @@ class Easel:
             self.info.objective or "auto",
         )
         denoiser = getattr(self._pipeline, self.family.denoiser)
-        _same_attention(denoiser, self.info.attention, self._say)
+        _same_attention(denoiser, self.info.attention, self._notify)
         self._adapter = load_adapter(self._pipeline, self._opened, self._request.min_rank)
         self._opened = None  # with it go the file's tensors
 
@@ -166,45 +166,45 @@ class Easel:
         )
 
 
-def generate(request: Request, say: Callable[[str], None]) -> list[Path]:
+def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     """Draw all pictures and return their files, the contact sheet last if one was asked for.
 
     Raises:
         UserError: for an adapter, base or prompt that doesn't fit.
     """
     with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
-        return _generate(request, say)
+        return _generate(request, notify)
 
 
-def _generate(request: Request, say: Callable[[str], None]) -> list[Path]:
-    easel = Easel(request, say)
-    prompts = [sampling_prompt(p, easel.concept) for p in request.prompts]
+def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
+    session = SamplingSession(request, notify)
+    prompts = [sampling_prompt(p, session.concept) for p in request.prompts]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
-    easel.prepare(prompts)
+    session.prepare(prompts)
     jobs = [Job(p, request.seed + n) for p in dict.fromkeys(prompts) for n in range(request.count)]
     written, rows = [], defaultdict[str, list[Image.Image]](list)
-    for job, picture in easel.draw(jobs, request.scale, request.batch_size):
-        about = easel.describe(batch_size=request.batch_size)
-        written.append(save_picture(request.output, job, picture, easel.settings, about))
+    for job, picture in session.draw(jobs, request.scale, request.batch_size):
+        about = session.describe(batch_size=request.batch_size)
+        written.append(save_picture(request.output, job, picture, session.settings, about))
         if request.sheet:
             rows[job.prompt].append(picture)
-        say(str(written[-1]))
+        notify(str(written[-1]))
     if request.sheet:
         path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
         sheet = contact_sheet(rows)
         write_atomically(path, lambda file: sheet.save(file, format="PNG"))
         written.append(path)
-        say(str(path))
+        notify(str(path))
     return written
 
 
-def _same_attention(denoiser: Any, kind: str | None, say: Callable[[str], None]) -> None:
+def _same_attention(denoiser: Any, kind: str | None, notify: Callable[[str], None]) -> None:
     """Compute attention as in training, so that a preview is met again; else by PyTorch's own."""
     try:
         choose_attention(denoiser, kind or "sdpa")
     except UserError as error:
-        say(f"{error.what}; using sdpa")
+        notify(f"{error.what}; using sdpa")
 
 
 def _concept(info: AdapterInfo) -> str | None:

@@ -32,7 +32,7 @@ from tlora_cli.tools.publish.sources import (
 )
 from tlora_cli.tools.publish.usage_section import ADAPTER
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 Found = list[tuple[Path, dict[str, Any]]]
 
 
@@ -70,7 +70,7 @@ class Publication:
     public: bool = False
 
 
-def publish(wanted: Publication, say: Say) -> str | None:
+def publish(wanted: Publication, notify: Notify) -> str | None:
     """Write the folder, and upload it if a repository is named; return its address then.
 
     Raises:
@@ -99,7 +99,7 @@ def publish(wanted: Publication, say: Say) -> str | None:
         info = public_info(source.info, base)
         tlora_file.copy_with_info(source.adapter, folder / ADAPTER, info)
         files = _others(source, folder, wanted)
-        found, origin = _found(source, wanted, Path(drawn), say)
+        found, origin = _found(source, wanted, Path(drawn), notify)
         kept = source.training_pictures
         card = Card(
             weights=dataclasses.replace(source.weights, info=info),
@@ -116,14 +116,14 @@ def publish(wanted: Publication, say: Say) -> str | None:
         write_text(folder / "README.md", card_text(card))
     if wanted.repository is None:
         return None
-    say(f"uploading {wanted.output}")
+    notify(f"uploading {wanted.output}")
     return upload(wanted.output, wanted.repository, wanted.public)
 
 
-def _found(source: Source, wanted: Publication, folder: Path, say: Say) -> tuple[Found, str]:
+def _found(source: Source, wanted: Publication, folder: Path, notify: Notify) -> tuple[Found, str]:
     """Return the pictures to show, and where they come from in a sentence."""
     if wanted.prompts:
-        say(f"drawing {len(wanted.prompts) * wanted.count} pictures")
+        notify(f"drawing {len(wanted.prompts) * wanted.count} pictures")
         request = Request(
             source.adapter,
             wanted.prompts,
@@ -143,9 +143,9 @@ def _found(source: Source, wanted: Publication, folder: Path, say: Say) -> tuple
             do="take pictures as `tlora sample` writes them",
         )
     for note in notes:
-        say(note)
+        notify(note)
     if not found:
-        say("there are no pictures to show: pass --prompt to draw some, or --pictures FOLDER")
+        notify("there are no pictures to show: pass --prompt to draw some, or --pictures FOLDER")
     if wanted.pictures:
         return found, "Drawn by tlora."
     return found, f"Previews after step {source.info.train_steps}, not chosen."

@@ -19,7 +19,7 @@ from tlora_cli.training.report.bands import (
     window_of,
 )
 from tlora_cli.training.report.drawing import Line, count_plot, line_plot, rank_plot
-from tlora_cli.training.report.pictures import GRID, likeness
+from tlora_cli.training.report.embedded_images import GRID, likeness
 from tlora_cli.training.report.reading import Run
 
 TEMPLATE = "training/report/sections.html.jinja"

@@ -19,8 +19,8 @@ from tlora_cli.recipe.reading import load_recipe, read_text
 from tlora_cli.recipe.sections import ConceptConfig
 from tlora_cli.training.checkpoint_scores import Record, read_record
 from tlora_cli.training.kept_images import kept_pictures, small_pictures
+from tlora_cli.training.report.embedded_images import Seen, see
 from tlora_cli.training.report.metrics import Metrics, read_metrics
-from tlora_cli.training.report.pictures import Seen, see
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 MAX_PREVIEWS = 240
