@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from tlora_cli import RankSchedule, UserError
-from tlora_cli.cli.app import app
+from tlora_cli.cli.commands import app
 from tlora_cli.families import FAMILIES
 from tlora_cli.formats import AdapterInfo, AdapterWeights, tlora_file
 from tlora_cli.methods import METHODS

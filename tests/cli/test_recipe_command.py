@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tlora_cli.cli import app
+from tlora_cli.cli import app, commands
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.reading import parse_recipe
 
@@ -191,7 +191,7 @@ def failing(error: BaseException) -> object:
 def test_user_errors_end_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "app", failing(UserError("no such thing", "here", "look there")))
+    monkeypatch.setattr(commands, "app", failing(UserError("no such thing", "here", "look there")))
     assert app.main() == 2
     assert capsys.readouterr().err == ("error: no such thing\n  where: here\n  fix:   look there\n")
 
@@ -199,7 +199,7 @@ def test_user_errors_end_with_2(
 def test_internal_errors_are_short(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "app", failing(ZeroDivisionError("why\nmore")))
+    monkeypatch.setattr(commands, "app", failing(ZeroDivisionError("why\nmore")))
     monkeypatch.delenv("TLORA_DEBUG", raising=False)
     assert app.main() == 1
     message = "internal error: ZeroDivisionError: why; set TLORA_DEBUG=1 for the traceback\n"
@@ -214,6 +214,6 @@ def test_internal_errors_are_short(
 def test_a_commands_own_status_is_kept_without_a_word(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(app, "app", failing(SystemExit(130)))
+    monkeypatch.setattr(commands, "app", failing(SystemExit(130)))
     assert app.main() == 130
     assert capsys.readouterr().err == ""

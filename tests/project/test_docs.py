@@ -20,7 +20,7 @@ import typer
 from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
 from training_runs import ROOT
 
-from tlora_cli.cli.app import app
+from tlora_cli.cli.commands import app
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.recipe.defaults import merged

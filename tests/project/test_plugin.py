@@ -34,11 +34,16 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def tlora(plugin: Path, *arguments: object) -> str:
-    """Run the command line with the package installed; return what it prints."""
+def call(plugin: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line with the package installed."""
     environment = {**os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "tlora_cli", *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def tlora(plugin: Path, *arguments: object) -> str:
+    """Run the command line with the package installed; return what it prints."""
+    done = call(plugin, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -138,3 +143,35 @@ def test_its_format_is_written_and_read(plugin: Path, run: Path, tmp_path: Path)
         assert torch.equal(tensor, source[f"transformer.{layer}.{own}.weight"])
     tlora(plugin, "convert", flat, "--to", "tlora", "--base", base, "--output", back)
     assert all(torch.equal(tensor, load_file(back)[key]) for key, tensor in source.items())
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ("tlora_broken:NOTHING", "can't be imported: AttributeError"),
+        ("tlora_absent:SPEC", "can't be imported: ModuleNotFoundError"),
+    ],
+)
+def test_a_package_that_fails_is_named(point: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "tlora_broken.py").write_text("")
+    info = tmp_path / "tlora_broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tlora-broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[tlora.families]\nbroken = {point}\n")
+    done = call(tmp_path, "recipe", "schema")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "the package tlora-broken adds 'broken' to tlora.families" in done.stderr
+    assert said in done.stderr
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    info = tmp_path / "tlora_twin-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tlora-twin\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[tlora.methods]\ntlora = tlora_twin:TLORA\n")
+    done = call(tmp_path, "recipe", "schema")
+    assert done.returncode == 2
+    assert "the package tlora-twin adds 'tlora' to tlora.methods, and that name is taken" in (
+        done.stderr
+    )

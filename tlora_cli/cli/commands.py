@@ -1,0 +1,74 @@
+"""The commands of `tlora`, put together."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from tlora_cli.cli import (
+    analyze,
+    compare,
+    convert,
+    doctor,
+    evaluate,
+    init,
+    merge,
+    publish,
+    recipe,
+    report,
+    sample,
+    toyworld,
+    train,
+    validate,
+)
+from tlora_cli.cli.choices import either
+from tlora_cli.families import FAMILIES
+from tlora_cli.foundation.packages import PRODUCT
+
+app = typer.Typer(
+    name=PRODUCT,
+    help=f"T-LoRA: teach {either(one.title for one in FAMILIES.values())} a new thing from one "
+    "photograph without overfitting.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+# Adding a command is one line: app.command()(module.function).
+app.command()(init.init)
+app.command()(train.train)
+app.command()(sample.sample)
+app.command()(convert.convert)
+app.command()(merge.merge)
+app.command()(publish.publish)
+app.command()(evaluate.evaluate)
+app.command()(compare.compare)
+app.command()(analyze.analyze)
+app.command()(report.report)
+app.command()(validate.validate)
+app.command()(doctor.doctor)
+app.add_typer(recipe.app)
+app.add_typer(toyworld.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            version = metadata.version(PRODUCT)
+        except metadata.PackageNotFoundError:
+            version = "(run from source, not installed)"
+        typer.echo(f"tlora {version}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of `tlora` itself; typer reads the help text from the app."""
