@@ -131,6 +131,7 @@ def _score(
     rates = {
         "TS*": studio.prompted(placed),
         "ID*": studio.identity(placed, concept),
+        "S*": studio.success(placed, concept),
         "ID* base prompt": studio.identity(plain, concept),
         "leak": studio.leak(placed, training),
         "copy": studio.copies(placed, training),
@@ -202,10 +203,11 @@ the built-in base {html.escape(base)}. What must be kept: {html.escape(kept)}. W
 forgotten: {html.escape(training["background"])}, {html.escape(training["position"])}.</p>
 {rates}
 <p class="note">TS*: everything the prompt names is right. ID*: both private attributes are right
-(by chance {prior:.3f}). leak: the training background or position shows though the prompt asks for
-another. copy: nearer to the training picture than to the right drawing. High TS* and ID*, low leak
-and copy are good; in brackets the 95% interval. All adapters draw the same prompts from the same
-noise; a judge that reads every attribute counts.</p></div></div>
+(by chance {prior:.3f}). S*: both in the same picture. leak: the training background or position
+shows though the prompt asks for another. copy: nearer to the training picture than to the right
+drawing. High TS*, ID* and S*, low leak and copy are good; in brackets the 95% interval. All
+adapters draw the same prompts from the same noise; a judge that reads every attribute
+counts.</p></div></div>
 <h2>The same prompts, the same seeds</h2>
 <div class="rows">{"".join(rows)}</div>
 """
