@@ -33,14 +33,14 @@ def refused(judge: Judge, pixels: Tensor) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1200)
+    options = arguments(__doc__, steps=1000)
     pictures = load(options.work, "any-judge", PICTURES)
     test = load(options.work, "any-test", 2_000)
     pools = make_pools(options.work, pictures, POOL)
     judge = Judge(ATTRIBUTES, strict=True)
     judge.trunk.load_state_dict(load_judge().trunk.state_dict())
     judge.to(device())
-    plan = Plan("judge", options.steps, lr=1e-3, average=0.99, every=100, evaluate_every=400)
+    plan = Plan("judge", options.steps, lr=1e-3, average=0.99, every=100, evaluate_every=500)
     run = Run(plan, judge, options.work, options.seed)
     values = torch.from_numpy(pictures.values).long().to(device())
     bad = torch.cat([pools["noisy"], pools["early"]])
