@@ -6,6 +6,7 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,7 +17,10 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts" / "toyworld"))
 from architectures import DESIGNS, unet, vae
 from damage import TRAINED, UNSEEN, softened
 from harness import Plan, Run
+from keep_unfinished import shrunk
+from pictures import ATTRIBUTES, Pictures, scene
 from texts import said
+from train_vae import quarters
 from vae_losses import PatchCritic, center, criticized, edge_error
 
 from tlora_cli.toyworld.captions import caption
@@ -104,6 +108,24 @@ def test_centering_gives_latents_mean_0_and_spread_1_and_leaves_pictures(drawing
     assert model.config.scaling_factor == 1
 
 
+def test_quarters_around_subjects_hold_them() -> None:
+    scenes = [scene("seen", number) for number in range(40)]
+    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
+    pictures = Pictures(np.zeros((40, 64, 64, 3), np.uint8), np.array(values, np.uint8))
+    masks = [np.asarray(draw(one).mask) for one in scenes]
+    shown = torch.from_numpy(np.stack(masks))[:, None].expand(-1, 3, -1, -1) / 255
+
+    def share(subjects: Tensor | None) -> Tensor:
+        cut = quarters(shown, pictures, subjects, generator())
+        assert cut.shape == (40, 3, 32, 32)
+        return cut.sum((1, 2, 3)) / shown.sum((1, 2, 3))
+
+    around = share(torch.arange(40))
+    assert around.min() > 0.5
+    assert around.mean() > 0.85
+    assert share(None).mean() < 0.6
+
+
 def test_edges_count_where_errors_change() -> None:
     assert edge_error(torch.full((1, 3, 8, 8), 0.5)) == 0
     step = torch.zeros(1, 1, 4, 4)
@@ -182,6 +204,14 @@ def test_a_run_stops_after_its_minutes_and_keeps_two_means(tmp_path: Path) -> No
     assert stopped.seconds >= 0.6
     again = fit(stopped.step + 5, minutes=float("inf"))
     assert again.step == stopped.step + 5, "it goes on from the checkpoint"
+    file = tmp_path / "line.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save(shrunk(state, ["weight", "bias"]), file)
+    gone_on = fit(again.step, minutes=float("inf"))
+    assert gone_on.step == again.step
+    assert gone_on.seconds == pytest.approx(again.seconds)
+    for part, mean in zip(gone_on.model.parameters(), again.averages, strict=True):
+        assert torch.allclose(part, mean, rtol=1e-3, atol=1e-4), "a kept state is the mean"
     current = next(iter(again.model.parameters())).clone()
     with again.averaged():
         fast = next(iter(again.model.parameters())).clone()

@@ -36,8 +36,9 @@ def load_averaged(model: Any, checkpoint: Path) -> Any:
     state = torch.load(checkpoint, map_location=device(), weights_only=True)
     model.load_state_dict(state["model"])
     trained = [part for part in model.parameters() if part.requires_grad]
+    # A state that was committed to go on from is the mean itself.
     with torch.no_grad():
-        for part, average in zip(trained, state["averages"], strict=True):
+        for part, average in zip(trained, state.get("averages", trained), strict=True):
             part.copy_(average)
     return model.to(device()).eval().requires_grad_(False)
 
@@ -141,7 +142,7 @@ class World:
             generator = torch.Generator().manual_seed(start)
             drawn.append(sample([prompt(one) for one in asked[start : start + 64]], generator))
         pixels = torch.cat(drawn).float()
-        readings = self.judge.read(pixels)
+        readings = self.judge.read(pixels.to(device()))
         names = list(asked[0])
         right = {name: 0 for name in names}
         whole = 0

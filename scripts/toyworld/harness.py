@@ -244,10 +244,11 @@ class Run:
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.averages = state["averages"]
+        # A state that was committed to go on from is one mean of the weights, and nothing else.
+        averages = state.get("averages") or [part.detach().clone() for part in self.parameters]
+        self.averages = averages
         self.slow = state.get("slow") or [one.clone() for one in self.averages if self.plan.slow]
         self.seconds = state.get("seconds", 0.0)
-        # A state that was committed to go on from has no moments of the optimizers.
         for optimizer, saved in zip(self.optimizers, state.get("optimizers", ()), strict=False):
             optimizer.load_state_dict(saved)
         self.step = state["step"]

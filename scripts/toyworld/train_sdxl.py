@@ -36,7 +36,7 @@ TERSE = 0.15
 pictures, and fully described ones in nearly all."""
 CHECKED = 256
 """Pictures of the fixed set whose loss the log tells."""
-SCORED = 64
+SCORED = 40
 """Pictures of each kind that the log's scores are of."""
 
 

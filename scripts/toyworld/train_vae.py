@@ -5,9 +5,8 @@
 It begins with the outer layers of toy-flux's shipped VAE, which has eight channels at as many
 places. Loss: absolute and squared errors of the pixels, absolute ones of their differences, what
 the shipped judge's first two blocks see, a little KL divergence; and, once the pictures are right,
-a critic of patches (`vae_losses.py`). Three quarters of the steps see quarters of pictures, the
-rest whole ones. At the end the latents are given mean 0 and spread 1, and the VAE is kept in the
-folder `vae-sdxl`.
+a critic of patches (`vae_losses.py`). At the end the latents are given mean 0 and spread 1, and the
+VAE is kept in the folder `vae-sdxl`.
 """
 
 from __future__ import annotations
@@ -19,25 +18,26 @@ from architectures import vae as make_vae
 from denoising import vae_name
 from diffusers import AutoencoderKL
 from harness import Plan, Run, arguments, device
-from pictures import Pictures, load
+from pictures import ATTRIBUTES, Pictures, load
 from torch import Tensor, nn
 from vae_losses import PatchCritic, center, criticized, edge_error, look_error
 
 from tlora_cli.builtin import model_folder
-from tlora_cli.toyworld.factors import ATTRIBUTES
 from tlora_cli.toyworld.judge import Judge
 from tlora_cli.toyworld.reading import load_judge
+from tlora_cli.toyworld.renderer import LEFT_TO_RIGHT, MIDDLE_HEIGHT
 from tlora_cli.toyworld.sharpness import laplacian, patch_distance
 
 BATCH = 16
-WHOLE_FROM = 0.75
-"""From this share of the steps on, whole pictures; before, quarters: as many places, four times as
-many pictures."""
-CRITIC_FROM = 0.3
+WHOLE_FROM, CLOSE_FROM, WHOLE_AGAIN_FROM = 0.575, 0.77, 0.94
+"""Shares of the steps. First quarters of pictures, as many places and four times as many pictures
+as whole ones, which come then; then quarters around the subject, a sixth of the picture where most
+of the detail is; and whole pictures again at the end."""
+CRITIC_FROM = 0.2
 """From this share of the steps on, the critic counts."""
 EDGES, LOOKS, CRITIC = 2.0, 0.5, 0.03
 """Weights of the errors of edges and of features and of the critic, beside the pixels' 1."""
-NOISE, CALM, CALM_FROM = 0.25, 0.1, 0.575
+NOISE, CALM, CALM_FROM = 0.25, 0.1, 0.45
 """Largest noise on the latents, in terms of their spread, in three of four pictures, and what it is
 from a share of the steps on. A denoiser's latents are never quite right; so what matters must be
 written large, and the decoder must know what a drawing looks like (Yang et al. 2025, "Latent
@@ -58,7 +58,7 @@ class Trained(nn.Module):
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=10_000)
+    options = arguments(__doc__, steps=13_000)
     pictures = load(options.work, "seen", PICTURES)
     test = load(options.work, "any-test", 800)
     model = Trained()
@@ -78,12 +78,15 @@ def main() -> None:
     run = Run(plan, model, options.work, options.seed)
 
     def loss(generator: torch.Generator) -> Tensor:
-        whole = run.step >= WHOLE_FROM * options.steps
-        count, side = (BATCH // 4, 64) if whole else (BATCH, 32)
+        share = run.step / options.steps
+        close = CLOSE_FROM <= share < WHOLE_AGAIN_FROM
+        whole = share >= WHOLE_FROM and not close
+        count = BATCH // 4 if whole else BATCH
         chosen = torch.randint(len(pictures), (count,), generator=generator)
         pixels = pictures.tensor(chosen)
-        top, left = (4 * torch.randint((64 - side) // 4 + 1, (2,), generator=generator)).tolist()
-        pixels = pixels[..., top : top + side, left : left + side].to(device())
+        if not whole:
+            pixels = quarters(pixels, pictures, chosen if close else None, generator)
+        pixels = pixels.to(device())
         posterior = model.vae.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(pixels)
         level = torch.rand(count, 1, 1, 1, generator=generator) * 4 / 3 - 1 / 3
@@ -114,6 +117,29 @@ def finish(vae: AutoencoderKL, pictures: Pictures, work: Path) -> None:
     vae.save_pretrained(work / vae_name("sdxl"))
 
 
+def quarters(
+    pixels: Tensor, pictures: Pictures, subjects: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """Return windows of 32 x 32 pixels that begin at places of the latents.
+
+    Args:
+        pixels: (B, 3, 64, 64).
+        pictures: where the pictures are from.
+        subjects: their numbers (B,), if windows are to lie on the subjects; or anywhere.
+        generator: the source.
+    """
+    corners = 4 * torch.randint(9, (len(pixels), 2), generator=generator)
+    if subjects is not None:
+        known, column = ATTRIBUTES["position"], list(ATTRIBUTES).index("position")
+        places = torch.from_numpy(pictures.values[subjects.numpy(), column]).long()
+        middles = torch.tensor([LEFT_TO_RIGHT[name] for name in known])[places]
+        middles = torch.stack([torch.full_like(middles, MIDDLE_HEIGHT), middles], 1)
+        jitter = 12 * torch.rand(middles.shape, generator=generator) - 6
+        corners = 4 * ((middles - 16 + jitter) / 4).round().long().clamp(0, 8)
+    cut = zip(pixels, corners.tolist(), strict=True)
+    return torch.stack([one[:, top : top + 32, left : left + 32] for one, (top, left) in cut])
+
+
 def take_outer_layers(vae: AutoencoderKL) -> None:
     """Copy all of toy-flux's VAE that fits: everything but what touches the latents."""
     weights = AutoencoderKL.from_pretrained(model_folder("toy-flux") / "vae").float().state_dict()
@@ -138,7 +164,7 @@ def kept(vae: AutoencoderKL, test: Pictures, judge: Judge) -> dict[str, float]:
         "patches of drawings": patch_distance(pixels, others),
     }
     before, after = judge.read(pixels), judge.read(back)
-    for name in ATTRIBUTES:
+    for name in before[0]:
         same = [one[name] == two[name] for one, two in zip(before, after, strict=True)]
         scores[name] = sum(same) / len(same)
     return {name: round(value, 4) for name, value in scores.items()}
