@@ -18,6 +18,7 @@ from architectures import DESIGNS, unet, vae
 from damage import TRAINED, UNSEEN, softened
 from harness import Plan, Run
 from keep_unfinished import shrunk
+from muon import Muon, orthogonal
 from pictures import ATTRIBUTES, Pictures, scene
 from texts import said
 from train_vae import quarters
@@ -181,6 +182,33 @@ def test_what_a_caption_keeps_to_itself_is_told_as_none() -> None:
 
 
 # --- the loop -------------------------------------------------------------------------------------
+
+
+def test_muon_makes_updates_orthogonal() -> None:
+    torch.manual_seed(0)
+    for shape in ((6, 20), (20, 6)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+        assert values.min() > 0.6 and values.max() < 1.3
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_muon_is_torchs_in_single_precision(every: int) -> None:
+    """Gathered gradients count as one of their mean, at as many times the rate."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(8, 16), torch.randn(4, 8, 16)
+    own, other = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    mine = Muon([own], lr=0.01, weight_decay=0.1, every=every)
+    reference = torch.optim.Muon(
+        [other], lr=0.01 * every, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"
+    )
+    for gradient in gradients:
+        for _ in range(every):
+            own.grad = gradient.clone()
+            mine.step()
+        other.grad = gradient.clone()
+        reference.step()
+    assert not torch.allclose(own, start, atol=0.01 * every)
+    assert torch.allclose(own, other, atol=4e-3 * every), (own - other).abs().max()
 
 
 def test_a_run_stops_after_its_minutes_and_keeps_two_means(tmp_path: Path) -> None:

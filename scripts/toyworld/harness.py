@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from muon import Muon
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -46,6 +47,7 @@ class Plan:
         orthogonal: part of the name of modules whose matrices Muon updates (Jordan et al. 2024);
             transformers learn in fewer steps with it. None: AdamW for all.
         orthogonal_lr: Muon's learning rate in terms of `lr`, at AdamW's update size.
+        orthogonal_every: steps between two updates of Muon.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Plan:
     bf16: bool = False
     orthogonal: str | None = None
     orthogonal_lr: float = 1.0
+    orthogonal_every: int = 1
 
 
 def arguments(
@@ -132,11 +135,11 @@ class Run:
         ]
         if matrices:
             self.optimizers.append(
-                torch.optim.Muon(
+                Muon(
                     [part for part in self.parameters if part in matrices],
                     lr=plan.lr,
                     weight_decay=plan.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
+                    every=plan.orthogonal_every,
                 )
             )
         if self.checkpoint.exists():
@@ -159,7 +162,7 @@ class Run:
         clock = time.monotonic()
         while self.step < plan.steps and self.seconds < 60 * plan.minutes:
             for optimizer in self.optimizers:
-                factor = plan.orthogonal_lr if isinstance(optimizer, torch.optim.Muon) else 1.0
+                factor = plan.orthogonal_lr if isinstance(optimizer, Muon) else 1.0
                 for group in optimizer.param_groups:
                     group["lr"] = factor * self._rate()
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)

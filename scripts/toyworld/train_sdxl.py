@@ -150,6 +150,8 @@ def read_options() -> argparse.Namespace:
         parser.add_argument("--minutes", type=float, default=float("inf"), help="of training")
         parser.add_argument("--batch", type=int, default=BATCH)
         parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+        parser.add_argument("--muon", type=int, default=0, help="steps between Muon's updates of "
+                            "the transformer blocks; 0: AdamW for all")  # fmt: skip
         parser.add_argument("--pictures", type=int, default=24_000, help="to learn from")
 
     return arguments(__doc__, 45_000, more)
@@ -172,6 +174,8 @@ def main() -> None:
         slow=0.9996,
         minutes=options.minutes,
         bf16=device().type == "cuda",
+        orthogonal="transformer_blocks" if options.muon else None,
+        orthogonal_every=options.muon or 1,
         every=100,
         save_every=250,
         evaluate_every=500,
