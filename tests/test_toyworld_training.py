@@ -18,6 +18,8 @@ from architectures import DESIGNS, unet, vae
 from damage import TRAINED, UNSEEN, softened
 from harness import Plan, Run
 from keep_unfinished import shrunk
+from measure_bases import drawings as fresh_drawings
+from measure_bases import told_apart
 from muon import Muon, orthogonal
 from pictures import ATTRIBUTES, Pictures, scene
 from texts import said
@@ -86,6 +88,23 @@ def test_a_strict_judge_says_unreadable_of_every_attribute() -> None:
     readings = judge.read(torch.zeros(3, 3, 64, 64))
     assert [one["class"] for one in readings] == ["ghost"] * 3
     assert all(one["eyes"] in attributes(2)["eyes"] for one in readings)
+
+
+# --- the critic -----------------------------------------------------------------------------------
+
+
+def test_a_fresh_critic_tells_blurred_pictures_and_not_drawings(
+    drawings: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("measure_bases.LEARNED", 40)
+    monkeypatch.setattr("measure_bases.TESTED", 24)
+    monkeypatch.setattr("measure_bases.CRITIC_STEPS", 30)
+    blurred = TRAINED["blur"](drawings, generator())
+    others = fresh_drawings("critic test", 64, world=1)
+    easy = told_apart(blurred, others)
+    assert easy.count == 48
+    assert easy.value > 0.85
+    assert told_apart(drawings, others).value < 0.75
 
 
 # --- the VAE --------------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def read_options() -> argparse.Namespace:
         parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
         parser.add_argument("--muon", type=int, default=0, help="steps between Muon's updates of "
                             "the transformer blocks; 0: AdamW for all")  # fmt: skip
-        parser.add_argument("--pictures", type=int, default=24_000, help="to learn from")
+        parser.add_argument("--pictures", type=int, default=16_000, help="to learn from")
 
     return arguments(__doc__, 45_000, more)
 
