@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts" / "toyworld"))
 
 from architectures import DESIGNS, unet, vae
 from damage import TRAINED, UNSEEN, softened
-from harness import Plan, Run
+from harness import Plan, Run, is_done
 from keep_unfinished import shrunk
 from measure_bases import drawings as fresh_drawings
 from measure_bases import told_apart
@@ -251,6 +251,9 @@ def test_a_run_stops_after_its_minutes_and_keeps_two_means(tmp_path: Path) -> No
     assert stopped.seconds >= 0.6
     again = fit(stopped.step + 5, minutes=float("inf"))
     assert again.step == stopped.step + 5, "it goes on from the checkpoint"
+    assert is_done(tmp_path, "line", again.step)
+    assert not is_done(tmp_path, "line", again.step + 1)
+    assert not is_done(tmp_path, "curve", 1)
     file = tmp_path / "line.pt"
     state = torch.load(file, weights_only=True)
     torch.save(shrunk(state, ["weight", "bias"]), file)

@@ -93,6 +93,15 @@ def arguments(
     return options
 
 
+def is_done(work: Path, name: str, steps: int) -> bool:
+    """Say whether a run in the work folder has its steps, and so needs nothing any more."""
+    checkpoint = work / f"{name}.pt"
+    if not checkpoint.exists():
+        return False
+    step: int = torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]
+    return step >= steps
+
+
 def device() -> torch.device:
     """Return the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,6 +12,7 @@ on from it costs some hundred steps until the moments are there again. To go on:
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def shrunk(state: dict[str, Any], trained: list[str]) -> dict[str, Any]:
     return {"step": state["step"], "seconds": state.get("seconds", 0.0), "model": halved}
 
 
+def keep_vae(work: Path) -> None:
+    """Keep toy-sdxl's VAE in half precision, without the path it was loaded from."""
+    folder = FOLDER / "vae-sdxl"
+    load_vae(work, "sdxl").half().save_pretrained(folder)
+    config = folder / "config.json"
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -46,7 +59,7 @@ def main() -> None:
     parser.add_argument("--run", default="sdxl", help="of train_sdxl.py")
     options = parser.parse_args()
     FOLDER.mkdir(exist_ok=True)
-    load_vae(options.work, "sdxl").half().save_pretrained(FOLDER / "vae-sdxl")
+    keep_vae(options.work)
     model = model_of(design_of(options.work, options.run))
     trained = [name for name, part in model.named_parameters() if part.requires_grad]
     for run, target, names in (

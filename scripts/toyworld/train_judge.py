@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 from damage import TRAINED, UNSEEN, softened
-from harness import Plan, Run, arguments, device
+from harness import Plan, Run, arguments, device, is_done
 from pictures import ATTRIBUTES, Pictures, load
 from pools import make_pools, reconstructed, vaes
 from torch import Tensor
@@ -33,7 +33,9 @@ def refused(judge: Judge, pixels: Tensor) -> float:
 
 
 def main() -> None:
-    options = arguments(__doc__, steps=1000)
+    options = arguments(__doc__, steps=2000)
+    if is_done(options.work, "judge", options.steps):
+        return
     pictures = load(options.work, "any-judge", PICTURES)
     test = load(options.work, "any-test", 2_000)
     pools = make_pools(options.work, pictures, POOL)

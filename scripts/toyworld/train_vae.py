@@ -59,6 +59,9 @@ class Trained(nn.Module):
 
 def main() -> None:
     options = arguments(__doc__, steps=13_000)
+    if (options.work / vae_name("sdxl")).exists():
+        print(f"there is a VAE in {options.work / vae_name('sdxl')}; it stays", flush=True)
+        return
     pictures = load(options.work, "seen", PICTURES)
     test = load(options.work, "any-test", 800)
     model = Trained()
