@@ -8,17 +8,20 @@ combination and no label, so neither does the denoiser.
 
 from __future__ import annotations
 
-from pathlib import Path
+import random
+from functools import lru_cache
 
-import numpy as np
 import torch
 from harness import device
-from pictures import Pictures
+from pictures import WORLD
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ViTModel
 
 from tlora_cli.foundation.bundled import model_folder
+from tlora_cli.toyworld.factors import draw_scene
+from tlora_cli.toyworld.reading import pixels_of
+from tlora_cli.toyworld.renderer import draw
 
 WIDTH = 96
 """Width of toy-vit's patch tokens; it has 8 x 8, as many as the denoisers have places."""
@@ -53,20 +56,28 @@ def listen(module: nn.Module, part: int) -> list[Tensor]:
 
 
 @torch.no_grad()
-def patch_tokens(pictures: Pictures, cache: Path) -> Tensor:
-    """Return toy-vit's patch tokens of all pictures (N, 64, 96) in half precision, centered.
+def patch_tokens(pixels: Tensor) -> Tensor:
+    """Return toy-vit's patch tokens (B, 64, 96), centered.
 
-    Centered, because the mean token says nothing of a picture and makes every cosine high.
+    Centered by its mean on drawings, because the mean token says nothing of a picture and
+    makes every cosine high.
+
+    Args:
+        pixels: (B, 3, 64, 64) in [-1, 1].
     """
-    if not cache.exists():
-        print("looking at the pictures with toy-vit", flush=True)
-        vit = ViTModel.from_pretrained(
-            model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
-        )
-        vit = vit.to(device()).eval()
-        parts = torch.arange(len(pictures)).split(200)
-        tokens = torch.cat(
-            [vit(pictures.tensor(p).to(device())).last_hidden_state[:, 1:].cpu() for p in parts]
-        )
-        np.save(cache, (tokens - tokens.mean((0, 1))).half().numpy())
-    return torch.from_numpy(np.load(cache, mmap_mode="c"))
+    vit, mean = _vit()
+    parts = [vit(part.to(device())).last_hidden_state[:, 1:].cpu() for part in pixels.split(200)]
+    return torch.cat(parts) - mean
+
+
+@lru_cache
+@torch.no_grad()
+def _vit() -> tuple[ViTModel, Tensor]:
+    """Return toy-vit, and its mean patch token (96,) on 400 drawings."""
+    vit = ViTModel.from_pretrained(
+        model_folder("toy-vit"), dtype=torch.float32, add_pooling_layer=False
+    )
+    vit = vit.to(device()).eval()
+    rng = random.Random("tokens")
+    pixels = pixels_of([draw(draw_scene(rng, False, world=WORLD)).image for _ in range(400)])
+    return vit, vit(pixels.to(device())).last_hidden_state[:, 1:].mean((0, 1)).cpu()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from diffusers import (
@@ -22,24 +23,23 @@ from transformers import (
 )
 
 TEXT_LENGTH = 40
-"""Tokens of every text, for both tokenizers; the longest caption has 31."""
+"""Tokens of every text, for both tokenizers; the longest caption has 37."""
 TEXT_WIDTH = 64
 """Width of each CLIP text encoder; T5's is twice that."""
-CHANNELS = {4: 8, 8: 32}
-"""Factor of a VAE -> channels of its latents. FLUX packs 2 x 2 places into one; SDXL does not, so
-its VAE does. Either way the denoiser sees 8 x 8 places with 32 numbers each."""
-SDXL_FACTOR, FLUX_FACTOR = 8, 4
+FACTOR = 4
+"""Pixels of a place of the latents, each way: 64 x 64 pixels become 16 x 16 places."""
+CHANNELS = {"sdxl": 4, "flux": 8}
+"""Base -> channels of its latents. FLUX packs 2 x 2 places into one."""
 
 
-def vae(factor: int, **options: Any) -> AutoencoderKL:
-    """Return a VAE: 64 x 64 pixels become 8 x 16 x 16 latents (factor 4) or 32 x 8 x 8 (8)."""
-    widths = (16, 32, 64) if factor == 4 else (16, 32, 64, 128)
+def vae(base: str, **options: Any) -> AutoencoderKL:
+    """Return a base's VAE: 64 x 64 pixels become 4 (sdxl) or 8 (flux) x 16 x 16 latents."""
     return AutoencoderKL(
-        block_out_channels=widths,
-        down_block_types=("DownEncoderBlock2D",) * len(widths),
-        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=(16, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=CHANNELS[factor],
+        latent_channels=CHANNELS[base],
         norm_num_groups=8,
         mid_block_add_attention=False,
         sample_size=64,
@@ -47,22 +47,42 @@ def vae(factor: int, **options: Any) -> AutoencoderKL:
     )
 
 
-def unet() -> UNet2DConditionModel:
-    """Return SDXL's UNet with two levels; attention is 128 wide, on 8 x 8 and 4 x 4 places.
+@dataclass(frozen=True)
+class Design:
+    """Width and depth of toy-sdxl's UNet is, from the pixels' side in.
 
-    The upper level has attention, too: where only the lower one had, adapters of the attention
-    could not draw details finer than its places, even when trained in full.
+    Attributes:
+        widths: channels at 16 x 16, 8 x 8 and 4 x 4 places; the first level has no attention.
+        layers: transformer blocks in a row at each level; the first counts for nothing.
+        head: width of an attention head.
     """
+
+    widths: tuple[int, int, int]
+    layers: tuple[int, int, int]
+    head: int = 32
+
+
+DESIGNS = {
+    "deep": Design((32, 96, 160), (1, 1, 2)),
+    "wide": Design((32, 128, 128), (1, 2, 2)),
+}
+"""Designs that were tried against each other for the same time; `deep` as in SDXL has most of its
+parameters at the bottom, `wide` has them where places are finer."""
+
+
+def unet(design: Design) -> UNet2DConditionModel:
+    """Return SDXL's UNet, made small: three levels, the first without attention."""
     return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=CHANNELS[SDXL_FACTOR],
-        out_channels=CHANNELS[SDXL_FACTOR],
-        block_out_channels=(128, 128),
+        sample_size=16,
+        in_channels=CHANNELS["sdxl"],
+        out_channels=CHANNELS["sdxl"],
+        block_out_channels=design.widths,
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        transformer_layers_per_block=(2, 1),
-        attention_head_dim=(4, 4),  # for SDXL diffusers reads this as the number of heads
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=design.layers,
+        # For SDXL diffusers reads this as the number of heads.
+        attention_head_dim=tuple(width // design.head for width in design.widths),
         cross_attention_dim=2 * TEXT_WIDTH,
         use_linear_projection=True,
         addition_embed_type="text_time",
@@ -92,7 +112,7 @@ def sdxl_scheduler() -> EulerDiscreteScheduler:
 def transformer() -> FluxTransformer2DModel:
     """Return FLUX's transformer, 128 wide, with two double and four single blocks."""
     return FluxTransformer2DModel(
-        in_channels=4 * CHANNELS[FLUX_FACTOR],
+        in_channels=4 * CHANNELS["flux"],
         num_layers=2,
         num_single_layers=4,
         attention_head_dim=32,

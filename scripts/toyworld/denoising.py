@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from alignment import patch_tokens
-from architectures import vae as make_vae
+from diffusers import AutoencoderKL
 from harness import device
-from pictures import Pictures, load
+from pictures import ATTRIBUTES, BLOCK, WORLD, Pictures, load
 from torch import Tensor
 
+from tlora_cli.foundation.bundled import model_folder
+from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.captions import caption, prompt
-from tlora_cli.toyworld.factors import FACTORS, draw_factors
-from tlora_cli.toyworld.judge import Judge
+from tlora_cli.toyworld.factors import PRIVATE, draw_factors
+from tlora_cli.toyworld.judge import UNREADABLE, Judge
+from tlora_cli.toyworld.sharpness import laplacian
 
 PICTURES = 24_000
 DROPPED = 0.1
@@ -32,78 +36,56 @@ def load_averaged(model: Any, checkpoint: Path) -> Any:
     state = torch.load(checkpoint, map_location=device(), weights_only=True)
     model.load_state_dict(state["model"])
     trained = [part for part in model.parameters() if part.requires_grad]
+    # A state that was committed to go on from is the mean itself.
     with torch.no_grad():
-        for part, average in zip(trained, state["averages"], strict=True):
+        for part, average in zip(trained, state.get("averages", trained), strict=True):
             part.copy_(average)
     return model.to(device()).eval().requires_grad_(False)
 
 
-def vae_name(factor: int) -> str:
-    """Return what the checkpoint of a VAE is called."""
-    return f"vae-{factor}"
+def vae_name(base: str) -> str:
+    """Return what the checkpoint of a base's VAE is called."""
+    return f"vae-{base}"
 
 
-def decoder_name(factor: int) -> str:
-    """Return what the checkpoint of a VAE with a refined decoder is called."""
-    return f"vae-{factor}-decoder"
-
-
-def load_vae(work: Path, factor: int, refined: bool = True) -> Any:
-    """Return the trained VAE of a factor, with its refined decoder if asked for and there."""
-    vae = load_averaged(make_vae(factor), work / f"{vae_name(factor)}.pt")
-    checkpoint = work / f"{decoder_name(factor)}.pt"
-    if not (refined and checkpoint.exists()):
-        return vae
-    vae.decoder.requires_grad_(True)
-    vae.post_quant_conv.requires_grad_(True)
-    return load_averaged(vae, checkpoint)
-
-
-def scale_of(work: Path, factor: int) -> tuple[float, float]:
-    """Return scaling and shift factor of the latents.
-
-    Raises:
-        FileNotFoundError: if no denoiser was trained in the work folder.
-    """
-    latents = np.load(work / f"latents-{factor}.npy").astype(np.float32)
-    return 1 / float(latents.std()), float(latents.mean())
+def load_vae(work: Path, base: str) -> AutoencoderKL:
+    """Return a base's VAE, frozen: the one in the work folder, or else the shipped one."""
+    trained = work / vae_name(base)
+    folder = trained if trained.exists() else model_folder(f"toy-{base}") / "vae"
+    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    return vae.to(device()).eval().requires_grad_(False)
 
 
 class World:
     """Latents of the training pictures, and judge and VAE to score what is drawn.
 
     Args:
-        work: folder with the checkpoints of the VAEs and the judge.
-        factor: of the VAE.
+        work: folder with the VAE of toy-sdxl and the judge.
+        base: `sdxl` or `flux`.
+        count: of training pictures.
     """
 
-    def __init__(self, work: Path, factor: int) -> None:
-        self.pictures: Pictures = load(work, "seen", PICTURES)
-        self.vae = load_vae(work, factor)
-        self.judge = load_averaged(Judge(), work / "judge.pt")
-        self.latents = self._encode(work / f"latents-{factor}.npy")
-        self.shift = float(self.latents.mean())
-        self.scale = 1 / float(self.latents.std())
-        self.tokens = patch_tokens(self.pictures, work / "tokens.npy")
+    def __init__(self, work: Path, base: str, count: int = PICTURES) -> None:
+        self.pictures: Pictures = load(work, "seen", count)
+        self.vae = load_vae(work, base)
+        self.judge = frozen_judge(work)
+        folder = work / f"latents-{base}"
+        self.latents = in_blocks(folder, self.pictures, self._encode)
+        self.tokens = in_blocks(work / "tokens", self.pictures, patch_tokens)
+        config = self.vae.config
+        self.scale, self.shift = config.scaling_factor, config.shift_factor or 0.0
 
-    def _encode(self, cache: Path) -> Tensor:
-        if not cache.exists():
-            print("encoding the pictures", flush=True)
-            parts = torch.arange(len(self.pictures)).split(128)
-            with torch.no_grad():
-                means = [
-                    self.vae.encode(self.pictures.tensor(part).to(device())).latent_dist.mean.cpu()
-                    for part in parts
-                ]
-            np.save(cache, torch.cat(means).half().numpy())
-        return torch.from_numpy(np.load(cache)).float()
+    @torch.no_grad()
+    def _encode(self, pixels: Tensor) -> Tensor:
+        parts = [self.vae.encode(part.to(device())).latent_dist.mean for part in pixels.split(100)]
+        return torch.cat(parts).cpu()
 
     def batch(
         self, size: int, generator: torch.Generator, terse: float = 0.0
     ) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Return latents (B, C, h, w), captions, which to keep (B,), and patch tokens (B, 64, 96).
+        """Return latents (B, C, 16, 16), captions, which to keep, and patch tokens (B, 64, 96).
 
-        The latents are unscaled.
+        Which to keep is (B,). The latents are scaled and shifted as the denoiser takes them.
 
         Args:
             size: pictures.
@@ -113,12 +95,25 @@ class World:
         chosen = torch.randint(len(self.pictures), (size,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
         captions = [
-            caption(self.pictures.named(int(index)), rng, terse=terse > 0 and rng.random() < terse)
+            caption(
+                self.pictures.named(int(index)),
+                rng,
+                terse=terse > 0 and rng.random() < terse,
+                world=WORLD,
+            )
             for index in chosen
         ]
         kept = torch.rand(size, generator=generator) >= DROPPED
-        latents, tokens = self.latents[chosen].to(device()), self.tokens[chosen].float()
-        return latents, captions, kept.to(device()), tokens.to(device())
+        latents = (self.latents[chosen].float() - self.shift) * self.scale
+        tokens = self.tokens[chosen].float()
+        return latents.to(device()), captions, kept.to(device()), tokens.to(device())
+
+    def captions(self, pictures: Pictures, numbers: Iterable[int]) -> list[str]:
+        """Return captions of pictures, the same for each number every time."""
+        return [
+            caption(pictures.named(number), random.Random(number), world=WORLD)
+            for number in numbers
+        ]
 
     def score(
         self,
@@ -126,29 +121,68 @@ class World:
         count: int,
         tag: str,
         held_out: bool,
+        composed: bool = False,
     ) -> dict[str, float]:
-        """Return how often each factor, and all of them, are drawn as asked.
+        """Return how often each factor, and all of them, are drawn as asked, and the sharpness.
 
         Args:
             sample: prompts -> pictures (B, 3, 64, 64) in [-1, 1].
             count: pictures.
             tag: put before the names.
             held_out: held-out or seen combinations.
+            composed: prompts also name marking and feature, which must be right then.
         """
-        rng = random.Random(f"score {held_out}")
+        rng = random.Random(f"score {held_out} {composed}")
         asked = [draw_factors(rng, held_out) for _ in range(count)]
-        readings = []
+        if composed:
+            own = list(product(*(PRIVATE[name][1:] for name in PRIVATE)))
+            asked = [{**one, **dict(zip(PRIVATE, rng.choice(own), strict=True))} for one in asked]
+        drawn = []
         for start in range(0, count, 64):
             generator = torch.Generator().manual_seed(start)
-            pixels = sample([prompt(one) for one in asked[start : start + 64]], generator)
-            readings += self.judge.read(pixels.float())
-        right = {name: 0 for name in FACTORS}
+            drawn.append(sample([prompt(one) for one in asked[start : start + 64]], generator))
+        pixels = torch.cat(drawn).float()
+        readings = self.judge.read(pixels.to(device()))
+        names = list(asked[0])
+        right = {name: 0 for name in names}
         whole = 0
         for one, reading in zip(asked, readings, strict=True):
-            same = {name: reading[name] == one[name] for name in FACTORS}
-            for name in FACTORS:
+            same = {name: reading[name] == one[name] for name in names}
+            for name in names:
                 right[name] += same[name]
             whole += all(same.values())
-        scores = {f"{tag}_TS*": whole / count}
+        refused = sum(reading["class"] == UNREADABLE for reading in readings)
+        scores = {f"{tag}_TS*": whole / count, f"{tag}_refused": refused / count}
         scores |= {f"{tag}_{name}": hits / count for name, hits in right.items()}
-        return {name: round(value, 3) for name, value in scores.items()}
+        scores[f"{tag}_laplacian"] = laplacian(pixels)
+        return {name: round(value, 4) for name, value in scores.items()}
+
+
+def frozen_judge(work: Path) -> Judge:
+    """Return the judge that train_judge.py left in the work folder, as it is."""
+    judge: Judge = load_averaged(Judge(ATTRIBUTES, strict=True), work / "judge.pt")
+    return judge
+
+
+def in_blocks(folder: Path, pictures: Pictures, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what a model makes of all pictures, in half precision, kept in files of 1,000.
+
+    Args:
+        folder: of the files.
+        pictures: N drawings.
+        make: pixels (B, 3, 64, 64) -> (B, ...).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for start in range(0, len(pictures), BLOCK):
+        file = folder / f"{start:06d}.npy"
+        if not file.exists():
+            made = make(pictures.tensor(slice(start, start + BLOCK))).half().numpy()
+            write_atomically(file, lambda part, made=made: _save(part, made))
+        parts.append(torch.from_numpy(np.load(file)))
+    return torch.cat(parts)[: len(pictures)]
+
+
+def _save(file: Path, values: np.ndarray) -> None:
+    with file.open("wb") as opened:
+        np.save(opened, values)

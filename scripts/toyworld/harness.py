@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from muon import Muon
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -36,6 +37,8 @@ class Plan:
         warmup: steps of linear rise.
         weight_decay: AdamW's.
         average: decay of the running mean of the weights, which is what is kept; 0 for none.
+        slow: decay of a second, longer mean beside it, to choose from in the end; 0 for none.
+        minutes: stop after so many minutes of training, over all starts; steps are the end anyway.
         every: steps between two lines of the log.
         save_every: steps between two checkpoints.
         evaluate_every: steps between two evaluations.
@@ -44,6 +47,7 @@ class Plan:
         orthogonal: part of the name of modules whose matrices Muon updates (Jordan et al. 2024);
             transformers learn in fewer steps with it. None: AdamW for all.
         orthogonal_lr: Muon's learning rate in terms of `lr`, at AdamW's update size.
+        orthogonal_every: steps between two updates of Muon.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Plan:
     warmup: int = 100
     weight_decay: float = 0.01
     average: float = 0.999
+    slow: float = 0.0
+    minutes: float = float("inf")
     every: int = 50
     save_every: int = 500
     evaluate_every: int = 1000
@@ -59,10 +65,15 @@ class Plan:
     bf16: bool = False
     orthogonal: str | None = None
     orthogonal_lr: float = 1.0
+    orthogonal_every: int = 1
 
 
-def arguments(description: str | None, steps: int) -> argparse.Namespace:
-    """Read the command line that all training scripts share."""
+def arguments(
+    description: str | None,
+    steps: int,
+    more: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> argparse.Namespace:
+    """Read the command line that all training scripts share, and what `more` adds to it."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,6 +82,8 @@ def arguments(description: str | None, steps: int) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: all cores")
     parser.add_argument("--compile", action="store_true", help="torch.compile the denoiser")
+    if more is not None:
+        more(parser)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -78,6 +91,15 @@ def arguments(description: str | None, steps: int) -> argparse.Namespace:
     random.seed(options.seed)
     options.work.mkdir(parents=True, exist_ok=True)
     return options
+
+
+def is_done(work: Path, name: str, steps: int) -> bool:
+    """Say whether a run in the work folder has its steps, and so needs nothing any more."""
+    checkpoint = work / f"{name}.pt"
+    if not checkpoint.exists():
+        return False
+    step: int = torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]
+    return step >= steps
 
 
 def device() -> torch.device:
@@ -104,6 +126,8 @@ class Run:
         self.log_file = work / f"{plan.name}.jsonl"
         self.parameters = [part for part in model.parameters() if part.requires_grad]
         self.averages = [part.detach().clone() for part in self.parameters]
+        self.slow = [part.detach().clone() for part in self.parameters] if plan.slow else []
+        self.seconds = 0.0
         matrices = {
             part
             for name, part in model.named_parameters()
@@ -120,11 +144,11 @@ class Run:
         ]
         if matrices:
             self.optimizers.append(
-                torch.optim.Muon(
+                Muon(
                     [part for part in self.parameters if part in matrices],
                     lr=plan.lr,
                     weight_decay=plan.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
+                    every=plan.orthogonal_every,
                 )
             )
         if self.checkpoint.exists():
@@ -144,9 +168,10 @@ class Run:
         plan = self.plan
         total, count, start = 0.0, 0, time.monotonic()
         where = device().type
-        while self.step < plan.steps:
+        clock = time.monotonic()
+        while self.step < plan.steps and self.seconds < 60 * plan.minutes:
             for optimizer in self.optimizers:
-                factor = plan.orthogonal_lr if isinstance(optimizer, torch.optim.Muon) else 1.0
+                factor = plan.orthogonal_lr if isinstance(optimizer, Muon) else 1.0
                 for group in optimizer.param_groups:
                     group["lr"] = factor * self._rate()
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
@@ -159,18 +184,21 @@ class Run:
                 optimizer.zero_grad()
             self.step += 1
             self._update_averages()
+            self.seconds, clock = self.seconds + time.monotonic() - clock, time.monotonic()
             total, count = total + value.item(), count + 1
             if self.step % plan.every == 0:
                 pace = count / (time.monotonic() - start)
-                self.log({"loss": round(total / count, 5), "steps_per_second": round(pace, 2)})
+                hours = round(self.seconds / 3600, 3)
+                row = {"loss": round(total / count, 5), "steps_per_second": round(pace, 2)}
+                self.log({**row, "hours": hours})
                 total, count, start = 0.0, 0, time.monotonic()
-            done = self.step == plan.steps
+            done = self.step == plan.steps or self.seconds >= 60 * plan.minutes
             if self.step % plan.save_every == 0 or done:
                 self._save()
             if evaluate is not None and (self.step % plan.evaluate_every == 0 or done):
                 with self.averaged():
                     self.log(evaluate())
-                start = time.monotonic()
+                start = clock = time.monotonic()
 
     def log(self, values: dict[str, float]) -> None:
         """Print values and append them to the log file."""
@@ -180,12 +208,15 @@ class Run:
             file.write(line + "\n")
 
     @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Put the averaged weights into the model for a while, in evaluation mode."""
+    def averaged(self, slow: bool = False) -> Iterator[None]:
+        """Put the averaged weights into the model for a while, in evaluation mode.
+
+        Args:
+            slow: those of the longer mean.
+        """
+        averages = self.slow if slow else self.averages
         if not self.plan.average:
             averages = [part.detach().clone() for part in self.parameters]
-        else:
-            averages = self.averages
         current = [part.detach().clone() for part in self.parameters]
         training = self.model.training
         _copy(averages, self.parameters)
@@ -207,12 +238,17 @@ class Run:
         # Young averages follow fast, or they would remember the random start.
         decay = min(self.plan.average, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(self.averages, self.parameters, 1 - decay)
+        if self.slow:
+            decay = min(self.plan.slow, (1 + self.step) / (10 + self.step))
+            torch._foreach_lerp_(self.slow, self.parameters, 1 - decay)
 
     def _save(self) -> None:
         state = {
             "step": self.step,
             "model": self.model.state_dict(),
             "averages": self.averages,
+            "slow": self.slow,
+            "seconds": self.seconds,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         write_atomically(self.checkpoint, lambda part: torch.save(state, part))
@@ -220,8 +256,12 @@ class Run:
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=device(), weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.averages = state["averages"]
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+        # A state that was committed to go on from is one mean of the weights, and nothing else.
+        averages = state.get("averages") or [part.detach().clone() for part in self.parameters]
+        self.averages = averages
+        self.slow = state.get("slow") or [one.clone() for one in self.averages if self.plan.slow]
+        self.seconds = state.get("seconds", 0.0)
+        for optimizer, saved in zip(self.optimizers, state.get("optimizers", ()), strict=False):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
         print(f"{self.plan.name}: going on from step {self.step}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +13,12 @@ import torch
 from torch import Tensor
 
 from tlora_cli.foundation.files import write_atomically
-from tlora_cli.toyworld.factors import ATTRIBUTES, Scene, draw_scene
+from tlora_cli.toyworld.factors import Scene, attributes, draw_scene
 from tlora_cli.toyworld.renderer import draw
+
+WORLD = 2
+"""Version of the world that the scripts make models for."""
+ATTRIBUTES = attributes(WORLD)
 
 BLOCK = 1000
 """Pictures to a cache file: what is drawn stays when the drawing is stopped."""
@@ -51,18 +56,21 @@ def scene(kind: str, number: int) -> Scene:
     Names such as `seen-test` draw other pictures of the same kind.
     """
     held_out = {"seen": False, "held": True, "any": None}[kind.split("-")[0]]
-    return draw_scene(random.Random(f"{kind} {number}"), held_out)
+    return draw_scene(random.Random(f"{kind} {number}"), held_out, world=WORLD)
 
 
 def load(work: Path, kind: str, count: int) -> Pictures:
     """Return the first `count` pictures of a kind; draw those not in the cache, on all cores."""
     folder = work / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
-    blocks = [(folder / f"{kind}-{start:06d}.npz", kind, start) for start in range(0, count, BLOCK)]
+    blocks = [
+        (folder / f"world{WORLD}-{kind}-{start:06d}.npz", kind, start)
+        for start in range(0, count, BLOCK)
+    ]
     missing = [block for block in blocks if not block[0].exists()]
     if missing:
         print(f"drawing {len(missing) * BLOCK} pictures of {kind} combinations", flush=True)
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             list(pool.map(_draw_block, missing))
     parts = [np.load(path) for path, _, _ in blocks]
     return Pictures(

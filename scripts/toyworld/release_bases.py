@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from denoising import load_averaged, load_vae, scale_of
-from diffusers import FluxPipeline, StableDiffusionXLPipeline
+from denoising import load_averaged, load_vae
+from diffusers import FluxPipeline
 from release import add_figures, release, size_of, trained
 from torch import Tensor
 
@@ -25,12 +25,12 @@ from tlora_cli.toyworld.factors import ATTRIBUTES, chance
 BASES = ("toy-sdxl", "toy-flux")
 CARD = {
     "toy-sdxl": """
-A StableDiffusionXLPipeline in small: two CLIP text encoders, a VAE of factor 8 with 32 channels,
-and a UNet of two levels, both with attention, 128 wide. It learned from 24,000 drawings of seen
-combinations (no held-out pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them
-left out, with its early states aligned to toy-vit's patch tokens. Its noise schedule has zero
-terminal SNR and it predicts v. The VAE's decoder was refined with a perceptual loss on the judge's
-first two blocks.
+A StableDiffusionXLPipeline in small: two CLIP text encoders, a VAE of factor 4 with 4 channels, and
+a UNet of three levels, the first without attention. It learned from drawings of seen combinations
+(no held-out pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them left out,
+with its early states aligned to toy-vit's patch tokens. Its noise schedule has zero terminal SNR
+and it predicts v. The VAE learned with noise on its latents, losses on edges and on the judge's
+first two blocks, and a critic of patches.
 
 In a recipe: `base: toy-sdxl`. Made by `scripts/toyworld/train_vae.py` and `train_sdxl.py`.
 """,
@@ -48,23 +48,11 @@ In a recipe: `base: toy-flux`. Made by `scripts/toyworld/train_vae.py` and `trai
 
 def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
     """Return toy-sdxl's pipeline and the facts of its training."""
-    from architectures import SDXL_FACTOR, sdxl_scheduler
-    from train_sdxl import ToySDXL
+    from train_sdxl import design_of, model_of, pipeline_of
 
-    model = load_averaged(ToySDXL(), work / "sdxl.pt")
-    vae = load_vae(work, SDXL_FACTOR)
-    vae.register_to_config(scaling_factor=scale_of(work, SDXL_FACTOR)[0])
-    pipeline = StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=model.encoders[0],
-        text_encoder_2=model.encoders[1],
-        tokenizer=model.tokenizers[0],
-        tokenizer_2=model.tokenizers[1],
-        unet=model.unet.to(memory_format=torch.contiguous_format),
-        scheduler=sdxl_scheduler(),
-        force_zeros_for_empty_prompt=True,
-        add_watermarker=False,
-    )
+    model = load_averaged(model_of(design_of(work, "sdxl")), work / "sdxl.pt")
+    model.unet.to(memory_format=torch.contiguous_format)
+    pipeline = pipeline_of(model, load_vae(work, "sdxl"))
     facts = {
         "UNet": size_of(model.unet),
         "text encoders": size_of(*model.encoders),
@@ -75,13 +63,11 @@ def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
 
 def flux(work: Path) -> tuple[Any, dict[str, Any]]:
     """Return toy-flux's pipeline and the facts of its training."""
-    from architectures import FLUX_FACTOR, flux_scheduler
+    from architectures import flux_scheduler
     from train_flux import ToyFlux
 
     model = load_averaged(ToyFlux(), work / "flux.pt")
-    scale, shift = scale_of(work, FLUX_FACTOR)
-    vae = load_vae(work, FLUX_FACTOR)
-    vae.register_to_config(scaling_factor=scale, shift_factor=shift)
+    vae = load_vae(work, "flux")
     pipeline = FluxPipeline(
         scheduler=flux_scheduler(),
         vae=vae,

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from architectures import TEXT_LENGTH
+from damage import softened
 from harness import Plan, Run, arguments, device
 from pictures import Pictures, load
 from release import add_figures, release, size_of, trained
 from texts import clip_tokenizer, tokenize
 from torch import Tensor, nn
 from torch.nn import functional
-from train_judge import damaged
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from tlora_cli.toyworld.captions import caption
@@ -214,7 +214,7 @@ def main() -> None:
         pixels = moved(pixels, generator, SIZE, (0.9, 1.12), 0.12, (0.06, 0.12))
         orders = EXCHANGES[torch.randint(len(EXCHANGES), (RECOLORED,), generator=generator)]
         pixels[:RECOLORED] = pixels[torch.arange(RECOLORED)[:, None], orders]
-        pixels = damaged(pixels, generator)
+        pixels = softened(pixels, generator)
         return model.loss(pixels, texts, values[chosen])
 
     def evaluate() -> dict[str, float]:

@@ -4,13 +4,15 @@
 
 First rectified flow on captions and latents. Then, as FLUX.1-dev was made from its larger teacher,
 the frozen model with classifier-free guidance teaches a copy of itself that takes the guidance
-as an input, so one call does the work of two. Needs the checkpoints of train_judge.py and
-train_vae.py in the work folder. An hour on one core with --compile, which needs a C++ compiler;
-two without.
+as an input, so one call does the work of two. There the student also learns that it does not
+matter how much padding follows a text: the stock pipeline fills it up to 512 tokens, of which a
+caption has thirty. Needs the judge of train_judge.py in the work folder; the VAE is the shipped
+one. A run stops at --minutes of training over all starts, or at --steps, and goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from alignment import Alignment, listen
 from architectures import (
-    FLUX_FACTOR,
+    TEXT_LENGTH,
     TEXT_WIDTH,
     flux_scheduler,
     t5_encoder,
@@ -35,11 +37,15 @@ from torch.nn import functional
 from tlora_cli.families.patches import image_ids, pack
 
 BATCH = 16
+SCORED = 64
+"""Pictures of each kind that the log's scores are of."""
 GUIDANCE = 3.5
 """Guidance that is asked for where no other is."""
 TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20
+LONG = (64, 128, 256, 512)
+"""Tokens of a text with more padding, in half of the student's batches."""
 
 
 class ToyFlux(nn.Module):
@@ -60,18 +66,16 @@ class ToyFlux(nn.Module):
         """Compile what trains; the pipeline keeps the transformer as it is."""
         self.network = torch.compile(self.transformer.forward)
 
-    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return what FLUX's pipeline takes: T5's states and CLIP's pooled text."""
-        clip, t5 = (
-            encoder(tokenize(tokenizer, texts))
-            for tokenizer, encoder in zip(self.tokenizers, self.encoders, strict=True)
-        )
+    def encode(self, texts: Sequence[str], length: int = TEXT_LENGTH) -> tuple[Tensor, Tensor]:
+        """Return what FLUX's pipeline takes: T5's states of `length` tokens, CLIP's pooled text."""
+        clip = self.encoders[0](tokenize(self.tokenizers[0], texts))
+        t5 = self.encoders[1](tokenize(self.tokenizers[1], texts, length))
         return t5.last_hidden_state, clip.pooler_output
 
-    def summaries(self, texts: Sequence[str]) -> list[Tensor]:
-        """Return the texts' summaries for the first lesson."""
-        states, pooled = self.encode(texts)
-        return [states.mean(1), pooled]
+    def summaries(self, texts: Sequence[str], length: int) -> list[Tensor]:
+        """Return the texts' summaries for the first lesson; padding is left out of T5's."""
+        states, pooled = self.encode(texts, length)
+        return [states[:, :TEXT_LENGTH].mean(1), pooled]
 
     def forward(
         self, noisy: Tensor, t: Tensor, text: tuple[Tensor, Tensor], guidance: Tensor
@@ -91,13 +95,25 @@ class ToyFlux(nn.Module):
         )[0]
 
 
+def read_options() -> argparse.Namespace:
+    """Read the command line."""
+
+    def more(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--minutes", type=float, default=float("inf"), help="of the teacher")
+        parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
+        parser.add_argument("--batch", type=int, default=BATCH)
+        parser.add_argument("--pictures", type=int, default=24_000, help="to learn from")
+
+    return arguments(__doc__, 40_000, more)
+
+
 def main() -> None:
-    options = arguments(__doc__, steps=21_000)
-    world = World(options.work, FLUX_FACTOR)
+    options = read_options()
+    world = World(options.work, "flux", options.pictures)
     model = ToyFlux().to(device())
     if options.compile:
         model.compile_network()
-    lesson = Lesson(model.encoders, model.summaries, [2 * TEXT_WIDTH, TEXT_WIDTH])
+    lesson = Lesson(model.encoders, model.summaries, [2 * TEXT_WIDTH, TEXT_WIDTH], LONG)
     teach("flux", lesson, options.work, options.seed)
     pipeline = FluxPipeline(
         scheduler=flux_scheduler(),
@@ -108,20 +124,19 @@ def main() -> None:
         tokenizer_2=model.tokenizers[1],
         transformer=model.transformer,
     )
-    pipeline.vae.register_to_config(scaling_factor=world.scale, shift_factor=world.shift)
     pipeline.set_progress_bar_config(disable=True)
 
     def noised(
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor, Tensor]:
         """Return t, noisy latents, velocity, captions, which to keep, and patch tokens."""
-        latents, captions, kept, tokens = world.batch(BATCH, generator)
-        clean = pack((latents - world.shift) * world.scale)
+        latents, captions, kept, tokens = world.batch(options.batch, generator)
+        clean = pack(latents)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         # Half evenly, half mostly in the middle (Esser et al. 2024, eq. 19).
-        t = torch.rand(BATCH, generator=generator)
-        middle = torch.sigmoid(torch.randn(BATCH, generator=generator))
-        t = torch.where(torch.rand(BATCH, generator=generator) < 0.5, t, middle).to(clean)
+        t = torch.rand(options.batch, generator=generator)
+        middle = torch.sigmoid(torch.randn(options.batch, generator=generator))
+        t = torch.where(torch.rand(options.batch, generator=generator) < 0.5, t, middle).to(clean)
         at = t[:, None, None]
         return t, (1 - at) * clean + at * noise, noise - clean, captions, kept, tokens
 
@@ -137,7 +152,9 @@ def main() -> None:
         error = functional.mse_loss(answer.float(), velocity)
         return error + model.alignment(early[0], tokens)
 
-    def sampler(**settings: float) -> Callable[[list[str], torch.Generator], Tensor]:
+    def sampler(
+        length: int = TEXT_LENGTH, **settings: float
+    ) -> Callable[[list[str], torch.Generator], Tensor]:
         @torch.no_grad()
         def sample(prompts: list[str], generator: torch.Generator) -> Tensor:
             negative = (
@@ -149,38 +166,48 @@ def main() -> None:
                     num_inference_steps=STEPS,
                     height=64,
                     width=64,
-                    max_sequence_length=pipeline.tokenizer_2.model_max_length,
+                    max_sequence_length=length,
                     generator=generator,
                     output_type="pt",
                     **negative,
                     **settings,
-                ).images
+                ).images.cpu()
                 * 2
                 - 1
             )
 
         return sample
 
-    def evaluate(**settings: float) -> dict[str, float]:
-        with torch.autocast(device().type, torch.bfloat16):
-            return {
-                **world.score(sampler(**settings), 128, "seen", held_out=False),
-                **world.score(sampler(**settings), 128, "held", held_out=True),
-            }
+    last = [0.0]
+
+    def evaluate(run: Run, **settings: float) -> dict[str, float]:
+        done = run.step == run.plan.steps or run.seconds >= 60 * run.plan.minutes
+        if not done and run.seconds - last[0] < 1500:
+            return {"scored": 0}
+        last[0] = run.seconds
+        found = {}
+        for held_out, composed in ((False, False), (True, False), (False, True)):
+            tag = "composed" if composed else "held" if held_out else "seen"
+            found |= world.score(sampler(**settings), SCORED, tag, held_out, composed)
+        return found
 
     first = Plan(
         "flux-teacher",
         options.steps,
-        lr=1e-3,
+        lr=options.rate,
         warmup=300,
         average=0.999,
-        bf16=True,
-        evaluate_every=2000,
+        slow=0.9997,
+        minutes=options.minutes,
+        bf16=device().type == "cuda",
+        evaluate_every=500,
         orthogonal="transformer_blocks",
         orthogonal_lr=2.5,
     )
     run = Run(first, model, options.work, options.seed)
-    run.train(first_loss, lambda: evaluate(guidance_scale=1.0, true_cfg_scale=3.0))
+    run.train(first_loss, lambda: evaluate(run, guidance_scale=1.0, true_cfg_scale=3.0))
+    if run.step < options.steps:
+        return
     with run.averaged():
         weights = copy.deepcopy(model.state_dict())
     student, teacher = model, ToyFlux().to(device())
@@ -194,26 +221,35 @@ def main() -> None:
         t, noisy, _, captions, _, _ = noised(generator)
         early.clear()
         low, high = TAUGHT
-        strength = low + (high - low) * torch.rand(BATCH, generator=generator).to(t)
+        strength = low + (high - low) * torch.rand(options.batch, generator=generator).to(t)
         with torch.no_grad():
             text = teacher.encode(captions)
-            none = tuple(part.expand(BATCH, *part.shape[1:]) for part in teacher.encode([""]))
+            padded = text
+            if torch.rand((), generator=generator) < 0.5:
+                length = LONG[int(torch.randint(len(LONG), (), generator=generator))]
+                padded = teacher.encode(captions, length)
+            none = tuple(
+                part.expand(options.batch, *part.shape[1:]) for part in teacher.encode([""])
+            )
             ones = torch.ones_like(t)
             with_text, without = teacher(noisy, t, text, ones), teacher(noisy, t, none, ones)
             goal = without + strength[:, None, None] * (with_text - without)
-        return functional.mse_loss(student(noisy, t, text, strength).float(), goal.float())
+        return functional.mse_loss(student(noisy, t, padded, strength).float(), goal.float())
 
     second = Plan(
         "flux",
         max(1, options.steps // 12),
         lr=5e-4,
         average=0.995,
-        bf16=True,
+        bf16=device().type == "cuda",
         evaluate_every=500,
         orthogonal="transformer_blocks",
     )
+    last[0] = 0.0
     run = Run(second, student, options.work, options.seed)
-    run.train(second_loss, lambda: evaluate(guidance_scale=GUIDANCE))
+    run.train(second_loss, lambda: evaluate(run, guidance_scale=GUIDANCE))
+    stock = world.score(sampler(512, guidance_scale=GUIDANCE), SCORED, "padded", held_out=False)
+    run.log(stock)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,14 @@ def test_id_wants_both_private_attributes_and_nothing_else() -> None:
     assert scores.identity_right(read(**others), concept)
 
 
+def test_s_wants_what_is_asked_and_what_is_private_in_the_same_picture() -> None:
+    concept = PIP.values
+    assert scores.wholly_right(read(), ASKED, concept)
+    for name in (*ASKED, "marking", "feature"):
+        assert not scores.wholly_right(read(**{name: "other"}), ASKED, concept), name
+    assert scores.wholly_right(read(color="other"), ASKED, concept), "color is not asked for"
+
+
 def test_leak_is_the_training_value_against_the_prompt() -> None:
     assert not scores.leaked(read(), ASKED, TRAINING)
     assert scores.leaked(read(background="snow"), ASKED, TRAINING)
@@ -88,7 +96,7 @@ def flat(pictures: Sequence[Image.Image]) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(stacked).flatten(1), dim=-1)
 
 
-def test_all_four_scores_of_drawn_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_five_scores_of_drawn_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studio.reading, "features", flat)
     training = PIP.scenes()[0]
     drawn = []
@@ -99,6 +107,7 @@ def test_all_four_scores_of_drawn_pictures(monkeypatch: pytest.MonkeyPatch) -> N
         drawn.append(Drawn(task, draw(shown).image, values))
     assert studio.prompted(drawn) == Rate(7, 10)
     assert studio.identity(drawn, PIP) == Rate(9, 10)
+    assert studio.success(drawn, PIP) == Rate(6, 10), "three fail the prompt, another the marking"
     assert studio.leak(drawn, training) == Rate(3, 10)
     assert studio.copies(drawn, training) == Rate(3, 10)
 

@@ -1,8 +1,16 @@
-"""Captions in varied wording over the five factors; never a word about private attributes."""
+"""Captions in varied wording over the five factors, and in world 2 over the private attributes.
+
+In world 2 part of the captions also name the marking, the feature or both: "a purple cat with light
+dots and wings". So words can ask for them, and a text encoder has words for what a concept is, but
+a caption that says nothing of them leaves them open. Details are never named. Prompts about a
+concept come from `prompt`, and name what its caller asks for.
+"""
 
 from __future__ import annotations
 
 import random
+
+from tlora_cli.toyworld.factors import FACTORS, WORLD
 
 BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "meadow": ("in a meadow", "on green grass", "in the meadow"),
@@ -26,26 +34,50 @@ ACCESSORY_WORDS: dict[str, tuple[str, ...]] = {
     "balloon": ("holding a balloon", "with a balloon", "with a red balloon on a string"),
     "flag": ("holding a flag", "with a flag", "with a flag on a pole"),
 }
+MARKING_WORDS: dict[str, tuple[str, ...]] = {
+    "none": ("",),
+    "light stripes": ("light stripes",),
+    "dark stripes": ("dark stripes",),
+    "light dots": ("light dots",),
+    "dark dots": ("dark dots",),
+    "light sash": ("a light sash",),
+    "dark sash": ("a dark sash",),
+}
+FEATURE_WORDS: dict[str, tuple[str, ...]] = {
+    "none": ("",),
+    "wings": ("wings",),
+    "antennae": ("antennae",),
+    "boots": ("boots",),
+}
 OPENINGS = ("a photo of", "a picture of", "an image of", "a drawing of", "", "there is")
 RARE_WORDS = ("sks", "ohwx", "zwx", "qpl", "vrk", "xjy")
 """Words without a meaning: captions drop them in at times, so that one of them in a prompt doesn't
 disturb the model before it is taught what it stands for."""
 RARE_SHARE = 0.1
 
+NAMED_SHARE = 0.6
+"""Share of captions of world 2 that name a marking that is there; likewise a feature."""
+
 _KEPT = {"color": 0.9, "background": 0.9, "position": 0.85, "accessory": 0.9}
 """Share of training captions that name a factor; the class is always named."""
 
 
 def caption(
-    values: dict[str, str], rng: random.Random, *, complete: bool = False, terse: bool = False
+    values: dict[str, str],
+    rng: random.Random,
+    *,
+    complete: bool = False,
+    terse: bool = False,
+    world: int = WORLD,
 ) -> str:
     """Return a caption of the scene.
 
     Args:
-        values: factor -> value.
+        values: factor -> value, and from world 2 on private attribute -> value.
         rng: chooses the wording, the order, and what is left out.
         complete: name every factor, and drop in no rare word.
         terse: name a quarter of the factors beside the class.
+        world: whose captions; from 2 on a part of them names marking and feature.
     """
     part = 0.25 if terse else 1.0
     kept = {name for name, share in _KEPT.items() if complete or rng.random() < part * share}
@@ -65,6 +97,13 @@ def caption(
     phrases = [phrase for phrase in phrases if phrase]
     rng.shuffle(phrases)
     joint = rng.choice((", ", " "))
+    if world > 1:
+        own = {
+            name: values[name]
+            for name in ("marking", "feature")
+            if rng.random() < part * NAMED_SHARE
+        }
+        subject.extend(filter(None, [private_words(own, rng)]))
     head = f"{rng.choice(OPENINGS)} {article(subject[0])} {' '.join(subject)}".strip()
     return joint.join([head, *phrases])
 
@@ -73,12 +112,14 @@ def prompt(values: dict[str, str], subject: str | None = None) -> str:
     """Return the plain prompt that names every given factor, in the usual order.
 
     Args:
-        values: factor -> value; a factor left out is not named.
+        values: factor -> value; a factor left out is not named. Marking and feature, too.
         subject: words for the subject, e.g. "V*"; default: color and class.
     """
     if subject is None:
         subject = " ".join(values[name] for name in ("color", "class") if name in values)
         subject = f"{article(subject)} {subject}"
+    if own := private_words(values):
+        subject = f"{subject} {own}"
     phrases = [
         words[values[name]][0]
         for name, words in (
@@ -91,16 +132,35 @@ def prompt(values: dict[str, str], subject: str | None = None) -> str:
     return ", ".join([f"a photo of {subject}", *phrases])
 
 
+def private_words(values: dict[str, str], rng: random.Random | None = None) -> str:
+    """Return e.g. "with light dots and wings"; empty if nothing of it is named.
+
+    Args:
+        values: may hold `marking` and `feature`; other keys are passed over.
+        rng: chooses wording and order; default: the usual.
+    """
+    tables = (("marking", MARKING_WORDS), ("feature", FEATURE_WORDS))
+    parts = []
+    for name, words in tables:
+        known = words[values.get(name, "none")]
+        parts.append(rng.choice(known) if rng else known[0])
+    parts = [part for part in parts if part]
+    if rng and rng.random() < 0.3:
+        parts.reverse()
+    return f"with {' and '.join(parts)}" if parts else ""
+
+
 def article(word: str) -> str:
     """Return a or an."""
     return "an" if word[0] in "aeiou" else "a"
 
 
-def vocabulary() -> list[str]:
-    """Return every word a caption can hold, sorted."""
-    from tlora_cli.toyworld.factors import FACTORS
-
-    tables = (BACKGROUND_WORDS, POSITION_WORDS, ACCESSORY_WORDS)
+def vocabulary(world: int = WORLD) -> list[str]:
+    """Return every word a caption of a world can hold, sorted."""
+    tables = [BACKGROUND_WORDS, POSITION_WORDS, ACCESSORY_WORDS]
+    if world > 1:
+        tables += [MARKING_WORDS, FEATURE_WORDS]
     texts = [phrase for table in tables for phrases in table.values() for phrase in phrases]
     texts += [*FACTORS["class"], *FACTORS["color"], *OPENINGS, *RARE_WORDS, "a an"]
+    texts += ["with and"] if world > 1 else []
     return sorted({word for text in texts for word in text.split()})

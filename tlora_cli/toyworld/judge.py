@@ -1,10 +1,13 @@
 """The judge: a small network that reads every attribute of a picture.
 
 It reads drawings rightly (its card says how often), so on generated pictures it stands in for a
-person who looks at each one and writes down what is there.
+person who looks at each one and writes down what is there. A strict judge also knows pictures that
+nobody can read, and then says so of every attribute, so that no score counts them as right.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +18,25 @@ WIDTHS = (32, 64, 96, 128)
 """Channels after each halving: 64 x 64 pixels become 4 x 4 places."""
 
 
-class Judge(nn.Module):
-    """Four strided convolution blocks and one linear head for each attribute."""
+UNREADABLE = "unreadable"
+"""The reading by a strict judge of every attribute of a picture that it refuses."""
 
-    def __init__(self) -> None:
+
+class Judge(nn.Module):
+    """Four strided convolution blocks and one linear head for each attribute.
+
+    Args:
+        known: attribute -> its values.
+        strict: the class may also be `UNREADABLE`, the last of its logits.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Sequence[str]] = ATTRIBUTES, *, strict: bool = False
+    ) -> None:
         super().__init__()
+        self.known = {name: tuple(values) for name, values in known.items()}
+        if strict:
+            self.known["class"] = (*self.known["class"], UNREADABLE)
         layers: list[nn.Module] = []
         before = 3
         for width in WIDTHS:
@@ -36,7 +53,7 @@ class Judge(nn.Module):
         layers += [nn.Flatten(), nn.Linear(before * places, 256), nn.SiLU()]
         self.trunk = nn.Sequential(*layers)
         self.heads = nn.ModuleDict(
-            {_key(name): nn.Linear(256, len(known)) for name, known in ATTRIBUTES.items()}
+            {_key(name): nn.Linear(256, len(values)) for name, values in self.known.items()}
         )
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
@@ -46,7 +63,7 @@ class Judge(nn.Module):
             pixels: (B, 3, 64, 64) in [-1, 1].
         """
         found = self.trunk(pixels)
-        return {name: self.heads[_key(name)](found) for name in ATTRIBUTES}
+        return {name: self.heads[_key(name)](found) for name in self.known}
 
     @torch.no_grad()
     def read(self, pixels: Tensor, batch: int = 256) -> list[dict[str, str]]:
@@ -59,10 +76,14 @@ class Judge(nn.Module):
         readings: list[dict[str, str]] = []
         for part in torch.split(pixels, batch):
             best = {name: logits.argmax(1).tolist() for name, logits in self(part).items()}
-            readings += [
-                {name: ATTRIBUTES[name][best[name][i]] for name in best} for i in range(len(part))
-            ]
+            readings += [self._named({n: best[n][i] for n in best}) for i in range(len(part))]
         return readings
+
+    def _named(self, numbers: Mapping[str, int]) -> dict[str, str]:
+        reading = {name: self.known[name][number] for name, number in numbers.items()}
+        if reading.get("class") == UNREADABLE:
+            return dict.fromkeys(reading, UNREADABLE)
+        return reading
 
 
 def _key(name: str) -> str:

@@ -38,6 +38,9 @@ COLORS: dict[str, Color] = {
 TONES: dict[str, Color] = {"light": (255, 250, 226), "dark": (46, 36, 66)}
 LIGHT_ON_WHITE: Color = (176, 196, 226)
 """The light tone on a white subject, where cream would not show."""
+WHITE: Color = (255, 255, 255)
+LOWER = 0.68
+"""Brightness of the lower part of a two-tone subject, in terms of its color."""
 LEFT_TO_RIGHT = {"left": 19.0, "center": 32.0, "right": 45.0}
 MIDDLE_HEIGHT = 36.0
 OUTLINE = 3
@@ -96,6 +99,8 @@ def _subject(canvas: Canvas, at: Placing, shape: Shape, color: Color, scene: Sce
     canvas.through(outer, INK)
     canvas.through(dark, shade(color, 0.72))
     canvas.through(body, color)
+    if scene["shade"] == "two-tone":
+        canvas.through(_overlap(mask_of([_lower_part(shape)], at), body), shade(color, LOWER))
     if scene["marking"] != "none":
         tone, kind = scene["marking"].split()
         on_white = tone == "light" and scene["color"] == "white"
@@ -105,12 +110,26 @@ def _subject(canvas: Canvas, at: Placing, shape: Shape, color: Color, scene: Sce
         canvas.through(dark, shade(color, 0.72))  # the wing lies on the body
     _put(canvas, at, shape.details)
     for x, y in shape.eyes:
-        canvas.fill(ellipse(x, y, 2.3, 2.8, 18), (255, 255, 255), at)
-        canvas.fill(ellipse(x, y + 0.5, 1.35, 1.7, 14), INK, at)
+        for polygon, paint in _eye(scene["eyes"], x, y):
+            canvas.fill(polygon, paint, at)
     if in_front:
         _put(canvas, at, feature)
     others = [polygon for polygon, _ in (*shape.behind, *shape.details, *feature)]
     return _merged(outer, mask_of(others, at))
+
+
+def _lower_part(shape: Shape) -> Polygon:
+    """Return what is below the middle of the body."""
+    heights = [y for polygon in shape.body for _, y in polygon]
+    middle = (min(heights) + max(heights)) / 2 + 1.5
+    return box(-30, middle, 30, 30)
+
+
+def _eye(name: str, x: float, y: float) -> list[Part]:
+    if name == "dark":
+        return [(ellipse(x, y, 2.3, 2.8, 18), INK), (ellipse(x - 0.7, y - 1, 0.8, 0.9, 10), WHITE)]
+    lid: list[Part] = [(box(x - 2.6, y - 3, x + 2.6, y + 0.2), INK)] if name == "sleepy" else []
+    return [(ellipse(x, y, 2.3, 2.8, 18), WHITE), (ellipse(x, y + 0.5, 1.35, 1.7, 14), INK), *lid]
 
 
 def _put(canvas: Canvas, at: Placing, parts: list[Part]) -> None:

@@ -131,6 +131,7 @@ def _score(
     rates = {
         "TS*": studio.prompted(placed),
         "ID*": studio.identity(placed, concept),
+        "S*": studio.success(placed, concept),
         "ID* base prompt": studio.identity(plain, concept),
         "leak": studio.leak(placed, training),
         "copy": studio.copies(placed, training),

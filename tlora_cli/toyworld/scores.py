@@ -1,14 +1,15 @@
-"""The four scores, from the judge's readings; every other file takes them from here.
+"""The five scores, from the judge's readings; every other file takes them from here.
 
 TS*   share of pictures on which every prompted attribute is right.
 ID*   share on which every private attribute (marking and feature) is the concept's.
+S*    share on which both hold in the same picture: all that is asked and all that is private.
 leak  share that show the training picture's background or position though the prompt asks for
       another.
 copy  share that look more like the training picture than like the right drawing, by the cosine of
       toy-vit's features; the right drawing is the renderer's own picture of the concept with what
       was prompted.
 
-All are in [0, 1]. TS* and ID* should be high, leak and copy low. Chance of ID* is how often
+All are in [0, 1]. TS*, ID* and S* should be high, leak and copy low. Chance of ID* is how often
 pictures of the world have both private attributes (`factors.chance`).
 """
 
@@ -69,6 +70,11 @@ def prompted_right(reading: Values, asked: Values) -> bool:
 def identity_right(reading: Values, concept: Values) -> bool:
     """ID* of one picture: both private attributes are the concept's."""
     return all(reading[name] == concept[name] for name in PRIVATE)
+
+
+def wholly_right(reading: Values, asked: Values, concept: Values) -> bool:
+    """S* of one picture: all that is prompted and all that is private is right."""
+    return prompted_right(reading, asked) and identity_right(reading, concept)
 
 
 def leaked(reading: Values, asked: Values, training: Values) -> bool:

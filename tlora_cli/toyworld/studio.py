@@ -112,6 +112,13 @@ def identity(drawn: Sequence[Drawn], concept: Concept) -> scores.Rate:
     return scores.rate([scores.identity_right(one.reading, concept.values) for one in drawn])
 
 
+def success(drawn: Sequence[Drawn], concept: Concept) -> scores.Rate:
+    """Return S*."""
+    return scores.rate(
+        [scores.wholly_right(one.reading, one.task.asked, concept.values) for one in drawn]
+    )
+
+
 def leak(drawn: Sequence[Drawn], training: Scene) -> scores.Rate:
     """Return leak."""
     return scores.rate(
