@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from damage import softened
 from harness import Plan, Run, arguments, device
 from pictures import load, scene
 from release import add_figures, release, size_of, trained
 from torch import Tensor, nn
 from torch.nn import functional
 from train_clip import moved
-from train_judge import damaged
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
 from tlora_cli.foundation.files import write_atomically
@@ -130,7 +130,7 @@ class Views:
         kind = torch.rand(count, 1, 1, 1, generator=generator).to(pixels)
         place = torch.where(kind < 0.4, 1.0, place)  # on white, or before another background,
         masks = torch.where(kind > 0.75, 1.0, masks)  # or as it is
-        return damaged(torch.lerp(place, pixels, masks), generator)
+        return softened(torch.lerp(place, pixels, masks), generator)
 
 
 def _kept(file: Path, make: Callable[[], list[np.ndarray]]) -> Tensor:
