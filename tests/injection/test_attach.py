@@ -9,7 +9,6 @@ import torch
 from small_denoisers import (
     FAMILIES,
     MIN_RANK,
-    ON_LAYERS,
     RANK,
     call,
     close,
@@ -18,7 +17,6 @@ from small_denoisers import (
     make_transformer,
     make_unet,
     merged,
-    put,
     rows,
     stir,
     unet_inputs,
@@ -26,37 +24,7 @@ from small_denoisers import (
 from torch import Tensor, nn
 
 from tlora_cli import RankSchedule, UserError, attach
-from tlora_cli.methods import METHODS
 from tlora_cli.methods.tlora import STARTS
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ON_LAYERS)
-def test_the_start_changes_nothing(family: str, method: str) -> None:
-    make, make_inputs, _ = FAMILIES[family]
-    model, inputs = make(), make_inputs(2)
-    before = call(model, inputs, 300, family)
-    put(model, method)
-    assert torch.equal(call(model, inputs, 300, family), before)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ON_LAYERS)
-@pytest.mark.parametrize("t", [0, 999, 437, 300, 700])
-def test_the_masked_model_is_the_model_with_the_active_components_merged(
-    family: str, method: str, t: int
-) -> None:
-    make, make_inputs, _ = FAMILIES[family]
-    model, inputs = make(), make_inputs(2)
-    masked = METHODS[method].masked
-    adapter = stir(put(model, method, MIN_RANK if masked else None), 0.1)
-    rank = (RANK - MIN_RANK) * (1000 - t) // 1000 + MIN_RANK if masked else RANK
-    expected = call(merged(model, adapter, rank), in_double(inputs), t, family)
-    got = call(model, inputs, t, family)
-    assert (got.double() - expected).abs().max() < 1e-4 * expected.abs().max()
-    if rank < RANK:
-        full = call(merged(model, adapter, RANK), in_double(inputs), t, family)
-        assert (expected - full).abs().max() > 1e-3 * expected.abs().max()
 
 
 def test_flux_timesteps_do_not_drift_over_a_rank_step() -> None:
@@ -141,27 +109,6 @@ def test_accumulated_gradients_equal_the_batch() -> None:
     assert all(p.grad is not None for p in parameters)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ON_LAYERS)
-def test_attaching_leaves_the_model_as_it_is_and_removing_gives_it_back(
-    family: str, method: str
-) -> None:
-    make, make_inputs, _ = FAMILIES[family]
-    model, inputs = make(), make_inputs(1)
-    answer = call(model, inputs, 600, family)
-    state = {k: v.clone() for k, v in model.state_dict().items()}
-    kinds = {name: type(module) for name, module in model.named_modules()}
-    adapter = put(model, method)
-    assert list(model.state_dict()) == list(state)
-    assert {name: type(module) for name, module in model.named_modules()} == kinds
-    stir(adapter)
-    assert not torch.equal(call(model, inputs, 600, family), answer)
-    adapter.remove()
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
-    assert torch.equal(call(model, inputs, 600, family), answer)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-
-
 def test_removing_undoes_freezing_and_checkpointing() -> None:
     model = make_unet()
     model.conv_in.requires_grad_(False)
@@ -173,15 +120,6 @@ def test_removing_undoes_freezing_and_checkpointing() -> None:
     adapter.remove()
     assert {name: p.requires_grad for name, p in model.named_parameters()} == before
     assert not model.is_gradient_checkpointing
-
-
-@pytest.mark.parametrize("method", ON_LAYERS)
-def test_gradients_reach_the_adapter_only(method: str) -> None:
-    model = make_unet()
-    adapter = put(model, method)
-    (call(model, unet_inputs(1), 500, "sdxl") ** 2).mean().backward()
-    assert all(p.grad is None for p in model.parameters())
-    assert all(p.grad is not None and p.dtype == torch.float32 for p in adapter.parameters())
 
 
 def test_scale() -> None:

@@ -1,4 +1,7 @@
-"""Every compared method through the command line: train, stop, go on, sample what was previewed."""
+"""All that every method must do: start at the model, be masked as merged, train, resume, sample.
+
+A method that is added is taken up by itself; what only one does is tested beside its formula.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from small_denoisers import (
+    FAMILIES,
+    MIN_RANK,
+    ON_LAYERS,
+    RANK,
+    call,
+    in_double,
+    make_unet,
+    merged,
+    put,
+    stir,
+    unet_inputs,
+)
 from training_runs import recipe_values, run, same_tensors
 
 from tlora_cli import UserError
@@ -43,7 +59,72 @@ def test_these_are_compared() -> None:
     assert all("sdxl" in method.steps for method in METHODS.values())
 
 
-@pytest.mark.parametrize("method", COMPARED)
+# --- on a denoiser -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ON_LAYERS)
+def test_the_start_changes_nothing(family: str, method: str) -> None:
+    make, make_inputs, _ = FAMILIES[family]
+    model, inputs = make(), make_inputs(2)
+    before = call(model, inputs, 300, family)
+    put(model, method)
+    assert torch.equal(call(model, inputs, 300, family), before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ON_LAYERS)
+@pytest.mark.parametrize("t", [0, 999, 437, 300, 700])
+def test_the_masked_model_is_the_model_with_the_active_components_merged(
+    family: str, method: str, t: int
+) -> None:
+    make, make_inputs, _ = FAMILIES[family]
+    model, inputs = make(), make_inputs(2)
+    masked = METHODS[method].masked
+    adapter = stir(put(model, method, MIN_RANK if masked else None), 0.1)
+    rank = (RANK - MIN_RANK) * (1000 - t) // 1000 + MIN_RANK if masked else RANK
+    expected = call(merged(model, adapter, rank), in_double(inputs), t, family)
+    got = call(model, inputs, t, family)
+    assert (got.double() - expected).abs().max() < 1e-4 * expected.abs().max()
+    if rank < RANK:
+        full = call(merged(model, adapter, RANK), in_double(inputs), t, family)
+        assert (expected - full).abs().max() > 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ON_LAYERS)
+def test_attaching_leaves_the_model_as_it_is_and_removing_gives_it_back(
+    family: str, method: str
+) -> None:
+    make, make_inputs, _ = FAMILIES[family]
+    model, inputs = make(), make_inputs(1)
+    answer = call(model, inputs, 600, family)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    kinds = {name: type(module) for name, module in model.named_modules()}
+    adapter = put(model, method)
+    assert list(model.state_dict()) == list(state)
+    assert {name: type(module) for name, module in model.named_modules()} == kinds
+    stir(adapter)
+    assert not torch.equal(call(model, inputs, 600, family), answer)
+    adapter.remove()
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert torch.equal(call(model, inputs, 600, family), answer)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.parametrize("method", ON_LAYERS)
+def test_gradients_reach_the_adapter_only(method: str) -> None:
+    model = make_unet()
+    adapter = put(model, method)
+    (call(model, unet_inputs(1), 500, "sdxl") ** 2).mean().backward()
+    assert all(p.grad is None for p in model.parameters())
+    assert all(p.grad is not None and p.dtype == torch.float32 for p in adapter.parameters())
+
+
+# --- a run -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_method_trains_resumes_and_samples_what_it_previewed(
     method: str, tiny_sdxl: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,9 +1,8 @@
 """The checkpoints that the published T-LoRA code writes (ControlGenAI/T-LoRA).
 
-SDXL: `checkpoint-N/pytorch_lora_weights.safetensors`; FLUX: `checkpoint-N/lora.pt`. The tensors are
-named after attention processors: `<attn>.processor.to_q_lora.down.weight`. The ortho family is
-stored as two products whose difference is the update, the others as a pair. The rank schedule is
-not in the file but in `logs/hparams.yml`, two folders up. Only SDXL's are written: pickles are not.
+SDXL: `checkpoint-N/pytorch_lora_weights.safetensors`; FLUX: `checkpoint-N/lora.pt`, only read. The
+tensors are named after attention processors: `<attn>.processor.to_q_lora.down.weight`; the ortho
+family is two products whose difference is the update. The schedule is in `logs/hparams.yml`.
 """
 
 from __future__ import annotations
