@@ -102,7 +102,7 @@ def read_options() -> argparse.Namespace:
         parser.add_argument("--minutes", type=float, default=float("inf"), help="of the teacher")
         parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
         parser.add_argument("--batch", type=int, default=BATCH)
-        parser.add_argument("--pictures", type=int, default=24_000, help="to learn from")
+        parser.add_argument("--pictures", type=int, default=48_000, help="to learn from")
 
     return arguments(__doc__, 40_000, more)
 

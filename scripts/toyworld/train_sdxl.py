@@ -156,7 +156,7 @@ def read_options() -> argparse.Namespace:
                             "the transformer blocks; 0: AdamW for all")  # fmt: skip
         parser.add_argument("--scored", type=int, default=40, help="pictures of each kind that "
                             "the log's scores are of")  # fmt: skip
-        parser.add_argument("--pictures", type=int, default=16_000, help="to learn from")
+        parser.add_argument("--pictures", type=int, default=48_000, help="to learn from")
 
     return arguments(__doc__, 45_000, more)
 
