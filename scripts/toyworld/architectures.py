@@ -26,10 +26,8 @@ TEXT_LENGTH = 40
 """Tokens of every text, for both tokenizers; the longest caption has 37."""
 TEXT_WIDTH = 64
 """Width of each CLIP text encoder; T5's is twice that."""
-FACTOR = 4
-"""Pixels of a place of the latents, each way: 64 x 64 pixels become 16 x 16 places."""
 CHANNELS = {"sdxl": 4, "flux": 8}
-"""Base -> channels of its latents. FLUX packs 2 x 2 places into one."""
+"""Base -> channels of its latents, 16 x 16 places of 4 x 4 pixels. FLUX packs 2 x 2 into one."""
 
 
 def vae(base: str, **options: Any) -> AutoencoderKL:

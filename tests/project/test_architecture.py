@@ -9,7 +9,6 @@ import structure
 from package_source import MODULES, imports, inside
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "tlora_cli"
 MAX_LINES = 330
 
 # From the bottom up: a room (what stands directly in `tlora_cli`) imports lower floors only.
