@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.training_images import load_training_images
+from tlora_cli.photos.training_images import load_training_images
 
 KEY = "concept.images"
 

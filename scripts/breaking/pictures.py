@@ -16,7 +16,7 @@ from PIL import Image
 
 from breaking.guard import Case, Make
 from tlora_cli.foundation.pictures import MAX_PIXELS
-from tlora_cli.foundation.training_images import load_training_images
+from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.training.report.embedded_images import see
 
 SIDE = 48

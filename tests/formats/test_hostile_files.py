@@ -19,7 +19,7 @@ from tlora_cli import RankSchedule, UserError, attach
 from tlora_cli.evaluation.suites import read_prompts
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.formats import read_adapter
-from tlora_cli.foundation.training_images import load_training_images
+from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.training import run_folder
 from tlora_cli.training.report.reading import read_run

@@ -15,7 +15,8 @@ from tlora_cli.cli.app import main
 from tlora_cli.families.loading import Base
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.training_images import find_images, load_training_images
+from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS

@@ -14,7 +14,7 @@ MAX_LINES = 330
 # From the bottom up: a room (what stands directly in `tlora_cli`) imports lower floors only.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("foundation",),
-    ("formulas",),
+    ("formulas", "photos"),
     ("families", "methods"),
     ("recipe",),
     ("formats",),
@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("__main__",),
 )
-MAX_ROOMS, MAX_FLOORS = 16, 13
+MAX_ROOMS, MAX_FLOORS = 17, 13
 
 # Library -> the modules (or packages) that may import it.
 PLACES = {

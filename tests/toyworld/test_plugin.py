@@ -16,7 +16,7 @@ from tlora_cli.evaluation.judging import judged_evaluation
 from tlora_cli.families.loading import Base
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.training_images import find_images
+from tlora_cli.photos.finding import find_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.training.scoring_prompts import trial_for

@@ -15,7 +15,7 @@ from tlora_cli.comparison.tasks import task_of
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
-from tlora_cli.foundation.training_images import find_images
+from tlora_cli.photos.finding import find_images
 
 KeyT = TypeVar("KeyT")
 

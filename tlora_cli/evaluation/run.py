@@ -32,7 +32,8 @@ from tlora_cli.foundation.devices import choose_device, memory_explained
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
 from tlora_cli.foundation.prompts import concept_words
-from tlora_cli.foundation.training_images import find_images, load_training_images
+from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.sampling.session import Request, SamplingSession
 
 BATCH = 4

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from tlora_cli.foundation.files import write_atomically
-from tlora_cli.foundation.training_images import TrainingImage
+from tlora_cli.photos.training_images import TrainingImage
 
 SIDE = 256
 """Longest side of a copy in pixels."""

@@ -16,16 +16,12 @@ from tlora_cli.families import FAMILIES, Conditioning, Family
 from tlora_cli.foundation.devices import DTYPES, choose_device, release_memory, restart_peak
 from tlora_cli.foundation.files import remove_leftovers
 from tlora_cli.foundation.prompts import training_prompt
-from tlora_cli.foundation.training_images import (
-    TrainingImage,
-    find_images,
-    latent_mask,
-    load_training_images,
-)
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
 from tlora_cli.injection.words import ENCODERS
 from tlora_cli.methods import METHODS
+from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.training_images import TrainingImage, latent_mask, load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.sections import BaseModelConfig, PriorConfig
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text

@@ -13,12 +13,8 @@ from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import FORMATS, read_picture
-from tlora_cli.foundation.training_images import (
-    TrainingImage,
-    find_images,
-    load_training_image,
-    match_masks,
-)
+from tlora_cli.photos.finding import find_images, match_masks
+from tlora_cli.photos.training_images import TrainingImage, load_training_image
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
 

@@ -15,7 +15,8 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.training_images import find_images, load_training_image
+from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import parse_recipe

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.pictures import picture_settings
-from tlora_cli.foundation.training_images import load_training_images
 from tlora_cli.foundation.untrusted_json import parse_json
+from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
 from tlora_cli.recipe.sections import ConceptConfig

@@ -10,10 +10,7 @@ import torch
 from drawings import blob, drawing, refused
 from PIL import Image
 
-from tlora_cli.foundation.training_images import (
-    latent_mask,
-    load_training_images,
-)
+from tlora_cli.photos.training_images import latent_mask, load_training_images
 
 
 @pytest.fixture

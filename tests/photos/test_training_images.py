@@ -14,11 +14,8 @@ import torch
 from drawings import KEY, assert_same, blob, drawing, load, reference, refused
 from PIL import Image
 
-from tlora_cli.foundation.training_images import (
-    EXTENSIONS,
-    find_images,
-    load_training_images,
-)
+from tlora_cli.photos.finding import EXTENSIONS, find_images
+from tlora_cli.photos.training_images import load_training_images
 
 # --- finding --------------------------------------------------------------------------------------
 
