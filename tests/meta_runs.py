@@ -50,7 +50,6 @@ def prepared(family: str, method: str, schedule: Any) -> Prepared:
         [example(family, weight=False)],
         digest="",
         pictures=[],
-        encode_prompt=None,
     )
     return Prepared(models, data, texts=None)
 

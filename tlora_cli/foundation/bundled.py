@@ -38,6 +38,8 @@ class Bundle:
         settings: (base, method) -> recipe settings over the published ones.
         scoring_prompts: prompts with V* on which checkpoints of its bases are compared.
         preview_prompts: prompts with V* that a new recipe previews.
+        places: for scenes: words for a place in a caption, and the prompt that a base draws it
+            from.
         example_picture: the name of a picture, for the description of recipes.
         batch_size: how many pictures its bases draw together.
         license: of all its bases, as the Hub's model cards name it.
@@ -61,6 +63,7 @@ class Bundle:
     example_picture: str
     batch_size: int
     license: str
+    places: Sequence[tuple[str, str]] = ()
     evaluation: str | None = None
     scores: Mapping[str, bool] = field(default_factory=dict)
     plotted: tuple[str, str] | None = None

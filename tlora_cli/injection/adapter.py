@@ -179,6 +179,15 @@ class Adapter:
         finally:
             self._cache = before
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Inside, the denoiser answers as the base model does."""
+        before, self.scale = self.scale, 0.0
+        try:
+            yield
+        finally:
+            self.scale = before
+
     def folding(self, *, training: bool, device: str = "cpu") -> Folding | None:
         """Return what puts the updates into the weights of a call; None where the pair is better.
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import read_picture
@@ -60,9 +61,17 @@ def load_training_images(
     return [load_training_image(path, mask, resolution) for path, mask in pairs]
 
 
-def latent_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Average a mask (1, H, W) over the areas of latent pixels; return (1, height, width)."""
-    return torch.nn.functional.adaptive_avg_pool2d(mask, (height, width))
+def latent_mask(mask: Tensor, height: int, width: int, *, touched: bool = False) -> Tensor:
+    """Return how much each place of the latent counts, (1, height, width).
+
+    Args:
+        mask: (1, H, W) in [0, 1].
+        height: of the latent.
+        width: of the latent.
+        touched: count a place by the mask's largest value in it, in place of the mean.
+    """
+    pool = functional.adaptive_max_pool2d if touched else functional.adaptive_avg_pool2d
+    return pool(mask, (height, width))
 
 
 def load_training_image(path: Path, mask_path: Path | None, resolution: int) -> TrainingImage:

@@ -32,6 +32,7 @@ from tlora_cli.recipe.train_sections import (
     CheckpointConfig,
     LRScheduleConfig,
     OptimizerConfig,
+    PreserveConfig,
     PreviewConfig,
     TimestepConfig,
 )
@@ -55,6 +56,9 @@ class TrainConfig(Section):
         None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
     )
     timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
+    preserve: PreserveConfig | None = Field(
+        None, description="Hold the class to the base's own answers; null: it may drift."
+    )
     objective: ObjectiveName = Field(
         "auto",
         description="What the base model predicts; auto reads it from its scheduler. A wrong one "

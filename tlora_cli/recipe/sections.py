@@ -19,6 +19,7 @@ from tlora_cli.recipe.names_in_words import (
     schedules_help,
     schedules_with_points,
 )
+from tlora_cli.recipe.scenes import ScenesConfig
 from tlora_cli.recipe.strict_section import (
     InitName,
     MethodName,
@@ -28,6 +29,7 @@ from tlora_cli.recipe.strict_section import (
     check_expression,
     check_files,
     check_prompt,
+    check_prompts,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ class BaseModelConfig(Section):
     )
 
 
+_DEFAULT_CLASS_PROMPT = "a photo of {class}"
+
+
 class PriorConfig(Section):
     """Prior preservation: pictures of the class keep the class from drifting (DreamBooth)."""
 
@@ -62,12 +67,32 @@ class PriorConfig(Section):
         "the run folder.",
     )
     count: int = Field(100, ge=1, description="How many class pictures to use.")
-    prompt: str = Field("a photo of {class}", min_length=1, description="What the pictures show.")
+    prompt: str = Field(_DEFAULT_CLASS_PROMPT, min_length=1, description="What the pictures show.")
+    prompts: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Several prompts in place of `prompt`, for pictures that the base draws: each "
+        "is drawn equally often.",
+    )
     weight: float = Field(
         1.0, gt=0, description="How much their loss counts against that of the concept."
     )
 
     _prompt_braces = field_validator("prompt")(check_prompt)
+    _prompts_braces = field_validator("prompts")(check_prompts)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield prompts that are said twice, or that nothing would be drawn from."""
+        if self.prompts and self.prompt != _DEFAULT_CLASS_PROMPT:
+            yield Problem("both are given; keep one of them", ("prompts", "prompt"))
+        if self.prompts and self.images:
+            yield Problem(
+                "your own class pictures have one prompt; use prompt, or drop images",
+                ("prompts", "images"),
+            )
+
+
+_DEFAULT_PROMPT = "a photo of {placeholder} {class}"
 
 
 class ConceptConfig(Section):
@@ -92,9 +117,26 @@ class ConceptConfig(Section):
         alias="class", min_length=1, description="Class of the concept, e.g. dog."
     )
     prompt: str = Field(
-        "a photo of {placeholder} {class}",
+        _DEFAULT_PROMPT,
         min_length=1,
         description="Training prompt; {placeholder} and {class} are filled in.",
+    )
+    prompts: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Several training prompts in place of `prompt`; each picture gets them in "
+        "turn.",
+    )
+    captions: bool = Field(
+        False,
+        description="Use the text beside a picture, photo.txt for photo.jpg, as its prompt. V* "
+        "stands for the concept; a text without it gets the concept put before it.",
+    )
+    caption_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of the samples that are trained without their text."
+    )
+    scenes: ScenesConfig | None = Field(
+        None, description="Train on the subject in other places; null: on the photo as it is."
     )
     prior: PriorConfig | None = Field(None, description="Prior preservation; off by default.")
 
@@ -104,6 +146,7 @@ class ConceptConfig(Section):
         return concept_words(self.placeholder, self.class_name)
 
     _prompt_braces = field_validator("prompt")(check_prompt)
+    _prompts_braces = field_validator("prompts")(check_prompts)
 
     @field_validator("images", "masks", mode="before")
     @classmethod
@@ -116,6 +159,12 @@ class ConceptConfig(Section):
             images, masks = len(self.images), len(self.masks)
             if images != masks:
                 yield Problem(f"{masks} masks for {images} images", ("masks", "images"))
+        if self.scenes and self.masks is None:
+            yield Problem(
+                "scenes need to know where the subject is: say masks: auto", ("masks", "scenes")
+            )
+        if self.prompts and self.prompt != _DEFAULT_PROMPT:
+            yield Problem("both are given; keep one of them", ("prompts", "prompt"))
 
 
 class ScheduleConfig(Section):

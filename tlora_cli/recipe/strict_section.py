@@ -74,6 +74,15 @@ def check_prompt(prompt: str) -> str:
     return prompt
 
 
+def check_prompts(prompts: list[str] | None) -> list[str] | None:
+    """Refuse empty prompts, and braces that nothing will fill in."""
+    for prompt in prompts or []:
+        if not prompt.strip():
+            raise ValueError("a prompt is empty")
+        check_prompt(prompt)
+    return prompts
+
+
 def check_expression(expression: str) -> str:
     """Refuse what is no regular expression."""
     try:

@@ -74,6 +74,16 @@ class TimestepConfig(Section):
             yield Problem(f"{self.low} is not below high {self.high}", ("low", "high"))
 
 
+class PreserveConfig(Section):
+    """Hold the class where the base has it, without class pictures.
+
+    The adapted model's answer to the class prompt is held to the base's own on the same noisy
+    latent. It costs a second pass in each step, and a third without gradients.
+    """
+
+    weight: float = Field(1.0, gt=0, description="How much it counts against the concept's loss.")
+
+
 class CheckpointConfig(Section):
     """Checkpoints to resume from."""
 

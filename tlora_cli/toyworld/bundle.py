@@ -8,7 +8,7 @@ from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import FACTORS
 from tlora_cli.toyworld.settings import settings
-from tlora_cli.toyworld.suites import fixed_contexts
+from tlora_cli.toyworld.suites import fixed_contexts, places
 
 FOLDER = Path(__file__).parent
 
@@ -27,6 +27,7 @@ BUNDLE = Bundle(
     example_picture="toy:momo/1",
     batch_size=32,
     license="apache-2.0",
+    places=places(),
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
     scores={"TS*": False, "ID*": False, "ID* (base prompt)": False, "leak": True, "copy": True},
     plotted=("TS*", "ID*"),

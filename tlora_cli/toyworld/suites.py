@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tlora_cli.toyworld.captions import prompt
+from tlora_cli.toyworld.captions import BACKGROUND_WORDS, prompt
 from tlora_cli.toyworld.concepts import Concept
 from tlora_cli.toyworld.factors import FACTORS, Scene, draw_factors
 
@@ -90,3 +90,20 @@ def fixed_contexts() -> tuple[str, ...]:
         )
         for number, background in enumerate(FACTORS["background"])
     )
+
+
+def places() -> tuple[tuple[str, str], ...]:
+    """Return words for each background, twice, and prompts that draw it.
+
+    The bases have never seen an empty place, so another thing stands at a side, at times with an
+    accessory. All are combinations that the models saw.
+    """
+    rng = random.Random("places")
+    found = []
+    for side in ("left", "right"):
+        for background in FACTORS["background"]:
+            values = draw_factors(rng, held_out=False)
+            while values["background"] != background or values["position"] != side:
+                values = draw_factors(rng, held_out=False)
+            found.append((BACKGROUND_WORDS[background][0], prompt(values)))
+    return tuple(found)

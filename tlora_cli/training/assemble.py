@@ -56,6 +56,8 @@ def make_step(
         train.guidance,
         recipe.concept.prior.weight if recipe.concept.prior else 0.0,
         adapter.penalty,
+        train.preserve.weight if train.preserve else 0.0,
+        adapter.off,
     )
     passes = make_passes(
         choose_execution(recipe, models.device),
@@ -82,7 +84,7 @@ def make_step(
 def _draw(train: TrainConfig, ready: Prepared, objective: Objective, number: int) -> Batch:
     """Draw forward pass `number` of a run."""
     return draw_batch(
-        ready.data.present(),
+        ready.data.concept,
         ready.data.prior,
         size=train.batch_size,
         seed=train.seed,
@@ -90,6 +92,8 @@ def _draw(train: TrainConfig, ready: Prepared, objective: Objective, number: int
         objective=objective,
         timesteps=TimestepSampler(**train.timesteps.model_dump()),
         device=ready.models.device,
+        encode=ready.data.encode,
+        dropout=ready.data.dropout,
     )
 
 

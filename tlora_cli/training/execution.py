@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tlora_cli.families import Conditioning
 from tlora_cli.foundation.devices import is_accelerator, record_graph
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.gpu_only import check_gpu
@@ -159,13 +160,19 @@ class Recorded:
 
 def on_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """Return the batch with each tensor changed."""
+
+    def each(texts: Conditioning) -> Conditioning:
+        return {key: change(value) for key, value in texts.items()}
+
+    classes = batch.class_conditioning
     return replace(
         batch,
         latents=change(batch.latents),
         noise=change(batch.noise),
         timesteps=change(batch.timesteps),
-        conditioning={key: change(value) for key, value in batch.conditioning.items()},
+        conditioning=each(batch.conditioning),
         weight=None if batch.weight is None else change(batch.weight),
+        class_conditioning=None if classes is None else each(classes),
     )
 
 
@@ -183,6 +190,9 @@ def copy_into(buffers: Batch, batch: Batch) -> None:
         (buffers.timesteps, batch.timesteps),
         *((buffer, batch.conditioning[key]) for key, buffer in buffers.conditioning.items()),
     ]
+    classes = batch.class_conditioning
+    if buffers.class_conditioning is not None and classes is not None:
+        pairs += [(buffer, classes[key]) for key, buffer in buffers.class_conditioning.items()]
     if buffers.weight is not None and batch.weight is not None:
         pairs.append((buffers.weight, batch.weight))
     for buffer, tensor in pairs:

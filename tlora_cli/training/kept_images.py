@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +62,31 @@ def kept_pictures(folder: Path) -> list[tuple[Path, Path | None]]:
     return [
         (file, mask if mask.exists() else None) for file, mask in zip(found, masks, strict=True)
     ]
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a sheet as PNG."""
+    _save(sheet, path)
+
+
+def contact_sheet(pictures: Sequence[Image.Image], side: int) -> Image.Image:
+    """Return square pictures in rows, on white.
+
+    Args:
+        pictures: at least one.
+        side: of each on the sheet, in pixels.
+    """
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        large = picture.width < side
+        way = Image.Resampling.NEAREST if large else Image.Resampling.LANCZOS
+        place = (column * (side + GAP), row * (side + GAP))
+        sheet.paste(picture.resize((side, side), way), place)
+    return sheet
+
+
+GAP = 4
+"""Pixels between the pictures of a sheet."""

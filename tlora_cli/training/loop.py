@@ -26,7 +26,7 @@ from tlora_cli.recipe.models import Recipe, TrainConfig
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.display import Display
 from tlora_cli.training.interruption import Interruption
-from tlora_cli.training.kept_images import keep_pictures
+from tlora_cli.training.kept_images import keep_pictures, save_sheet
 from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_of
 from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, make_optimizer
 from tlora_cli.training.prepare import prepare
@@ -121,7 +121,7 @@ class TrainingLoop:
         self.recipe, self.folder, self.console, self.reports = recipe, folder, console, reports
         train, output = recipe.train, recipe.output
         accelerator = make_accelerator(train, output.trackers)
-        self.ready = prepare(recipe, folder.class_pictures, self._notify)
+        self.ready = prepare(recipe, folder, self._notify)
         adapter = self.ready.models.adapter
         self.optimizer = accelerator.prepare(
             make_optimizer(train.optimizer, adapter.parameter_groups())
@@ -162,6 +162,8 @@ class TrainingLoop:
         # Only now: a start that failed leaves the folder free.
         self.folder.record(self.recipe, trained, device_name(models.device))
         keep_pictures(self.ready.data.pictures, self.folder.training_pictures)
+        if self.ready.data.sheet:
+            save_sheet(self.ready.data.sheet, self.folder.scenes)
         self.reports.begin()
         data = self.recipe.model_dump(mode="json", by_alias=True)
         tracked = tracked_run(output.trackers, self.folder, output.project, data, self.state.step)

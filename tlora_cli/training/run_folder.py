@@ -109,6 +109,16 @@ class RunFolder:
         """Folder of generated class pictures for prior preservation."""
         return self.path / "class_pictures"
 
+    @property
+    def places(self) -> Path:
+        """Folder of pictures of places, on which the subject is put."""
+        return self.path / "places"
+
+    @property
+    def scenes(self) -> Path:
+        """The sheet of scenes."""
+        return self.path / "scenes.png"
+
     def holds_run(self) -> bool:
         """Whether an earlier run left something here."""
         own = (self.recipe, self.metrics, self.adapter, self.checkpoints, self.previews)

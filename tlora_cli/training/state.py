@@ -70,7 +70,7 @@ class TrainingState:
             raise ValueError(f"state version {saved.get('version')!r} is not {STATE_VERSION}")
         if saved["inputs"] != self.inputs:
             raise UserError(
-                "the training pictures or masks have changed since the run was started",
+                "the training pictures, masks or captions have changed since the run was started",
                 where="concept.images",
                 do="put the old files back to resume, or choose another output.dir",
             )

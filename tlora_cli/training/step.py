@@ -6,7 +6,9 @@ draw a batch -> corrupt its latents -> predict under the mask of its timesteps -
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,6 +41,8 @@ class Loss:
         guidance: value given to a guidance-distilled model.
         prior_weight: of class pictures, if a batch has some.
         penalty: what the method adds to the loss, if it adds something; None without an adapter.
+        preserve_weight: of the class's answers, if they are held to the base's own.
+        without: turns the adapter off for a while.
     """
 
     family: Family
@@ -48,6 +52,8 @@ class Loss:
     guidance: float = 1.0
     prior_weight: float = 0.0
     penalty: Callable[[], Tensor | None] | None = None
+    preserve_weight: float = 0.0
+    without: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return what is minimized, a scalar, and the losses of the batch's samples, (B,).
@@ -71,6 +77,24 @@ class Loss:
         if instances < len(losses):
             mean = mean + self.prior_weight * losses[instances:].mean()
         return mean
+
+
+def preservation(loss: Loss, batch: Batch) -> Tensor:
+    """Return what holds the class to the base's own answers, a scalar.
+
+    It is the squared error between the denoiser's answers to the class prompt with and without the
+    adapter, on the noisy latents of the batch's concept samples.
+    """
+    text = batch.class_conditioning
+    assert text is not None
+    own = slice(0, batch.instances)
+    t = to_device(batch.timesteps, batch.latents.device)[own]
+    noisy = loss.objective.corrupt(batch.latents[own], batch.noise[own], t).to(loss.dtype)
+
+    predict = functools.partial(loss.family.predict, loss.denoiser, noisy, t, text, loss.guidance)
+    with torch.no_grad(), loss.without():
+        goal = predict()
+    return loss.preserve_weight * squared_error(predict(), goal).mean()
 
 
 def sample_losses(loss: Loss, batch: Batch) -> Tensor:
@@ -97,6 +121,8 @@ def forward_backward(loss: Loss, backward: Callable[[Tensor], None]) -> Passes:
     def passes(batch: Batch) -> Tensor:
         whole, losses = loss(batch)
         backward(whole)  # the mask still holds
+        if batch.class_conditioning is not None:
+            backward(preservation(loss, batch))
         return losses.detach()
 
     return passes

@@ -85,6 +85,8 @@ def trial_recipe(recipe: Recipe, folder: Path) -> Recipe:
     data = merged(data, {"output": {"dir": str(folder), "trackers": here}})
     if concept.prior is not None:
         data["concept"]["prior"]["count"] = 1
+    if concept.scenes is not None:
+        data["concept"]["scenes"] |= {"count": 2, "each": 1, "untouched": 0.5}
     return Recipe.model_validate(data, by_alias=True, by_name=False)
 
 

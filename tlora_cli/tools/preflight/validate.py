@@ -20,6 +20,7 @@ from tlora_cli.tools.preflight.findings import Finding, count, of_error, ok, pro
 from tlora_cli.tools.preflight.fitting import Room, look_at_memory, room_of
 from tlora_cli.tools.preflight.gpus import usable_card
 from tlora_cli.tools.preflight.image_checks import look_at_pictures
+from tlora_cli.tools.preflight.lesson_checks import look_at_scenes, look_at_words
 from tlora_cli.tools.preflight.libraries import look_at_libraries
 from tlora_cli.tools.preflight.machine_checks import (
     look_at_device,
@@ -64,6 +65,8 @@ class Look:
 
 def _pictures(look: Look) -> Iterator[Finding]:
     yield from look_at_pictures(look.recipe)
+    yield from look_at_words(look.recipe)
+    yield from look_at_scenes(look.recipe)
 
 
 def _base(look: Look) -> Iterator[Finding]:

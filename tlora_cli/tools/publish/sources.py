@@ -168,8 +168,9 @@ def public_info(info: AdapterInfo, base: str) -> AdapterInfo:
 
 
 _SECTIONS = ("family", "adapter", "train", "sampling")
-_CONCEPT = ("placeholder", "class", "prompt")
-_PRIOR = ("count", "prompt", "weight")
+_CONCEPT = ("placeholder", "class", "prompt", "prompts", "captions", "caption_dropout")
+_PRIOR = ("count", "prompt", "prompts", "weight")
+_SCENES = ("count", "each", "untouched", "movement", "sizes", "mirror")
 
 
 def _public_recipe(recipe: Mapping[str, Any], base: str) -> dict[str, Any]:
@@ -179,6 +180,8 @@ def _public_recipe(recipe: Mapping[str, Any], base: str) -> dict[str, Any]:
     public = {key: concept[key] for key in _CONCEPT if key in concept}
     if prior := concept.get("prior"):
         public["prior"] = {key: prior[key] for key in _PRIOR if key in prior}
+    if scenes := concept.get("scenes"):
+        public["scenes"] = {key: scenes[key] for key in _SCENES if key in scenes}
     kept = {key: recipe[key] for key in _SECTIONS if key in recipe}
     cleaned: dict[str, Any] = _without_paths({**kept, "base": {"model": base}, "concept": public})
     return cleaned

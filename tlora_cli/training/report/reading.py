@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
-from tlora_cli.foundation.pictures import picture_settings
+from tlora_cli.foundation.pages.data_urls import thumbnail_url
+from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
@@ -25,6 +26,8 @@ from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 MAX_PREVIEWS = 240
 """Previews on the page: about 2 MB. Of more, steps are left out."""
+SHEET_SIDE = 900
+"""Longest side of the sheet of scenes in pixels."""
 MAX_PICTURES = 24
 """Training pictures that are read."""
 
@@ -58,6 +61,7 @@ class Run:
         about: parameters, device and versions, as far as they are known.
         metrics: of its steps.
         pictures: training pictures, and of each its mask.
+        scenes: the sheet of scenes as a data URL; empty if there are none.
         previews: by step.
         scores: of the checkpoints, or None.
         adapter: the newest adapter file, or None.
@@ -71,6 +75,7 @@ class Run:
     about: dict[str, Any]
     metrics: Metrics
     pictures: list[tuple[Seen, Seen | None]]
+    scenes: str
     previews: list[Preview]
     scores: Record | None
     adapter: Path | None
@@ -106,6 +111,7 @@ def read_run(folder: Path) -> Run:
         _about(run, adapter),
         metrics,
         _pictures(run.training_pictures, recipe.concept, recipe.train.resolution, notes),
+        _scenes(run.scenes, notes),
         _previews(run.previews, notes),
         _scores(run.scores, notes),
         adapter,
@@ -160,6 +166,16 @@ def _pictures(
         (Seen.of(one.picture), Seen.of(one.mask.convert("RGB")) if one.mask else None)
         for one in small
     ]
+
+
+def _scenes(path: Path, notes: list[str]) -> str:
+    if not path.exists():
+        return ""
+    try:
+        return thumbnail_url(read_picture(path, str(path), "RGB"), SHEET_SIDE)
+    except UserError as error:
+        notes.append(f"The sheet of scenes is not shown: {error.what}.")
+        return ""
 
 
 def _scores(path: Path, notes: list[str]) -> Record | None:

@@ -1,0 +1,71 @@
+"""A look at the words and the places of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tlora_cli.families import FAMILIES
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.photos.finding import find_images
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
+from tlora_cli.training.lessons import CAPTION, captions_of
+from tlora_cli.training.scenes.folder import places_in
+from tlora_cli.training.scenes.lists import list_of
+
+TRAINING_STEP = 3
+"""Calls of the denoiser that a training step of one picture is worth: forward, backward twice."""
+
+
+def look_at_words(recipe: Recipe) -> Iterator[Finding]:
+    """Yield what is found of texts beside the pictures, if they are used."""
+    concept = recipe.concept
+    if not concept.captions:
+        return
+    try:
+        paths = find_images(concept.images, "concept.images")
+        for path in paths:
+            captions_of(path, concept)
+    except UserError as error:
+        yield of_error("captions", error)
+        return
+    having = sum(path.with_suffix(CAPTION).exists() for path in paths)
+    if having < len(paths):
+        yield warning(
+            "captions",
+            f"{len(paths) - having} of {len(paths)} pictures have no text beside them "
+            "and get the recipe's prompt",
+            f"write {paths[0].stem}{CAPTION} and so on, or drop concept.captions",
+        )
+    else:
+        yield ok("captions", "each picture has its text")
+
+
+def look_at_scenes(recipe: Recipe) -> Iterator[Finding]:
+    """Yield where the scenes' places come from, and what it costs to draw them."""
+    scenes = recipe.concept.scenes
+    if scenes is None:
+        return
+    places = list_of(scenes.places, recipe.concept.class_name, recipe.base.model)
+    if places is None:
+        try:
+            own = places_in(scenes.places, recipe.train.resolution)
+        except UserError as error:
+            yield of_error("scenes", error)
+            return
+        yield ok("scenes", f"{scenes.count}, on the pictures of {scenes.places}: {len(own)}")
+        return
+    pictures = len(places) * scenes.each
+    yield ok(
+        "scenes",
+        f"{scenes.count}, on {pictures} drawn pictures of places; drawing them the first time "
+        f"takes as long as {drawing_cost(recipe, pictures)} training steps, and later concepts "
+        "use them again",
+    )
+
+
+def drawing_cost(recipe: Recipe, pictures: int) -> int:
+    """Return how many training steps of one picture the drawing of pictures is worth."""
+    sampling, family = recipe.sampling, FAMILIES[recipe.family]
+    calls = 2 if family.guidance_doubles and sampling.guidance > 1 else 1
+    return round(pictures * sampling.steps * calls / TRAINING_STEP)

@@ -1,0 +1,135 @@
+"""Texts and pictures -> what the denoiser is trained on, each encoded once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tlora_cli.families import Conditioning, Family
+from tlora_cli.injection.words import ENCODERS
+from tlora_cli.methods import METHODS
+from tlora_cli.photos.training_images import latent_mask
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.draw import Texts, encode_texts
+from tlora_cli.training.batch import Encode, Example
+from tlora_cli.training.from_recipe import drawn_prompts
+from tlora_cli.training.lessons import Lesson, class_caption
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Texts as the text encoders made them, before these are freed.
+
+    Attributes:
+        captions: of the concept, of its class if that is held, and the empty one if captions are
+            left out at times; one row each.
+        by_base: prompts of what the base draws before it is adapted; None if nothing.
+        drawn: returns the embeddings of all prompts that are drawn while training; None if none
+            are.
+        encode: encodes a caption anew, for methods that learn a word; else None.
+        encoders: the pipeline, for methods that learn a word; else None.
+    """
+
+    captions: Mapping[str, Conditioning]
+    by_base: Texts | None
+    drawn: Callable[[], Texts] | None
+    encode: Encode | None
+    encoders: Any
+
+
+def encode_all(
+    recipe: Recipe,
+    family: Family,
+    pipeline: Any,
+    captions: Sequence[str],
+    by_base: Sequence[str],
+    device: torch.device,
+) -> EncodedTexts:
+    """Encode all texts of a run.
+
+    Args:
+        recipe: of the run.
+        family: of the base.
+        pipeline: its text encoders.
+        captions: of the concept's pictures.
+        by_base: prompts of what the base draws before it is adapted.
+        device: where the captions are needed.
+    """
+    concept = recipe.concept
+    wanted = list(captions)
+    if recipe.train.preserve:
+        wanted += [class_caption(one, concept) for one in captions]
+    if concept.caption_dropout:
+        wanted.append("")
+    with torch.no_grad():
+        rows = {
+            text: to_device(family.encode_prompts(pipeline, [text]), device)
+            for text in dict.fromkeys(wanted)
+        }
+    encode, encoders = None, None
+    if METHODS[recipe.adapter.method].word:  # the encoders stay: their answers change at each step
+        encoders = pipeline
+        for name in ENCODERS:
+            getattr(pipeline, name).requires_grad_(False)
+        encode = functools.partial(_encode_anew, family, pipeline)
+    drawn: Callable[[], Texts] | None = None
+    if prompts := drawn_prompts(recipe):
+        negative = recipe.sampling.negative_prompt
+        drawn = functools.partial(encode_texts, family, pipeline, prompts, negative)
+        if encoders is None:
+            drawn = _constant(drawn())
+    texts = encode_texts(family, pipeline, by_base, "") if by_base else None
+    return EncodedTexts(rows, texts, drawn, encode, encoders)
+
+
+def _encode_anew(family: Family, pipeline: Any, caption: str) -> Conditioning:
+    return family.encode_prompts(pipeline, [caption])
+
+
+def _constant(texts: Texts) -> Callable[[], Texts]:
+    return lambda: texts
+
+
+def to_device(texts: Conditioning, device: torch.device) -> Conditioning:
+    """Return the embeddings on a device."""
+    return {key: value.to(device) for key, value in texts.items()}
+
+
+def encode_lessons(
+    family: Family,
+    vae: Any,
+    lessons: Iterable[Lesson],
+    texts: Mapping[str, Conditioning],
+    device: torch.device,
+    class_of: Callable[[str], str] | None = None,
+) -> list[Example]:
+    """Return the lessons, encoded; a picture with several captions is encoded once.
+
+    Args:
+        family: of the base.
+        vae: its VAE.
+        lessons: pictures and captions.
+        texts: embeddings of the captions.
+        device: where the examples go.
+        class_of: caption -> the same with the class in place of the concept, if the class is held.
+    """
+    examples: list[Example] = []
+    before: Lesson | None = None
+    for lesson in lessons:
+        image = lesson.image
+        if before is None or before.image is not image:
+            latent = family.encode_image(vae, image.pixels)
+            size = to_device(family.image_conditioning(image.crop, image.pixels.shape[-1]), device)
+            weight = None
+            if image.mask is not None:
+                sides = latent.mean.shape[-2:]
+                weight = latent_mask(image.mask, *sides, touched=lesson.touched).to(device)
+        before = lesson
+        classes = texts[class_of(lesson.caption)] if class_of else None
+        text = {**texts[lesson.caption], **size}
+        examples.append(Example(latent, text, weight, lesson.caption, classes))
+    return examples

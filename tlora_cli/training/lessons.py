@@ -1,0 +1,117 @@
+"""Lessons: a training picture with the words for it, and the words for its class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.prompts import CONCEPT_MARKS, sampling_prompt, training_prompt
+from tlora_cli.photos.training_images import TrainingImage
+from tlora_cli.recipe.sections import ConceptConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A picture and one of its captions.
+
+    Attributes:
+        image: the picture.
+        caption: with the concept's words in it.
+        touched: whether a place of the latent counts whole if the mask touches it, in place of the
+            mask's share of it. Thin parts, such as antennae, weigh little else.
+    """
+
+    image: TrainingImage
+    caption: str
+    touched: bool = False
+
+
+class Photos:
+    """The lessons of photos as they are: each with each of its captions.
+
+    Args:
+        images: the photos.
+        concept: of the recipe.
+
+    Attributes:
+        captions: of all lessons, in their order.
+        prompts: of what the base has to draw first: nothing.
+
+    Raises:
+        UserError: if a caption file can't be read, or is empty.
+    """
+
+    prompts: Sequence[str] = ()
+
+    def __init__(self, images: Sequence[TrainingImage], concept: ConceptConfig) -> None:
+        self._lessons = [
+            Lesson(image, text) for image in images for text in captions_of(image.path, concept)
+        ]
+        self.captions = [lesson.caption for lesson in self._lessons]
+
+    def draw_places(self, family: object, pipeline: object, texts: object) -> None:
+        """Draw nothing."""
+
+    def lessons(self) -> Sequence[Lesson]:
+        """Return the lessons."""
+        return self._lessons
+
+
+def captions_of(picture: Path, concept: ConceptConfig) -> list[str]:
+    """Return the captions of a picture: of the text beside it, or else the recipe's prompts.
+
+    Raises:
+        UserError: if the text can't be read, or is empty.
+    """
+    if concept.captions:
+        file = picture.with_suffix(CAPTION)
+        if file.exists():
+            return [with_concept(read_caption(file), concept.words)]
+    words = concept.placeholder, concept.class_name
+    return [training_prompt(one, *words) for one in concept.prompts or [concept.prompt]]
+
+
+def read_caption(file: Path) -> str:
+    """Return the text of a caption file, on one line.
+
+    Raises:
+        UserError: if it can't be read, or is empty.
+    """
+    try:
+        text = " ".join(file.read_text(encoding="utf-8-sig").split())
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{file} is not UTF-8 text", where=_KEY, do="save it again as UTF-8"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror or error}", where=_KEY) from error
+    if not text:
+        raise UserError(
+            f"{file} is empty", where=_KEY, do="write what the picture shows, or remove the file"
+        )
+    return text
+
+
+def with_concept(text: str, words: str) -> str:
+    """Return a text that names the concept; where it doesn't, the concept comes first.
+
+    Args:
+        text: V* or {concept} stands for the concept.
+        words: for the concept, e.g. "sks dog".
+    """
+    if any(mark in text for mark in CONCEPT_MARKS):
+        return sampling_prompt(text, words)
+    return text if words in text else f"{words}, {text}"
+
+
+def class_caption(caption: str, concept: ConceptConfig) -> str:
+    """Return a caption with the class in place of the concept: "a photo of dog, in the snow"."""
+    return caption.replace(concept.words, concept.class_name)
+
+
+CAPTION = ".txt"
+"""End of the name of the text beside a picture."""
+
+_KEY = "concept.captions"

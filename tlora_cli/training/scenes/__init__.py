@@ -1,0 +1,1 @@
+"""Scenes: the photo's subject, cut out and put on places that the base model drew."""
