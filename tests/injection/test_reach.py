@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,10 @@ REAL = {
 sd-scripts report without and with conv_dim."""
 
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
+RANKS = {"sdxl": 64, "flux": 32}
+
+
 def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = None) -> Adapter:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -69,6 +74,21 @@ def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     others = {n.rpartition(".")[2] for n in found["all"].keys() - linear}
     convolutions = {"conv", "conv1", "conv2", "conv_shortcut", "time_emb_proj"}
     assert others == (convolutions if family == "sdxl" else set())
+
+
+def test_the_table_in_the_document_is_that_of_the_real_models() -> None:
+    rows = {name: [name] for name in REACHES}
+    for family, rank in RANKS.items():
+        denoiser = meta_denoiser(family)
+        whole = sum(parameter.numel() for parameter in denoiser.parameters())
+        for name in REACHES:
+            adapter = attach(denoiser, "lora", rank, targets=name)
+            trained = sum(parameter.numel() for parameter in adapter.parameters())
+            adapter.remove()
+            layers, numbers = REAL[family, name]
+            rows[name] += [f"{layers} layers", f"{100 * numbers / whole:.0f}%", f"{trained:,}"]
+    for name, *cells in rows.values():
+        assert f"| `{name}` | {' | '.join(cells)} |\n" in DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_attention_is_what_a_recipe_without_the_key_means() -> None:

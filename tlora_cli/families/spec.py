@@ -288,4 +288,4 @@ class Family(ABC):
             UserError: if the expression is invalid or matches no linear layer, or the family
                 doesn't say what the name means.
         """
-        return target_layers(self, denoiser, targets)
+        return target_layers(f"{self.name} {self.denoiser}", self.reaches, denoiser, targets)

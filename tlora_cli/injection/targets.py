@@ -39,7 +39,7 @@ def chosen_modules(
             )
         return dict(family.target_layers(denoiser, targets or family.text_keys_values))
     if targets in REACHES:
-        targets = expression_of(family, targets)
+        targets = expression_of(family.name, family.reaches, targets)
     pattern = re.compile(targets or ".*")
     found = {
         name: module
