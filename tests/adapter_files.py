@@ -59,6 +59,7 @@ def random_adapter(
     *,
     rank: int = RANK,
     small: float = 1.0,
+    targets: str | None = None,
 ) -> AdapterWeights:
     """Write an adapter with random factors of a method's kind.
 
@@ -69,6 +70,7 @@ def random_adapter(
         schedule: of a masked method.
         rank: without a schedule.
         small: size of what training changed, against the start.
+        targets: which layers.
     """
     copies = 2 if method in TWO_COPIES else 1
     schedule = schedule or RankSchedule(rank, max(1, rank // 3))
@@ -77,9 +79,10 @@ def random_adapter(
         schedule = RankSchedule(rank, rank, kind="constant")
     chance = torch.Generator().manual_seed(rank)
     layers = {}
-    for name, layer in FAMILIES[family].target_layers(denoiser(family)).items():
-        down = torch.randn(copies * rank, layer.in_features, generator=chance)
-        up = torch.randn(layer.out_features, copies * rank, generator=chance)
+    for name, layer in FAMILIES[family].target_layers(denoiser(family), targets).items():
+        out, *inner = layer.weight.shape
+        down = torch.randn(copies * rank, *inner, generator=chance)
+        up = torch.randn(out, copies * rank, *[1 for _ in inner[1:]], generator=chance)
         if copies == 2:  # down: S A, and its distance from the start; up: distance, and the start
             down[rank:] *= small
             up[:, :rank] *= small
@@ -120,7 +123,7 @@ def active(schedule: RankSchedule, t: float) -> int:
 def masked_update(weights: AdapterWeights, layer: str, t: float) -> Tensor:
     """B M_t A in float64, by the formula."""
     assert weights.schedule is not None
-    down, up = (factor.double() for factor in weights.layers[layer])
+    down, up = (factor.double().flatten(1) for factor in weights.layers[layer])
     rank = weights.schedule.rank
     mask = (torch.arange(rank) < active(weights.schedule, t)).double().repeat(weights.copies)
     return up @ (mask[:, None] * down)

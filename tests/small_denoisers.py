@@ -114,7 +114,8 @@ def merged(model: nn.Module, adapter: Adapter, rank: int) -> nn.Module:
             continue
         down, up = (x.detach().double() for x in layer.factors())
         keep = [c * layer.rank + k for c in range(layer.copies) for k in range(rank)]
-        modules[name].weight.data += up[:, keep] @ down[keep]
+        weight = modules[name].weight
+        weight.data += (up[:, keep] @ down[keep]).view_as(weight)
     return bare
 
 

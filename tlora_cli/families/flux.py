@@ -103,6 +103,8 @@ class Flux(Family):
         r"transformer_blocks\.\d+\.attn\.(to_(q|k|v|out\.0)|add_(q|k|v)_proj)"
         r"|single_transformer_blocks\.\d+\.attn\.to_(q|k|v)"
     )
+    # The modulations, too, as in kohya's sd-scripts and ai-toolkit; there is no convolution.
+    named_targets: ClassVar = dict.fromkeys(("linear", "all"), r"(single_)?transformer_blocks\..+")
     shared_input = r"(.*\.attn)\.(to)_[qkv]|(.*\.attn)\.(add)_[qkv]_proj"
     layer_prefixes = tuple(side for blocks in BLOCKS for side in blocks[:2])
     row_shares: ClassVar = {"proj_mlp": 4}

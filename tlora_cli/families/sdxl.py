@@ -37,8 +37,17 @@ OUTSIDE_BLOCKS = {
     "time_embed_2": "time_embedding.linear_2",
     "label_emb_0_0": "add_embedding.linear_1",
     "label_emb_0_2": "add_embedding.linear_2",
+    "input_blocks_0_0": "conv_in",
+    "out_2": "conv_out",
 }
 """Name in the original model -> layer, outside of the numbered blocks."""
+IN_RESNETS = {
+    "conv1": "in_layers_2",
+    "conv2": "out_layers_3",
+    "time_emb_proj": "emb_layers_1",
+    "conv_shortcut": "skip_connection",
+}
+"""Layer of a residual block -> name in the original model."""
 
 
 class StableDiffusionXL(Family):
@@ -59,6 +68,11 @@ class StableDiffusionXL(Family):
     single_file_is_whole = True
     single_file_keys = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.")
     targets = r".*\.attn[12]\.to_(q|k|v|out\.0)"
+    # kohya's sd-scripts reach the same: with network_dim alone, and with conv_dim.
+    named_targets: ClassVar = {
+        "linear": r".*\.attentions\.\d+\..+",
+        "all": r".*\.(attentions|resnets|downsamplers|upsamplers)\.\d+\..+",
+    }
     shared_input = r"(.*\.attn1)\.to_[qkv]|(.*\.attn2)\.to_[kv]"
     text_keys_values = r".*\.attn2\.to_(k|v)"
     layer_prefixes = (
@@ -243,6 +257,9 @@ class StableDiffusionXL(Family):
         """
         resnets = [re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name) for name in layer_names]
         per_block = max((int(match[1]) for match in resnets if match), default=1) + 2
+        attentive = {
+            name.partition(".attentions.")[0] for name in layer_names if ".attentions." in name
+        }
         for name in layer_names:
             match = re.match(r"(down|up)_blocks\.(\d+)\.(attentions|resnets)\.(\d+)\.(.+)", name)
             if match:
@@ -255,12 +272,18 @@ class StableDiffusionXL(Family):
                 kind, index, rest = match.groups()
                 place = 1 if kind == "attentions" else 2 * int(index)
                 yield _original_name("middle_block", place, rest), (name,)
+            match = re.match(r"((down|up)_blocks\.(\d+))\.\w+samplers\.0\.conv$", name)
+            if match:
+                last = (int(match[3]) + 1) * per_block
+                place = 2 if match[1] in attentive else 1
+                down, up = f"input_blocks_{last}_0_op", f"output_blocks_{last - 1}_{place}_conv"
+                yield down if match[2] == "down" else up, (name,)
         for alias, layer in OUTSIDE_BLOCKS.items():
             yield alias, (layer,)
 
 
 def _original_name(stem: str, place: int, rest: str) -> str:
-    return f"{stem}_{place}_" + rest.replace("time_emb_proj", "emb_layers_1").replace(".", "_")
+    return f"{stem}_{place}_" + IN_RESNETS.get(rest, rest).replace(".", "_")
 
 
 SDXL = StableDiffusionXL()

@@ -7,7 +7,6 @@ needed, and what computes imports torch inside.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +21,7 @@ from tlora_cli.families.facts import (
     Sampler,
     TextEncoder,
 )
+from tlora_cli.families.reach import PUBLISHED, target_layers
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.plugins import resolve
 
@@ -66,6 +66,8 @@ class Family(ABC):
 
     targets: ClassVar[str]
     """Regular expression for the full names of the layers that are adapted by default."""
+    named_targets: ClassVar[Mapping[str, str]] = {}
+    """The same for the further names of `reach.REACHES`, `linear` and `all`."""
     shared_input: ClassVar[str]
     """Regular expression for full layer names: layers whose groups agree read the same tensor. A
     layer that turns out to be given another one costs time, nothing else."""
@@ -266,33 +268,24 @@ class Family(ABC):
         """Yield the original model's layer names with underscores, and which layers each means.
 
         Args:
-            layer_names: the denoiser's linear layers, in diffusers' names.
+            layer_names: the denoiser's linear layers and convolutions, in diffusers' names.
         """
         yield from ()
 
-    def target_layers(
-        self, denoiser: nn.Module, targets: str | None = None
-    ) -> dict[str, nn.Linear]:
-        """Return the linear layers whose full name matches, in the model's order.
+    @property
+    def reaches(self) -> Mapping[str, str]:
+        """Name of `reach.REACHES` -> expression for the full names of the layers that it means."""
+        return {PUBLISHED: self.targets, **self.named_targets}
+
+    def target_layers(self, denoiser: nn.Module, targets: str | None = None) -> dict[str, Any]:
+        """Return the layers of a name of `REACHES`, or those whose full name matches, in order.
+
+        Args:
+            denoiser: of the family.
+            targets: a name, or an expression for linear layers; None as `attention`.
 
         Raises:
-            UserError: if the expression is invalid or matches no linear layer.
+            UserError: if the expression is invalid or matches no linear layer, or the family
+                doesn't say what the name means.
         """
-        from torch import nn
-
-        try:
-            pattern = re.compile(targets or self.targets)
-        except re.error as error:
-            raise UserError(
-                f"adapter.targets is not a regular expression: {error}", where=repr(targets)
-            ) from error
-        linears = {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
-        layers = {name: layer for name, layer in linears.items() if pattern.fullmatch(name)}
-        if not layers:
-            example = next(iter(linears), "none")
-            raise UserError(
-                f"no linear layer of the {self.name} {self.denoiser} matches adapter.targets",
-                where=repr(pattern.pattern),
-                do=f"the expression must match a whole layer name, such as {example}",
-            )
-        return layers
+        return target_layers(f"{self.name} {self.denoiser}", self.reaches, denoiser, targets)

@@ -37,6 +37,8 @@ def only_family(names: Iterable[str]) -> str | None:
 def scaled_pair(name: str, parts: dict[str, Tensor], scale: float, path: Path) -> Pair:
     """Return down (r, in) and up (out, r) in fp32, with the scale folded into up.
 
+    Those of a convolution are (r, in, k, k) and (out, r, 1, 1).
+
     Args:
         name: of the layer, for messages.
         parts: `down` and `up`.
@@ -50,13 +52,7 @@ def scaled_pair(name: str, parts: dict[str, Tensor], scale: float, path: Path) -
     if down is None or up is None:
         missing = "down" if down is None else "up"
         raise UserError(f"layer {name} lacks its {missing} factor", str(path), DAMAGED)
-    if down.dim() == 4 or up.dim() == 4:
-        raise UserError(
-            f"the file adapts a convolution ({name}); tlora adapts linear layers only",
-            where=str(path),
-            do="use a LoRA of linear layers, without LoCon or conv_dim",
-        )
-    if down.dim() != 2 or up.dim() != 2 or down.shape[0] != up.shape[1] or not down.shape[0]:
+    if not fit_each_other(down, up):
         raise UserError(
             f"the factors of layer {name} do not fit each other: "
             f"{tuple(down.shape)} and {tuple(up.shape)}",
@@ -64,6 +60,12 @@ def scaled_pair(name: str, parts: dict[str, Tensor], scale: float, path: Path) -
             do=DAMAGED,
         )
     return down.float(), up.float() * scale
+
+
+def fit_each_other(down: Tensor, up: Tensor) -> bool:
+    """Whether factors are those of a linear layer, or of a convolution, of one width."""
+    one_kind = (down.dim(), up.shape[2:]) in ((2, ()), (4, (1, 1)))
+    return up.dim() > 1 and one_kind and down.shape[0] == up.shape[1] > 0
 
 
 def plain_lora(layers: dict[str, Pair], family: str | None, path: Path) -> AdapterWeights:

@@ -19,7 +19,7 @@ UNREADABLE = {
     r"\.(diff|diff_b|w_norm|b_norm)$": "an adapter with full weight differences (LyCORIS)",
     r"lora_[AB](\.\w+)?\.bias$": "a LoRA with biases",
 }
-"""Pattern of a key -> the kind of adapter, none of which is a pair of factors a linear layer."""
+"""Pattern of a key -> the kind of adapter, none of which is a pair of factors a layer."""
 
 OTHERS = {
     r"^model\.diffusion_model\.": "a whole model in one file, not an adapter",

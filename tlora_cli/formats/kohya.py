@@ -1,7 +1,8 @@
 """A LoRA in the names of kohya's sd-scripts, which ComfyUI and A1111 also write and read.
 
 Keys are `lora_unet_<path with underscores>.lora_down.weight`, `.lora_up.weight` and `.alpha`; the
-update is alpha / rank times up down. `kohya_names` undoes the paths.
+update is alpha / rank times up down. `kohya_names` undoes the paths. Of a convolution, down is one
+of the same kernel and up one of 1 x 1 (LoCon).
 
 Written are the names that kohya's own trainer of the family has. Where these are the original
 model's, queries, keys and values are one layer: their factors are fused as a block-diagonal of
@@ -10,6 +11,7 @@ three times the rank, which is the same update. alpha is the rank, so every read
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -115,7 +117,7 @@ def check_family(names: Mapping[str, object], file: AdapterFile) -> None:
 
 def _scale(parts: dict[str, Tensor]) -> float:
     down, alpha = parts.get("down"), parts.get("alpha")
-    if down is None or alpha is None or down.dim() != 2:  # what is wrong is told with the pair
+    if down is None or alpha is None or down.dim() < 2:  # what is wrong is told with the pair
         return 1.0
     return float(alpha.reshape(-1)[0]) / down.shape[0]
 
@@ -167,7 +169,8 @@ def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     Args:
         path: the .safetensors file.
         weights: with family and schedule.
-        sizes: outputs of the denoiser's linear layers; fused layers need those of their parts.
+        sizes: outputs of the denoiser's linear layers and convolutions; fused layers need those of
+            their parts.
 
     Raises:
         UserError: if kohya's names for the family are not known.
@@ -176,8 +179,11 @@ def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     tensors = kohya_tensors(weights.layers, family, sizes)
     own = _facts(family)
     widths = {len(down) for down, _ in weights.layers.values()}
+    conv = {"conv_dim": str(max(widths)), "conv_alpha": str(max(widths))}
+    convolves = any(down.dim() > 2 for down, _ in weights.layers.values())
     header = {
         "format": "pt",
+        **({"ss_network_args": json.dumps(conv)} if convolves else {}),
         "ss_network_module": own.network_module,
         "ss_network_dim": str(max(widths)),
         "ss_network_alpha": str(max(widths)),
@@ -203,14 +209,17 @@ def kohya_tensors(layers: Mapping[str, Pair], family: Family, sizes: Sizes) -> d
     Args:
         layers: name -> factors.
         family: of the model.
-        sizes: outputs of the denoiser's linear layers.
+        sizes: outputs of the denoiser's linear layers and convolutions.
 
     Raises:
         UserError: if kohya's names for the family are not known.
     """
     tensors: dict[str, Tensor] = {}
     for name, members in _grouped(layers, family, sizes).items():
-        down, up = _fused([(layers.get(one), sizes[one]) for one in members])
+        if len(members) == 1:
+            down, up = (factor.float().clone() for factor in layers[members[0]])
+        else:
+            down, up = _fused([(layers.get(one), sizes[one]) for one in members])
         stem = PREFIXES[0] + name
         tensors[f"{stem}.lora_down.weight"] = down.contiguous()
         tensors[f"{stem}.lora_up.weight"] = up.contiguous()

@@ -14,7 +14,7 @@ def known_names(layer_names: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return every name kohya could use -> the layers it means, of this denoiser.
 
     Args:
-        layer_names: the denoiser's linear layers.
+        layer_names: the denoiser's linear layers and convolutions.
     """
     present = set(layer_names)
     names: dict[str, tuple[str, ...]] = {name.replace(".", "_"): (name,) for name in layer_names}

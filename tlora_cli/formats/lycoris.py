@@ -116,7 +116,8 @@ def _parts(file: AdapterFile) -> dict[str, dict[str, Tensor]]:
             )
         if tensor.dim() > 2:
             raise UserError(
-                f"the file adapts a convolution ({name}); tlora adapts linear layers only",
+                f"the file adapts a convolution ({name}); LyCORIS's T-LoRA has another form there, "
+                "which tlora can't apply",
                 where=str(file.path),
                 do="use a T-LoRA of linear layers, such as with the preset attn-mlp",
             )
@@ -197,7 +198,18 @@ def _weight(name: str, file: AdapterFile) -> Tensor:
 
 
 def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
-    """Write the file, with its start, and return what it can't say."""
+    """Write the file, with its start, and return what it can't say.
+
+    Raises:
+        UserError: for convolutions, which LyCORIS's T-LoRA takes for ones of a single place.
+    """
+    for name, (down, _) in weights.layers.items():
+        if down.dim() > 2:
+            raise UserError(
+                f"LyCORIS's T-LoRA has another form for convolutions, such as {name}",
+                where="adapter.targets",
+                do="use --to kohya, which LyCORIS reads too, or --to tlora",
+            )
     tensors: dict[str, Tensor] = {}
     for name, pair in weights.layers.items():
         now, start = two_products(weights, pair)

@@ -66,7 +66,7 @@ def read(file: AdapterFile) -> AdapterWeights:
     """Return the LoRA, its scale folded in.
 
     Raises:
-        UserError: for anything that is not a pair of factors of a linear layer.
+        UserError: for anything that is not a pair of factors of a layer.
     """
     refuse_unreadable(file.tensors, file.path)
     text = [key for key in file.tensors if key.startswith("text_encoder")]
@@ -148,7 +148,7 @@ def _settings(file: AdapterFile, prefixes: set[str]) -> dict[str, Any]:
 def _scale(layer: str, parts: dict[str, Tensor], settings: dict[str, Any], path: Path) -> float:
     stored = parts.pop("alpha", None)
     down = parts.get("down")
-    if down is None or down.dim() != 2 or not (settings or stored is not None):
+    if down is None or down.dim() < 2 or not (settings or stored is not None):
         return 1.0
     rank = down.shape[0]
     alpha = None if stored is None else float(stored.reshape(-1)[0])

@@ -53,8 +53,8 @@ class OpenAdapter:
         """Return what the file says.
 
         Args:
-            layer_names: full names of the denoiser's linear layers; a mapping to the layers
-                themselves if their weights are there.
+            layer_names: full names of the denoiser's linear layers and convolutions; a mapping to
+                the layers themselves if their weights are there.
 
         Raises:
             UserError: if the file is damaged, or has a tensor that is not finite.

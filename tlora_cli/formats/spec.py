@@ -12,7 +12,7 @@ from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights
 Origin: TypeAlias = tuple[str | None, AdapterInfo]
 """Family and training of an adapter, as far as they are known without its tensors."""
 Sizes: TypeAlias = Mapping[str, int]
-"""Outputs of the denoiser's linear layers, by name."""
+"""Outputs of the denoiser's linear layers and convolutions, by name."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from tlora_cli.families import FAMILIES
+from tlora_cli.formats.common import fit_each_other
 from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
+from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
@@ -90,9 +92,10 @@ def _widened(pair: Pair, weights: AdapterWeights) -> Pair:
     missing = weights.rank - down.shape[0] // weights.copies
     if not missing:
         return pair
-    copies = weights.copies
-    down = pad(down.reshape(copies, -1, down.shape[1]), (0, 0, 0, missing)).flatten(0, 1)
-    return down, pad(up.reshape(len(up), copies, -1), (0, missing)).flatten(1)
+    copies, (flat, columns) = weights.copies, as_matrices(down, up)
+    wide = pad(flat.reshape(copies, -1, flat.shape[1]), (0, 0, 0, missing)).flatten(0, 1)
+    high = pad(columns.reshape(len(up), copies, -1), (0, missing)).flatten(1)
+    return wide.view(-1, *down.shape[1:]), high.view(*high.shape, *up.shape[2:])
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -203,10 +206,7 @@ def read(file: AdapterFile) -> AdapterWeights:
     if (
         not whole
         or len(whole) * 2 != len(tensors)
-        or any(
-            a.dim() != 2 or b.dim() != 2 or a.shape[0] != expected or b.shape[1] != expected
-            for a, b in whole.values()
-        )
+        or any(not fit_each_other(a, b) or a.shape[0] != expected for a, b in whole.values())
     ):
         raise UserError(
             f"the adapter's tensors do not fit its header (rank {schedule.rank}, copies {copies})",

@@ -13,7 +13,8 @@ from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.prompts import concept_words
 
 Pair = tuple[Tensor, Tensor]
-"""down (copies * R, in) and up (out, copies * R) of one layer."""
+"""down (copies * R, in) and up (out, copies * R) of one layer; of a convolution, as in other tools'
+files, down (copies * R, in, k, k) and up (out, copies * R, 1, 1)."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class AdapterFile:
         path: where the file lies, for what stands beside it and for messages.
         header: text fields of a safetensors header; empty for other files.
         tensors: all of them, floating point and finite.
-        layer_names: the denoiser's linear layers; some formats can't be read without them. Where
-            the model is loaded, a mapping to the layers themselves.
+        layer_names: the denoiser's linear layers and convolutions; some formats can't be read
+            without them. Where the model is loaded, a mapping to the layers themselves.
     """
 
     path: Path

@@ -39,7 +39,7 @@ def masked_low_rank(x: Tensor, down: Tensor, up: Tensor, mask: Tensor | None) ->
     """
     hidden = F.linear(x, down)
     if mask is not None:
-        _check_mask(mask, x)
+        check_mask(mask, x)
         hidden = hidden * mask.view(mask.shape[0], *[1] * (x.dim() - 2), mask.shape[1])
     return F.linear(hidden, up)
 
@@ -81,7 +81,8 @@ class Pair:
 
     def differentiable(self, index: int) -> tuple[Tensor, Tensor]:
         """Return down (w, in) and up (out, w) of one layer, with gradients, for any formula."""
-        down, up = self.down.chunk(len(self.ups))[index], self.ups[index]
+        # Without its gradient, which it has where the factors needed no cast.
+        down, up = self.down.chunk(len(self.ups))[index].detach(), self.ups[index]
         rows, columns = self.trained_down[index], self.trained_ups[index]
         # Adds zero, and lets the gradient through.
         down = down + (rows - rows.detach()).repeat(len(down) // len(rows), 1)
@@ -102,7 +103,7 @@ def add_low_rank(output: Tensor, x: Tensor, pair: Pair, mask: Tensor | None) -> 
     Raises:
         ValueError: if the mask has neither one row nor one for each sample of `x`.
     """
-    _check_mask(mask, x)
+    check_mask(mask, x)
     [up], [trained_up] = pair.ups, pair.trained_ups
     written: Tensor = _Whole.apply(  # type: ignore[no-untyped-call]
         _writable(output), x, pair.down, up, mask, pair.trained_down, trained_up
@@ -124,7 +125,7 @@ def project_down(x: Tensor, pair: Pair, mask: Tensor | None) -> tuple[Tensor, ..
     Raises:
         ValueError: if the mask has neither one row nor one for each sample of `x`.
     """
-    _check_mask(mask, x)
+    check_mask(mask, x)
     hidden: tuple[Tensor, ...] = _Down.apply(  # type: ignore[no-untyped-call]
         x, pair.down, mask, pair.trained_down
     )
@@ -139,7 +140,8 @@ def add_up(output: Tensor, hidden: Tensor, pair: Pair, index: int) -> Tensor:
     return written if written.shape == output.shape else written.view(output.shape)
 
 
-def _check_mask(mask: Tensor | None, x: Tensor) -> None:
+def check_mask(mask: Tensor | None, x: Tensor) -> None:
+    """Raise a ValueError if the mask has neither one row nor one for each sample of `x`."""
     if mask is not None and mask.shape[0] not in (1, x.shape[0]):
         raise ValueError(
             f"the mask was made for {mask.shape[0]} timesteps, but the layer's input holds "

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tlora_cli.families import Family
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
-from tlora_cli.formulas.masked_low_rank import masked_low_rank
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.injection.batched_factors import BatchedUpdates
 from tlora_cli.injection.call_state import CallState
@@ -112,7 +111,7 @@ class Adapter:
         """Return the update of a layer that runs outside a call of the denoiser."""
         down, up = layer.factors()
         mask = self.call.mask(layer.copies, x.dtype)
-        return self.scale * masked_low_rank(x, down.to(x), up.to(x), mask)
+        return self.scale * layer.added(x, down.to(x), up.to(x), mask)
 
     # --- public -------------------------------------------------------------------------------
 

@@ -15,7 +15,14 @@ from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.changes import Change, new_change
-from tlora_cli.injection.targets import check_blocks, check_rank, check_unquantized, chosen_modules
+from tlora_cli.injection.targets import (
+    as_seen_by,
+    check_blocks,
+    check_convolutions,
+    check_unquantized,
+    chosen_modules,
+    fitting_rank,
+)
 from tlora_cli.injection.words import embeddings_of, new_words
 from tlora_cli.methods import DEFAULT, METHODS, StartSettings
 from tlora_cli.methods.tlora import STARTS
@@ -90,8 +97,8 @@ def attach(
         init_std: standard deviation of a random start, `1/r` or `1/sqrt(r)`.
         blocks: number of diagonal blocks, of OFT and GSOFT.
         seed: of the start.
-        targets: regular expression for full layer names; default: the method's own choice, for most
-            the family's attention projections.
+        targets: `attention`, `linear` or `all` (`families/reach.py`), or a regular expression for
+            full names of linear layers; default: the method's own choice, for most `attention`.
         info: where it comes from; `method`, `init` and `seed` are filled in. Its placeholder and
             class are what a learned word is, and starts from.
         text: the pipeline with the text encoders, if it is another one; for learned words.
@@ -103,8 +110,9 @@ def attach(
     _check_names(method, init, schedule, min_rank)
     layers = chosen_modules(method, family, model, targets)
     chosen = METHODS[method]
+    check_convolutions(chosen, layers)
     if chosen.low_rank:
-        check_rank(rank, layers)
+        layers = fitting_rank(rank, layers, targets)
     else:
         check_unquantized(method, layers)
     check_blocks(chosen.divides, blocks, layers)
@@ -127,9 +135,10 @@ def new_changes(
 ) -> dict[str, Change]:
     """Return a method's change of each module, at its start."""
     generator, chosen = torch.Generator().manual_seed(seed), METHODS[method]
-    starts = chosen.starts(list(modules.values()), settings, generator)
+    seen = [as_seen_by(chosen, module) for module in modules.values()]
+    starts = chosen.starts(seen, settings, generator)
     return {
-        name: new_change(chosen, start, settings.rank).to(_device_of(module))
+        name: new_change(chosen, start, settings.rank, module).to(_device_of(module))
         for (name, module), start in zip(modules.items(), starts, strict=True)
     }
 

@@ -21,6 +21,7 @@ from tlora_cli.formulas.products import delta_form
 from tlora_cli.injection.changes import LowRankUpdate
 from tlora_cli.injection.layer_groups import (
     CallFactors,
+    ConvolutionGroup,
     LayerGroup,
     SharedProducts,
     UpdateAlone,
@@ -142,7 +143,8 @@ class BatchedUpdates:
         match = self._shared_input.fullmatch(name)
         key = (match.groups(), _kind(update)) if match else name
         if key not in self._groups:
-            self._groups[key] = LayerGroup(self._products, self._alone)
+            kind = LayerGroup if update.convolution is None else ConvolutionGroup
+            self._groups[key] = kind(self._products, self._alone)
         return self._groups[key].join(name, update)
 
     @cached_property
@@ -182,4 +184,4 @@ class BatchedUpdates:
 def _kind(update: LowRankUpdate) -> tuple[Any, ...]:
     """Return what updates must have in common for their tensors to be stacked."""
     shapes = tuple((t.shape, t.dtype, t.device, t.requires_grad) for t in update.tensors())
-    return update.formula, shapes
+    return update.formula, update.convolution, shapes

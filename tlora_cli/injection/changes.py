@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tlora_cli.formats.weights import AdapterWeights
+from tlora_cli.formulas.convolution import Convolution, as_matrices
+from tlora_cli.formulas.masked_low_rank import masked_low_rank
 from tlora_cli.formulas.products import Products, delta_form
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.swapped_weights import swap_weights
 from tlora_cli.methods import LowRank, Method, Start, Weights
 from tlora_cli.methods.textual_inversion import with_word
@@ -95,17 +98,21 @@ class Change(nn.Module, ABC):
 
 
 class LowRankUpdate(Change):
-    """The update of a linear layer, y = W x + up (mask * (down x)).
+    """The update of a layer, y = W x + up (mask * (down x)); a convolution's W is flattened.
 
     Args:
         formula: of the method.
         start: its tensors.
         rank: R, the number of components that a schedule can switch.
+        convolution: of the layer; None for a linear one.
     """
 
-    def __init__(self, formula: LowRank, start: Start, rank: int) -> None:
+    def __init__(
+        self, formula: LowRank, start: Start, rank: int, convolution: Convolution | None = None
+    ) -> None:
         super().__init__()
         self.formula, self.rank, self.copies = formula, rank, formula.copies
+        self.convolution = convolution
         self._hold(start)
 
     def tensors(self) -> list[Tensor]:
@@ -116,6 +123,11 @@ class LowRankUpdate(Change):
         """Return down (copies * R, in) and up (out, copies * R), fp32 and differentiable."""
         return delta_form(self.formula.combine(*self.tensors()))
 
+    def added(self, x: Tensor, down: Tensor, up: Tensor, mask: Tensor | None) -> Tensor:
+        """Return what such factors add to the layer's output under a mask (B, w)."""
+        add = masked_low_rank if self.convolution is None else self.convolution.masked_low_rank
+        return add(x, down, up, mask)
+
     def hook(self, name: str, module: nn.Module, adapter: Host) -> list[RemovableHandle]:
         """Add the update to what the layer gives."""
         return [module.register_forward_hook(adapter.update_hook(name, self))]
@@ -125,11 +137,15 @@ class LowRankUpdate(Change):
         down, up = (factor.float() for factor in self.factors())
         kept = torch.arange(self.rank if rank is None else min(rank, self.rank), device=down.device)
         chosen = torch.cat([kept + copy * self.rank for copy in range(self.copies)])
-        put(own["weight"], torch.addmm(own["weight"], up[:, chosen], down[chosen]))
+        weight = own["weight"]
+        merged = torch.addmm(weight.flatten(1), up[:, chosen], down[chosen])
+        put(weight, merged.view_as(weight))
 
     def store(self, name: str, file: AdapterWeights) -> None:
         """Store the pair of factors, whatever they are made of."""
         down, up = self.factors()
+        if self.convolution is not None:
+            down, up = self.convolution.stored(down, up)
         file.layers[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
 
     def numbers_in_file(self) -> int:
@@ -223,21 +239,43 @@ class LearnedWord(Change):
         self._store_state(name, file)
 
 
-def new_change(method: Method, start: Start, rank: int) -> Change:
-    """Return a method's change of one module."""
+def new_change(method: Method, start: Start, rank: int, module: Any = None) -> Change:
+    """Return a method's change of one module; a convolution must be given."""
     if method.weights is not None:
         return OtherWeights(method.weights, start)
     assert method.update is not None, f"{method.name} says neither an update nor weights"
-    return LowRankUpdate(method.update, start, rank)
+    return LowRankUpdate(method.update, start, rank, convolution_of(module))
 
 
-def fixed_pair(down: Tensor, up: Tensor, copies: int) -> LowRankUpdate:
+def fixed_pair(down: Tensor, up: Tensor, copies: int, module: Any = None) -> LowRankUpdate:
     """Return an update by a pair of factors as read from a file, which is not trained.
 
     Args:
-        down: (copies * R, in).
-        up: (out, copies * R).
+        down: (copies * R, in); (copies * R, in, k, k) of a convolution.
+        up: (out, copies * R); (out, copies * R, 1, 1) of a convolution.
         copies: how many blocks of R rows it has.
+        module: the layer; a convolution must be given.
     """
     formula = LowRank(Products, parts=("down", "up"), copies=copies)
-    return LowRankUpdate(formula, Start({}, {"down": down, "up": up}), down.shape[0] // copies)
+    down, up = as_matrices(down, up)
+    start = Start({}, {"down": down, "up": up})
+    return LowRankUpdate(formula, start, down.shape[0] // copies, convolution_of(module))
+
+
+def convolution_of(module: Any) -> Convolution | None:
+    """Return the geometry of a convolution; None for other modules.
+
+    Raises:
+        UserError: for a convolution whose weights are no one matrix, or that pads with others.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return None
+    if module.groups != 1 or module.padding_mode != "zeros":
+        raise UserError(
+            f"a low-rank update is not defined for a convolution of {module.groups} groups that "
+            f"pads with {module.padding_mode}",
+            where="adapter.targets",
+            do="leave it out of adapter.targets",
+        )
+    sides = (module.kernel_size, module.stride, module.padding, module.dilation)
+    return Convolution(module.in_channels, *sides)  # type: ignore[arg-type]  # two of each

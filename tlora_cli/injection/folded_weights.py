@@ -37,7 +37,7 @@ class Folding:
     def __init__(self, modules: Mapping[str, nn.Module], updates: BatchedUpdates) -> None:
         self._stacks = updates.stacks
         self._weights = [
-            torch.stack([modules[name].get_parameter("weight").detach() for name in _names(stack)])
+            torch.stack([_matrix(modules[name]).detach() for name in _names(stack)])
             for stack in self._stacks
         ]
         self._forwards = [
@@ -138,7 +138,7 @@ class _Folded(torch.autograd.Function):
 def can_fold(
     modules: Mapping[str, nn.Module], updates: BatchedUpdates, *, training: bool, device: str
 ) -> bool:
-    """Say whether all layers are ordinary linear ones in fp32 on the device, and there are any.
+    """Say whether all layers are ordinary ones in fp32 on the device, and there are any.
 
     Args:
         modules: full name -> layer.
@@ -148,7 +148,7 @@ def can_fold(
     """
     layers = [modules[name] for stack in updates.stacks for name in _names(stack)]
     return bool(layers) and all(
-        type(layer) is nn.Linear
+        type(layer) in (nn.Linear, nn.Conv2d)
         and "forward" not in vars(layer)
         and layer.weight.dtype is torch.float32
         and layer.weight.device.type == device
@@ -156,6 +156,11 @@ def can_fold(
         and (not training or layer.weight.numel() <= SMALL)
         for layer in layers
     )
+
+
+def _matrix(layer: nn.Module) -> Tensor:
+    """Return a layer's weights (out, in), those of a convolution flattened."""
+    return layer.get_parameter("weight").flatten(1)
 
 
 def _names(stack: FactorStack) -> list[str]:
@@ -177,15 +182,15 @@ def _runs(mask: Tensor | None, width: int) -> list[slice]:
 
 
 class _FoldedForward:
-    """A linear layer with the weights of the present call."""
+    """A layer with the weights of the present call."""
 
     def __init__(self, module: Any, group: LayerGroup, index: int) -> None:
         self.bias, self.group, self.index = module.bias, group, index
-        self.own = module.forward
+        self.own, self.run = module.forward, group.layers[index].convolution or F.linear
 
     def __call__(self, x: Tensor) -> Tensor:
         folded = self.group.folded
         if folded is None:
             return self.own(x)  # type: ignore[no-any-return]
-        output: Tensor = F.linear(x, folded[self.index], self.bias)
+        output: Tensor = self.run(x, folded[self.index], self.bias)
         return output

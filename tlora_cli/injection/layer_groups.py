@@ -89,11 +89,16 @@ class LayerGroup:
             factors = factors.cast(output.dtype)
         if torch.compiler.is_compiling():  # the compiler does better with the plain formula
             down, up = factors.pair.differentiable(index)
-            return output + masked_low_rank(x.to(output.dtype), down, up, factors.mask)
+            return output + self._formula(index, x.to(output.dtype), down, up, factors.mask)
         if factors.autocast:
             with torch.autocast(x.device.type, enabled=False):
                 return self._add(factors, index, x, output)
         return self._add(factors, index, x, output)
+
+    def _formula(
+        self, index: int, x: Tensor, down: Tensor, up: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        return masked_low_rank(x, down, up, mask)
 
     def _add(self, factors: CallFactors, index: int, x: Tensor, output: Tensor) -> Tensor:
         pair, mask = factors.pair, factors.mask
@@ -110,6 +115,22 @@ class LayerGroup:
         if len(self.layers) > 1:
             pair = pair.of(index)
         return add_low_rank(output, own, pair, mask)
+
+
+class ConvolutionGroup(LayerGroup):
+    """Convolutions; their updates run by the plain formula, and autograd differentiates it."""
+
+    def _formula(
+        self, index: int, x: Tensor, down: Tensor, up: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        return self.layers[index].added(x, down, up, mask)
+
+    def _add(self, factors: CallFactors, index: int, x: Tensor, output: Tensor) -> Tensor:
+        pair, own = factors.pair.of(index), x if x.dtype is output.dtype else x.to(output.dtype)
+        down, [up] = pair.down, pair.ups
+        if torch.is_grad_enabled():
+            down, up = pair.differentiable(0)
+        return output + self._formula(index, own, down, up, factors.mask)
 
 
 def autocast_dtype(device: str) -> torch.dtype | None:

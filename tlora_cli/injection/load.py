@@ -12,11 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from tlora_cli.families import denoiser_of, family_of
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import new_changes
-from tlora_cli.injection.changes import Change, LearnedWord, LowRankUpdate, fixed_pair
+from tlora_cli.injection.changes import Change, LearnedWord, fixed_pair, new_change
 from tlora_cli.injection.words import ENCODERS, embeddings_of, new_words
 from tlora_cli.methods import METHODS, StartSettings, lora, tlora
 
@@ -46,7 +47,7 @@ def load_adapter(
     """
     denoiser, family = denoiser_of(model), family_of(model)
     opened = _opened(path)
-    weights, where = opened.read(linear_layers(denoiser)), str(opened.given)
+    weights, where = opened.read(matrix_layers(denoiser)), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",
@@ -61,9 +62,18 @@ def load_adapter(
     )
 
 
-def linear_layers(denoiser: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers of a model by name."""
-    return {n: m for n, m in denoiser.named_modules() if isinstance(m, nn.Linear)}
+def matrix_layers(denoiser: nn.Module) -> dict[str, Any]:
+    """Return the linear layers and convolutions of a model by name."""
+    kinds = (nn.Linear, nn.Conv2d)
+    return {name: m for name, m in denoiser.named_modules() if isinstance(m, kinds)}
+
+
+def rows_of(layers: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many outputs each layer has; a convolution: channels."""
+    return {
+        name: layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features
+        for name, layer in layers.items()
+    }
 
 
 def load_words(pipeline: Any, path: str | Path | OpenAdapter) -> list[RemovableHandle]:
@@ -127,11 +137,11 @@ def changes_of(
     Raises:
         UserError: if the adapter does not fit the model, or its method is unknown.
     """
-    linears = linear_layers(denoiser)
-    fitting = {name: check_fit(linears, name, p, where) for name, p in weights.layers.items()}
+    known = matrix_layers(denoiser)
+    fitting = {name: check_fit(known, name, p, where) for name, p in weights.layers.items()}
     changes: dict[str, Change] = {
-        name: _update(*weights.layers[name], weights.copies, trainable).to(layer.weight.device)
-        for name, layer in linears.items()
+        name: _update(*weights.layers[name], weights.copies, trainable, layer)
+        for name, layer in known.items()
         if name in fitting
     }
     if not weights.low_rank:
@@ -141,14 +151,16 @@ def changes_of(
     return changes
 
 
-def _update(down: Tensor, up: Tensor, copies: int, trainable: bool) -> LowRankUpdate:
-    """Return the update by a pair of factors."""
+def _update(down: Tensor, up: Tensor, copies: int, trainable: bool, layer: Any) -> Change:
+    """Return the update of a layer by a pair of factors."""
     if not trainable:
-        return fixed_pair(down, up, copies)
-    formula, tensors = lora.UPDATE, lora.from_factors
+        return fixed_pair(down, up, copies, layer).to(layer.weight.device)
+    method, tensors = lora.LORA, lora.from_factors
     if copies == tlora.UPDATE.copies:
-        formula, tensors = tlora.UPDATE, tlora.from_factors
-    return LowRankUpdate(formula, tensors(down.float(), up.float()), down.shape[0] // copies)
+        method, tensors = tlora.TLORA, tlora.from_factors
+    down, up = as_matrices(down.float(), up.float())
+    made = new_change(method, tensors(down, up), down.shape[0] // copies, layer)
+    return made.to(layer.weight.device)
 
 
 def _without_ranks(
@@ -226,26 +238,40 @@ def choose_schedule(
 
 
 def check_fit(
-    linears: Mapping[str, nn.Linear], name: str, pair: tuple[Tensor, Tensor], where: str
-) -> nn.Linear:
+    layers: Mapping[str, Any], name: str, pair: tuple[Tensor, Tensor], where: str
+) -> nn.Module:
     """Return the layer that a pair belongs to.
+
+    Args:
+        layers: the model's, by `matrix_layers`.
+        name: of the layer.
+        pair: its factors, as files hold them.
+        where: the file, for messages.
 
     Raises:
         UserError: if the model lacks it or has it in another shape.
     """
     down, up = pair
-    layer = linears.get(name)
+    layer: nn.Module | None = layers.get(name)
     if layer is None:
         raise UserError(
             f"the adapter has a layer the model lacks: {name}",
             where=where,
             do="use the base model that the adapter was trained on",
         )
-    if (up.shape[0], down.shape[1]) != (layer.out_features, layer.in_features):
+    found, wanted = (up.shape[0], *down.shape[1:]), _shape(layer)
+    if found != wanted:
         raise UserError(
-            f"layer {name} is {layer.out_features}x{layer.in_features} in the model but "
-            f"{up.shape[0]}x{down.shape[1]} in the adapter",
+            f"layer {name} is {'x'.join(map(str, wanted))} in the model but "
+            f"{'x'.join(map(str, found))} in the adapter",
             where=where,
             do="use the base model that the adapter was trained on",
         )
     return layer
+
+
+def _shape(layer: Any) -> tuple[int, ...]:
+    """Return the shape of a layer's weights, which may be packed."""
+    if isinstance(layer, nn.Conv2d):
+        return (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+    return (layer.out_features, layer.in_features)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from tlora_cli.families import Family
+from tlora_cli.families.reach import LINEAR, REACHES, WIDEST, expression_of
+from tlora_cli.formulas.convolution import ConvolutionMatrix
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.methods import METHODS
+from tlora_cli.methods import METHODS, Method
 
 
 def chosen_modules(
@@ -35,6 +38,8 @@ def chosen_modules(
                 do="use another method, or an SDXL base",
             )
         return dict(family.target_layers(denoiser, targets or family.text_keys_values))
+    if targets in REACHES:
+        targets = expression_of(family.name, family.reaches, targets)
     pattern = re.compile(targets or ".*")
     found = {
         name: module
@@ -59,16 +64,58 @@ def _has_matrix(module: nn.Module) -> bool:
     )
 
 
-def check_rank(rank: int, layers: Mapping[str, Any]) -> None:
-    """Raise a UserError if the rank is above the width of a layer."""
-    for name, layer in layers.items():
-        width = min(layer.in_features, layer.out_features)
-        if rank > width:
-            raise UserError(
-                f"rank {rank} is above the width {width} of layer {name}",
-                where="adapter.rank",
-                do=f"choose a rank of at most {width}, or other adapter.targets",
-            )
+def as_seen_by(method: Method, module: nn.Module) -> Any:
+    """Return a module as a method's start reads it: a convolution as a matrix, for low ranks."""
+    flattened = method.low_rank and isinstance(module, nn.Conv2d)
+    return ConvolutionMatrix(module) if flattened else module
+
+
+def check_convolutions(method: Method, layers: Mapping[str, nn.Module]) -> None:
+    """Raise a UserError if there is a convolution and the method can't change one."""
+    found = next((n for n, layer in layers.items() if isinstance(layer, nn.Conv2d)), None)
+    if found and method.no_convolutions:
+        raise UserError(method.no_convolutions, where=found, do=f"use adapter.targets: {LINEAR}")
+
+
+def fitting_rank(
+    rank: int, layers: Mapping[str, nn.Module], targets: str | None
+) -> dict[str, nn.Module]:
+    """Return the layers at least as wide as the rank; a warning tells of those left out.
+
+    Layers are left out where `linear` or `all` chose them. Where an expression did, or they are the
+    published ones, all must fit.
+
+    Raises:
+        UserError: if a layer must fit and doesn't, or none fits.
+    """
+    widths = {name: _width(layer) for name, layer in layers.items()}
+    narrow = [name for name, width in widths.items() if rank > width]
+    if not narrow:
+        return dict(layers)
+    if targets not in (LINEAR, WIDEST):
+        raise _too_high(rank, narrow[0], widths[narrow[0]])
+    if len(narrow) == len(widths):
+        widest = max(widths, key=widths.__getitem__)
+        raise _too_high(rank, widest, widths[widest])
+    warnings.warn(
+        f"{len(narrow)} of the {len(widths)} layers are narrower than rank {rank} and left out, "
+        f"such as {narrow[0]}",
+        stacklevel=2,
+    )
+    return {name: layer for name, layer in layers.items() if name not in narrow}
+
+
+def _too_high(rank: int, name: str, width: int) -> UserError:
+    return UserError(
+        f"rank {rank} is above the width {width} of layer {name}",
+        where="adapter.rank",
+        do=f"choose a rank of at most {width}, or other adapter.targets",
+    )
+
+
+def _width(layer: Any) -> int:
+    matrix = ConvolutionMatrix(layer) if isinstance(layer, nn.Conv2d) else layer
+    return min(matrix.in_features, matrix.out_features)
 
 
 def check_blocks(sides: Sequence[str], blocks: int, layers: Mapping[str, Any]) -> None:

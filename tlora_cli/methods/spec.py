@@ -127,6 +127,13 @@ class Method:
         return self.update is not None
 
     @property
+    def no_convolutions(self) -> str | None:
+        """Why it can't change a convolution; None if it can."""
+        if not self.divides:
+            return None
+        return f"{self.name} turns the two sides of a matrix, which a convolution doesn't have"
+
+    @property
     def size(self) -> Literal["rank", "blocks", "none"]:
         """The setting that says how large it is."""
         return "rank" if self.low_rank else "blocks" if self.divides else "none"

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from tlora_cli.families import FAMILIES, Family
+from tlora_cli.families.reach import LINEAR, REACHES, WIDEST
 from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.foundation.packages import PRODUCT
@@ -200,6 +201,7 @@ class Recipe(Section):
                 f"use one of {', '.join(family.objectives)}",
                 ("train.objective", "family"),
             )
+        yield from self._reach_problems(family)
         quantized = self.train.quantization is not None
         if quantized and self.adapter.init.startswith("weights"):
             yield Problem(
@@ -219,6 +221,21 @@ class Recipe(Section):
                 if needs_gpu(key, attrgetter(key)(self)):
                     yield Problem("needs a GPU, but train.device is cpu", (key, "train.device"))
         yield from self._drawing_problems(family)
+
+    def _reach_problems(self, family: Family) -> Iterator[Problem]:
+        """Yield layers by a name that the family doesn't know, or that the method can't change."""
+        targets, known = self.adapter.targets, family.reaches
+        if targets not in REACHES:
+            return
+        if targets not in known:
+            yield Problem(
+                f"{family.name} does not say which layers `{targets}` are; use "
+                f"{' or '.join(known)}, or a regular expression for full layer names",
+                ("adapter.targets", "family"),
+            )
+        why = METHODS[self.adapter.method].no_convolutions
+        if why and targets == WIDEST and known.get(WIDEST) != known.get(LINEAR):
+            yield Problem(f"{why}; use {LINEAR}", ("adapter.targets", "adapter.method"))
 
     def _drawing_problems(self, family: Family) -> Iterator[Problem]:
         """Yield sizes and settings of sampling that the family doesn't know."""

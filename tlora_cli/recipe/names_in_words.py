@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from tlora_cli.families.reach import REACHES
 from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.methods import METHODS, Method
 
@@ -34,6 +35,11 @@ def schedules_with_points() -> str:
 def methods_beyond_attention() -> str:
     """Return the methods whose default targets are all layers, as part of a sentence."""
     return listed([one.name for one in METHODS.values() if one.reach in ("matrices", "everything")])
+
+
+def reaches_help() -> str:
+    """Return what `adapter.targets` may be by name."""
+    return " ".join(f"{name}: {about}." for name, about in REACHES.items())
 
 
 def listed(names: Sequence[str]) -> str:

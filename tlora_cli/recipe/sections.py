@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, Strict, field_validator
 
+from tlora_cli.families.reach import PUBLISHED
 from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.foundation.bundled import shipped
 from tlora_cli.foundation.prompts import concept_words
@@ -16,6 +17,7 @@ from tlora_cli.methods.tlora import INIT_STD
 from tlora_cli.recipe.names_in_words import (
     methods_beyond_attention,
     methods_help,
+    reaches_help,
     schedules_help,
     schedules_with_points,
 )
@@ -239,8 +241,9 @@ class AdapterConfig(Section):
     )
     targets: str | None = Field(
         None,
-        description="Regular expression for the full names of the layers to adapt. Default: the "
-        f"attention projections of the family; all layers for {methods_beyond_attention()}.",
+        description=f"The layers to adapt. {reaches_help()} Or a regular expression for the full "
+        f"names of linear layers. Default: {PUBLISHED}; all modules for "
+        f"{methods_beyond_attention()}.",
     )
 
     @field_validator("targets")

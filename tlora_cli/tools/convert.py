@@ -18,7 +18,7 @@ from tlora_cli.formats import FORMATS, AdapterInfo, AdapterWeights, open_adapter
 from tlora_cli.formats.common import method_name
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.injection.load import check_fit, choose_schedule
+from tlora_cli.injection.load import check_fit, choose_schedule, matrix_layers, rows_of
 
 
 def convert_file(
@@ -61,8 +61,8 @@ def convert_file(
     if family not in (None, name):
         raise UserError(f"the adapter is for {name}, not {family}", where, "leave --family out")
     model = _denoiser(name, base, about, opened.needs_weights)
-    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    weights = opened.read(linears)
+    known = matrix_layers(model)
+    weights = opened.read(known)
     if not weights.low_rank and target.low_rank_only:
         raise UserError(
             f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
@@ -70,7 +70,7 @@ def convert_file(
             "use it with tlora, or put it into the base's weights: tlora merge",
         )
     for layer, pair in weights.layers.items():
-        check_fit(linears, layer, pair, where)
+        check_fit(known, layer, pair, where)
     if not weights.low_rank and (min_rank, alpha) != (None, None):
         raise UserError(
             f"{weights.info.method} has no ranks", where, "leave --min-rank and --alpha out"
@@ -79,8 +79,7 @@ def convert_file(
     new = dataclasses.replace(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )
-    sizes = {layer: module.out_features for layer, module in linears.items()}
-    notes = target.write(output, new, sizes)
+    notes = target.write(output, new, rows_of(known))
     count = f"{len(new.layers or new.parts)} layers"
     if schedule is None:
         return f"{name} {new.info.method}, {count}", notes

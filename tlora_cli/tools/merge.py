@@ -23,7 +23,7 @@ from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
-from tlora_cli.injection.load import changes_of, linear_layers
+from tlora_cli.injection.load import changes_of, matrix_layers
 from tlora_cli.injection.words import ENCODERS, embeddings_of
 from tlora_cli.methods import METHODS
 from tlora_cli.sampling.base_model import base_of_adapter
@@ -123,7 +123,7 @@ def _merge(
 ) -> tuple[list[str], list[str]]:
     """Change the pipeline's weights; return notes, and the text encoders that were changed."""
     denoiser: nn.Module = getattr(pipeline, family.denoiser)
-    weights, where = opened.read(linear_layers(denoiser)), str(opened.given)
+    weights, where = opened.read(matrix_layers(denoiser)), str(opened.given)
     if weights.family not in (None, family.name):
         raise UserError(
             f"the adapter is for {weights.family}, the model is {family.name}",

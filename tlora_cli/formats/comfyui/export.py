@@ -36,7 +36,7 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     Args:
         folder: the new folder; its name begins the files' names.
         weights: with family and schedule.
-        sizes: outputs of the denoiser's linear layers.
+        sizes: outputs of the denoiser's linear layers and convolutions.
 
     Raises:
         UserError: for a schedule that slices can't show, or a family that tlora can't write a

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tlora_cli.formats import AdapterWeights, read_adapter
+from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.formulas.spectra import EFFECTIVE_RANKS, singular_values
 from tlora_cli.foundation.errors import UserError
@@ -94,7 +95,7 @@ def analyze(path: Path, name: str | None = None) -> Analysis:
 
 def _values(weights: AdapterWeights, layer: str) -> Iterable[tuple[tuple[str, str], Tensor]]:
     """Yield (matrix, when) and its singular values."""
-    down, up = (tensor.double() for tensor in weights.layers[layer])
+    down, up = (tensor.double() for tensor in as_matrices(*weights.layers[layer]))
     if weights.copies == 1:
         yield ("B", "trained"), singular_values(up)
         yield ("update", "trained"), singular_values(up, down)
@@ -115,6 +116,10 @@ def _values(weights: AdapterWeights, layer: str) -> Iterable[tuple[tuple[str, st
 _STAGES = ("down", "mid", "up", "transformer_blocks", "single")
 
 
+_WITHIN = ("attn", "ff", "norm", "resnets", "downsamplers", "upsamplers")
+"""Beginnings of the names of a block's parts that tell its layers apart."""
+
+
 def place_in_model(layer: str) -> tuple[int, list[int], str]:
     """Return a key that sorts layers from the model's input to its output."""
     stage = next((n for n, word in enumerate(_STAGES) if layer.startswith(word)), len(_STAGES))
@@ -122,13 +127,13 @@ def place_in_model(layer: str) -> tuple[int, list[int], str]:
 
 
 def kind_of(layer: str) -> str:
-    """Return what a layer does, e.g. `attn1 q`, `single attn k`."""
+    """Return what a layer does, e.g. `attn1 q`, `single attn k`, `ff proj`, `resnets conv1`."""
     parts = layer.split(".")
-    attention = next((part for part in parts if part.startswith("attn")), "")
+    within = next((part for part in parts if part.startswith(_WITHIN)), "")
     projection = next((part for part in reversed(parts) if not part.isdigit()), layer)
     projection = projection.removeprefix("to_").removesuffix("_proj")
     stage = "single " if layer.startswith("single") else ""
-    return f"{stage}{attention} {projection}".strip()
+    return f"{stage}{within} {projection}".strip()
 
 
 def table(analyses: Iterable[Analysis]) -> list[dict[str, str | int | float]]:

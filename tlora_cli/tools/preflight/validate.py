@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -102,7 +103,10 @@ def _model(look: Look) -> Iterator[Finding]:
     if METHODS[look.recipe.adapter.method].word:
         yield from look_at_memory(look.recipe, look.room)
         return
-    adapter = look.adapter
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        adapter = look.adapter
+    yield from (warning("adapter", str(one.message)) for one in told)
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     yield ok("adapter", f"{trained:,} parameters in {len(adapter.layers)} layers are trained")
     yield from look_at_speed(adapter.denoiser, look.on_cpu)

@@ -7,6 +7,7 @@ Weights are counted from configurations, activations by running the true step on
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,9 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     text = text_parameters(family.name, place) * dtype.itemsize
     pixels = torch.empty(3, train.resolution, train.resolution, device="meta")
     encoding = _peak(lambda: family.encode_image(vae, pixels))
-    adapter = attach_planned(recipe, bare)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # attaching the true one tells it
+        adapter = attach_planned(recipe, bare)
     held = sum(tensor.nbytes for tensor in adapter.state_dict().values())
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     moments = int(4 * trained * STATE_COPIES[train.optimizer.name])
