@@ -74,7 +74,13 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
     reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
     try:
         with locked(run.path), memory_explained(OUT_OF_MEMORY):
-            for folder in (run.path, run.checkpoints, run.previews, run.training_pictures):
+            for folder in (
+                run.path,
+                run.checkpoints,
+                run.previews,
+                run.training_pictures,
+                run.masks,
+            ):
                 remove_leftovers(folder)
             run.check(recipe, resume)
             if run.finished(recipe):
@@ -121,7 +127,7 @@ class TrainingLoop:
         self.recipe, self.folder, self.console, self.reports = recipe, folder, console, reports
         train, output = recipe.train, recipe.output
         accelerator = make_accelerator(train, output.trackers)
-        self.ready = prepare(recipe, folder.class_pictures, self._notify)
+        self.ready = prepare(recipe, folder, self._notify)
         adapter = self.ready.models.adapter
         self.optimizer = accelerator.prepare(
             make_optimizer(train.optimizer, adapter.parameter_groups())

@@ -27,6 +27,7 @@ from tlora_cli.recipe.sections import BaseModelConfig, PriorConfig
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
 from tlora_cli.sampling.draw import Job, SamplingSettings, Texts, draw, encode_texts, save_picture
 from tlora_cli.training.batch import Example
+from tlora_cli.training.found_masks import load_concept
 from tlora_cli.training.from_recipe import (
     adapter_info,
     base_of,
@@ -35,6 +36,7 @@ from tlora_cli.training.from_recipe import (
 )
 from tlora_cli.training.kept_images import SmallPicture, small_pictures
 from tlora_cli.training.ranks import rank_schedule
+from tlora_cli.training.run_folder import RunFolder
 
 Notify = Callable[[str], None]
 """Shows the user a line."""
@@ -120,18 +122,18 @@ class _Encoded:
     encoders: Any
 
 
-def prepare(recipe: Recipe, class_pictures: Path, notify: Notify) -> Prepared:
+def prepare(recipe: Recipe, run: RunFolder, notify: Notify) -> Prepared:
     """Load pictures and models, encode once, free the encoders, attach the adapter.
 
     Args:
         recipe: of the run.
-        class_pictures: folder of pictures that the base draws for prior preservation.
+        run: its folder, for what is made before the first step: class pictures, masks.
         notify: tells what is being loaded.
     """
     family, train = FAMILIES[recipe.family], recipe.train
     device = choose_device(train.device, train.precision, train.quantization)
     dtype = DTYPES[train.precision]
-    images = load_training_images(recipe.concept.images, recipe.concept.masks, train.resolution)
+    images = load_concept(recipe.concept, train.resolution, run, notify)
 
     base = base_of(recipe)
     notify(f"loading text encoders of {base.model}")
@@ -144,7 +146,7 @@ def prepare(recipe: Recipe, class_pictures: Path, notify: Notify) -> Prepared:
     prior: list[Example] = []
     if recipe.concept.prior and encoded.class_prompt:
         text, settings = encoded.class_prompt, sampling_settings(recipe)
-        folder = class_pictures / _class_key(text, recipe.base, settings)
+        folder = run.class_pictures / _class_key(text, recipe.base, settings)
         paths = _class_pictures(
             recipe.concept.prior, folder, family, pipeline, text, settings, notify
         )
@@ -229,7 +231,8 @@ def _encode_images(
         conditioning = {key: value.to(device) for key, value in {**text, **size}.items()}
         weight = None
         if image.mask is not None:
-            weight = latent_mask(image.mask, *latent.mean.shape[-2:]).to(device)
+            size_of = latent.mean.shape[-2:]
+            weight = latent_mask(image.mask, *size_of, touched=image.touched).to(device)
         examples.append(Example(latent, conditioning, weight))
     return examples
 

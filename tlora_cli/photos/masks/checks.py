@@ -20,7 +20,9 @@ def doubt(coverage: float, pieces: Sequence[int] = ()) -> str | None:
         pieces: areas of what was found, the largest first; empty if they don't matter.
     """
     if coverage < LEAST:
-        return f"covers {coverage:.1%} of the photo: no subject was found"
+        if not coverage:
+            return "covers nothing: no subject was found"
+        return f"covers {coverage:.1%} of the photo, which is hardly a subject"
     if coverage > MOST:
         return f"covers {coverage:.0%} of the photo: the subject isn't told from its background"
     if len(pieces) > 1 and pieces[1] >= SECOND * pieces[0]:

@@ -26,7 +26,7 @@ SIDE = 256
 PIECES = (200, 400, 800)
 """Finenesses whose answers are averaged: coarse ones hold a subject of many colors together, fine
 ones see its thin parts."""
-NEAR = 6.0
+NEAR = 8.0
 """Difference in color, in units of Lab, over which connection fades (sigma of a Gaussian)."""
 BOTTOM = 0.25
 """Weight of the lower border: people and animals stand there, or are cut off there."""
