@@ -25,7 +25,7 @@ def scene(*centers: tuple[float, float], side: int = 128, radius: float = 0.2) -
     values += rng.normal(0, 4, values.shape)
     for right, down in centers:
         inside = np.hypot(x - right, y - down) < radius
-        values[inside] = np.array([210, 60, 50]) + rng.normal(0, 8, (int(inside.sum()), 3))
+        values[inside] = rng.normal((210, 60, 50), 8, (int(inside.sum()), 3))
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
@@ -121,6 +121,8 @@ def test_an_alpha_channel_with_nothing_or_nearly_all_in_it(tmp_path: Path) -> No
 def test_two_subjects(tmp_path: Path) -> None:
     found = find(tmp_path, scene((0.25, 0.5), (0.75, 0.5), radius=0.15))
     assert "more than one subject" in (found.doubt or "")
+    both = disk(0.25, 0.5, radius=0.15) | disk(0.75, 0.5, radius=0.15)
+    assert overlap(found.mask, both) > 0.95, "its overlay shows both"
 
 
 def test_a_small_thing_beside_the_subject_is_left_out(tmp_path: Path) -> None:

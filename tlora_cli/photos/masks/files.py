@@ -34,8 +34,8 @@ class MaskFiles:
     def remedy(self) -> str:
         """What to do about a mask that is wrong."""
         return (
-            f"look at it; paint the subject white and the rest black in {self.mask} with an image "
-            f"editor and set concept.masks: {self.mask.parent}, or crop the photo around one subject"
+            f"look at it; paint the subject white and the rest black in {self.mask} with any editor "
+            f"and set concept.masks: {self.mask.parent}, or crop the photo around the subject"
         )
 
 

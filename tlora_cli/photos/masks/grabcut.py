@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from tlora_cli.photos.masks.checks import SECOND
 from tlora_cli.photos.masks.superpixels import Bytes, Floats
 
 ROUNDS = 5
@@ -28,7 +29,8 @@ class Cut:
     """A subject that was cut out.
 
     Attributes:
-        subject: (H, W) bool, the largest piece with its holes filled.
+        subject: (H, W) bool, the largest piece, and others that are a second subject (`checks`),
+            with their holes filled.
         pieces: areas of all pieces in pixels, the largest first; empty if nothing was found.
     """
 
@@ -73,14 +75,15 @@ def threshold_of(guess: Floats) -> float:
 
 
 def _tidy(found: Bytes, guess: Floats, threshold: float) -> Cut:
-    """Keep the largest piece, and fill its holes where the guess says subject, or small ones."""
+    """Keep what is large, and fill its holes where the guess says subject, or small ones."""
     radius = max(1, round(GAP * np.sqrt(found.size)))
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     near = cv2.connectedComponents(cv2.dilate(found, disk))[1]
     areas = np.bincount((near * found).ravel(), minlength=2)[1:]
     if not areas.any():
         return Cut(found.astype(bool), [])
-    subject = (near * found) == 1 + areas.argmax()
+    large = 1 + np.flatnonzero(areas >= SECOND * areas.max())
+    subject = np.isin(near * found, large)
     count, rest = cv2.connectedComponents((~subject).astype(np.uint8), connectivity=4)
     outside = set(np.concatenate([rest[0], rest[-1], rest[:, 0], rest[:, -1]]).tolist())
     for number in set(range(1, count)) - outside:

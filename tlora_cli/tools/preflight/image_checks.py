@@ -242,7 +242,7 @@ def _found_masks(paths: list[Path], model: str | None) -> Iterator[Finding]:
                 "masks",
                 f"the mask that {found.by} gives for {path} {found.doubt}",
                 f"run `tlora mask {shlex.quote(str(path))}`, look at the overlay and correct the "
-                "mask, or crop the photo around one subject",
+                "mask, or crop the photo around its subject",
             )
         else:
             yield ok("masks", f"{path}: the subject is {found.coverage:.0%} of it, by {found.by}")
