@@ -7,20 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from clipseg import SIDE, write_tiny_clipseg
 from PIL import Image
-from transformers import (
-    CLIPSegConfig,
-    CLIPSegForImageSegmentation,
-    CLIPSegProcessor,
-    CLIPTokenizer,
-    ViTImageProcessor,
-)
+from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
 
 from tlora_cli import UserError
 from tlora_cli.evaluation.encoders import load_encoder
-from tlora_cli.evaluation.masking import GRAY, Segmenter, paint_over
+from tlora_cli.evaluation.masking import GRAY, load_segmenter, paint_over
 from tlora_cli.evaluation.scoring import PromptedImage, score
-from tlora_cli.foundation.bundled import model_folder
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.renderer import draw
@@ -102,29 +96,15 @@ def test_masks_leave_the_subject_alone(encoders: dict[str, Any]) -> None:
 
 
 def test_clipseg_is_run_as_its_library_runs_it(tmp_path: Path) -> None:
-    text = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "max_position_embeddings": 40,
-            "vocab_size": len(CLIPTokenizer.from_pretrained(model_folder("toy-clip")))}  # fmt: skip
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 3,
-              "num_attention_heads": 2, "image_size": 32, "patch_size": 8}  # fmt: skip
-    config = CLIPSegConfig(
-        text_config=text, vision_config=vision, projection_dim=16, reduce_dim=8,
-        extract_layers=[0, 1], decoder_num_attention_heads=2, decoder_intermediate_size=16,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = CLIPSegForImageSegmentation(config).eval()
-    processor = CLIPSegProcessor(
-        ViTImageProcessor(size={"height": 32, "width": 32}),
-        CLIPTokenizer.from_pretrained(model_folder("toy-clip")),
-    )
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
+    write_tiny_clipseg(tmp_path)
+    model = CLIPSegForImageSegmentation.from_pretrained(tmp_path).eval()
+    processor = CLIPSegProcessor.from_pretrained(tmp_path)
     picture = draw(TRAINING).image
-    found = Segmenter(str(tmp_path), CPU).probabilities(picture, "star")
+    found = load_segmenter(str(tmp_path), CPU).probabilities(picture, "star")
     assert found.shape == (64, 64)
     inputs = processor(text=["star"], images=[picture], padding=True, return_tensors="pt")
     with torch.no_grad():
-        raw = model(**inputs).logits.reshape(32, 32)
+        raw = model(**inputs).logits.reshape(SIDE, SIDE)
     wanted = torch.nn.functional.interpolate(raw[None, None], (64, 64), mode="bilinear")
     torch.testing.assert_close(found, torch.sigmoid(wanted)[0, 0], rtol=0, atol=1e-5)
 
@@ -143,4 +123,4 @@ def test_dino_sees_the_middle_square_as_its_authors_showed_it(encoders: dict[str
 
 def test_an_unmade_masking_checkpoint_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="masking checkpoint can't be loaded"):
-        Segmenter(str(tmp_path / "none"), CPU)
+        load_segmenter(str(tmp_path / "none"), CPU)

@@ -14,6 +14,7 @@ from tlora_cli.cli import (
     doctor,
     evaluate,
     init,
+    mask,
     merge,
     publish,
     recipe,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 # Adding a command is one line: app.command()(module.function).
 app.command()(init.init)
+app.command()(mask.mask)
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)

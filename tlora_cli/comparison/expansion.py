@@ -16,6 +16,7 @@ from tlora_cli.comparison.grid_io import GridFile
 from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.photos.finding import AUTO, MASKS_KEY
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.sections import ScheduleConfig
@@ -201,7 +202,7 @@ class Expansion:
     @staticmethod
     def _put_concept(draft: _Draft, entry: ConceptEntry, place: KeyPath) -> None:
         concept = draft.data.get("concept")
-        if isinstance(concept, dict):
+        if isinstance(concept, dict) and concept.get("masks") != AUTO:
             draft.data["concept"] = {k: v for k, v in concept.items() if k != "masks"}
         bundle = concepts().get(entry.name)
         values = {
@@ -285,6 +286,8 @@ def _filled(value: Any, concept: str) -> Any:
 
 def _missing(spec: str | list[str] | None, key: str) -> str:
     """Return what is missing of a recipe's pictures, in words; empty if nothing is."""
+    if (key, spec) == (MASKS_KEY, AUTO):
+        return ""
     for one in [spec] if isinstance(spec, str) else spec or []:
         if bundle := bundle_of_picture(one):
             try:

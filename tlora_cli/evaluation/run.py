@@ -21,7 +21,7 @@ from tlora_cli.evaluation.generated_images import (
 )
 from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
 from tlora_cli.evaluation.judging import judged_evaluation
-from tlora_cli.evaluation.masking import CHECKPOINT, Segmenter
+from tlora_cli.evaluation.masking import load_segmenter, masked
 from tlora_cli.evaluation.result_files import write_tables
 from tlora_cli.evaluation.scoring import Mask, PromptedImage, Scores, score
 from tlora_cli.evaluation.suites import BASE, suite_for
@@ -33,6 +33,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
 from tlora_cli.foundation.prompts import concept_words
 from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.masks.segmenter import CHECKPOINT, Segmenter
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.sampling.session import Request, SamplingSession
 
@@ -194,11 +195,11 @@ def _load(job: Evaluation, bundle: Bundle | None) -> tuple[dict[str, Encoder], S
     checkpoint = job.mask
     if checkpoint == "auto":
         checkpoint = None if bundle else CHECKPOINT
-    return encoders, Segmenter(checkpoint, device) if checkpoint else None
+    return encoders, load_segmenter(checkpoint, device) if checkpoint else None
 
 
 def _mask(segmenter: Segmenter | None, word: str) -> Mask | None:
-    return None if segmenter is None else lambda picture: segmenter.masked(picture, word)
+    return None if segmenter is None else lambda picture: masked(segmenter, picture, word)
 
 
 def _add(found: Scores, summary: dict[str, float], rows: Sequence[dict[str, float]]) -> None:

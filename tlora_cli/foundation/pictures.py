@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.untrusted_json import parse_json
+
+_Result = TypeVar("_Result")
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Formats that are decoded; Pillow's others are left out, since some start other programs."""
@@ -38,6 +40,19 @@ def read_picture(path: Path, where: str, mode: str) -> Image.Image:
     Raises:
         UserError: whatever goes wrong.
     """
+    return _decoded(path, where, lambda picture: _converted(picture, mode))
+
+
+def read_alpha(path: Path, where: str) -> Image.Image | None:
+    """Return how opaque the upright picture is, mode L; None if it is opaque everywhere.
+
+    Arguments and errors are those of `read_picture`.
+    """
+    return _decoded(path, where, _alpha)
+
+
+def _decoded(path: Path, where: str, convert: Callable[[Image.Image], _Result]) -> _Result:
+    """Return what is made of the upright picture."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ValueError("it is not a file")
@@ -46,7 +61,7 @@ def read_picture(path: Path, where: str, mode: str) -> Image.Image:
             with Image.open(path, formats=FORMATS) as picture:
                 _check_size(picture)
                 ImageOps.exif_transpose(picture, in_place=True)
-                return _converted(picture, mode)
+                return convert(picture)
     except Exception as error:  # decoders raise anything on a damaged file, even SyntaxError
         raise UserError(
             f"{path} can't be read: {_reason(path, error)}",
@@ -117,6 +132,13 @@ def _converted(picture: Image.Image, mode: str) -> Image.Image:
         return _by_strips(picture, mode, lambda strip: _on_ground(strip, color).convert(mode))
     picture.load()
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _alpha(picture: Image.Image) -> Image.Image | None:
+    if picture.mode.startswith(("I", "F")) or not picture.has_transparency_data:
+        return None
+    alpha = _by_strips(picture, "L", lambda strip: strip.convert("RGBA").getchannel("A"))
+    return None if alpha.getextrema() == (255, 255) else alpha
 
 
 def _by_strips(

@@ -12,6 +12,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Names that count as pictures in a folder; a file named by itself may be called anything."""
 
 IMAGES_KEY, MASKS_KEY = "concept.images", "concept.masks"
+AUTO = "auto"
+"""In place of mask files: masks are found by themselves (`photos.masks`)."""
 
 
 def find_images(spec: str | Sequence[str], key: str) -> list[Path]:

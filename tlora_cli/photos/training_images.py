@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import read_picture
 from tlora_cli.photos.finding import IMAGES_KEY, MASKS_KEY, find_images, match_masks
+
+TOUCH = 0.25
+"""Share of a pixel that the subject must cover to be seen there at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,16 +32,22 @@ class TrainingImage:
         pixels: (3, resolution, resolution) float32 in [-1, 1].
         mask: (1, resolution, resolution) float32 in [0, 1], 1 on the subject; None: all counts.
         crop: side in pixels of the center square before resizing.
+        touched: whether a place of the latent that the mask touches counts fully, not by its share.
     """
 
     path: Path
     pixels: Tensor
     mask: Tensor | None
     crop: int
+    touched: bool = False
 
 
 def load_training_images(
-    images: str | Sequence[str], masks: str | Sequence[str] | None, resolution: int
+    images: str | Sequence[str],
+    masks: str | Sequence[str] | None,
+    resolution: int,
+    *,
+    touched: bool = False,
 ) -> list[TrainingImage]:
     """Read the training pictures and their subject masks.
 
@@ -51,6 +59,7 @@ def load_training_images(
         masks: the same for masks. A folder is matched by file name without its ending, a list by
             position, a single file belongs to a single picture.
         resolution: side of the result in pixels.
+        touched: of the result (`TrainingImage.touched`).
 
     Raises:
         UserError: if a file is missing or can't be read, or a mask does not fit its picture.
@@ -58,23 +67,29 @@ def load_training_images(
     paths = find_images(images, IMAGES_KEY)
     mask_paths = [None] * len(paths) if masks is None else match_masks(paths, masks)
     pairs = zip(paths, mask_paths, strict=True)
-    return [load_training_image(path, mask, resolution) for path, mask in pairs]
+    return [load_training_image(path, mask, resolution, touched=touched) for path, mask in pairs]
 
 
 def latent_mask(mask: Tensor, height: int, width: int, *, touched: bool = False) -> Tensor:
-    """Return how much each place of the latent counts, (1, height, width).
+    """Return how much each place of the latent counts, (1, height, width) in [0, 1].
 
     Args:
-        mask: (1, H, W) in [0, 1].
+        mask: (1, H, W).
         height: of the latent.
         width: of the latent.
-        touched: count a place by the mask's largest value in it, in place of the mean.
+        touched: count a place fully that the subject touches, and any other not at all. Else each
+            counts by the share of it that is the subject, so that thin parts, as antennae or a
+            tail, weigh little.
     """
-    pool = functional.adaptive_max_pool2d if touched else functional.adaptive_avg_pool2d
-    return pool(mask, (height, width))
+    if touched:
+        most = torch.nn.functional.adaptive_max_pool2d(mask, (height, width))
+        return (most >= TOUCH).to(mask.dtype)
+    return torch.nn.functional.adaptive_avg_pool2d(mask, (height, width))
 
 
-def load_training_image(path: Path, mask_path: Path | None, resolution: int) -> TrainingImage:
+def load_training_image(
+    path: Path, mask_path: Path | None, resolution: int, *, touched: bool = False
+) -> TrainingImage:
     """Read one picture and its mask; see `load_training_images`."""
     picture = read_picture(path, IMAGES_KEY, "RGB")
     size, crop = picture.size, min(picture.size)
@@ -88,7 +103,7 @@ def load_training_image(path: Path, mask_path: Path | None, resolution: int) -> 
     pixels = _to_tensor(square) * 2 - 1
     del picture  # it may be large, and so may its mask
     mask = None if mask_path is None else _load_mask(mask_path, path, size, resolution)
-    return TrainingImage(path, pixels, mask, crop)
+    return TrainingImage(path, pixels, mask, crop, touched)
 
 
 def _load_mask(mask_path: Path, path: Path, size: tuple[int, int], resolution: int) -> Tensor:

@@ -14,6 +14,7 @@ from tlora_cli.foundation.bundled import shipped
 from tlora_cli.foundation.prompts import concept_words
 from tlora_cli.methods import DEFAULT, METHODS
 from tlora_cli.methods.tlora import INIT_STD
+from tlora_cli.photos.finding import AUTO
 from tlora_cli.recipe.names_in_words import (
     methods_beyond_attention,
     methods_help,
@@ -110,7 +111,16 @@ class ConceptConfig(Section):
     masks: str | list[str] | None = Field(
         None,
         description="Subject mask(s): white where the subject is. The loss then counts only there. "
-        "A picture, a folder with the same file names, or a list as long as `images`.",
+        "A picture, a folder with the same file names, or a list as long as `images`. auto: found "
+        "by themselves, from a transparent background, by `mask_model`, or by GrabCut; they are "
+        "kept in the run folder, and what the subject touches of the latent counts fully.",
+    )
+    mask_model: str | None = Field(
+        None,
+        min_length=1,
+        description="For `masks: auto`: Hub id or folder of a CLIPSeg model that finds the "
+        "subject by its class, e.g. CIDAS/clipseg-rd64-refined. Default: GrabCut, which needs "
+        "none.",
     )
     placeholder: str = Field(
         "sks", min_length=1, description="Rare word that stands for the concept."
@@ -156,7 +166,9 @@ class ConceptConfig(Section):
         return value if value is None else check_files(value)
 
     def problems(self) -> Iterator[Problem]:
-        """Yield a list of masks that doesn't match the list of pictures."""
+        """Yield a list of masks that doesn't match the pictures, and a model without use."""
+        if self.mask_model is not None and self.masks != AUTO:
+            yield Problem(f"belongs to masks: {AUTO}", ("mask_model", "masks"))
         if isinstance(self.images, list) and isinstance(self.masks, list):
             images, masks = len(self.images), len(self.masks)
             if images != masks:

@@ -127,7 +127,7 @@ def encode_lessons(
             weight = None
             if image.mask is not None:
                 sides = latent.mean.shape[-2:]
-                weight = latent_mask(image.mask, *sides, touched=lesson.touched).to(device)
+                weight = latent_mask(image.mask, *sides, touched=image.touched).to(device)
         before = lesson
         classes = texts[class_of(lesson.caption)] if class_of else None
         text = {**texts[lesson.caption], **size}

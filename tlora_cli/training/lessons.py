@@ -19,13 +19,10 @@ class Lesson:
     Attributes:
         image: the picture.
         caption: with the concept's words in it.
-        touched: whether a place of the latent counts whole if the mask touches it, in place of the
-            mask's share of it. Thin parts, such as antennae, weigh little else.
     """
 
     image: TrainingImage
     caption: str
-    touched: bool = False
 
 
 class Photos:

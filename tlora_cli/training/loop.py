@@ -74,7 +74,13 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
     reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
     try:
         with locked(run.path), memory_explained(OUT_OF_MEMORY):
-            for folder in (run.path, run.checkpoints, run.previews, run.training_pictures):
+            for folder in (
+                run.path,
+                run.checkpoints,
+                run.previews,
+                run.training_pictures,
+                run.masks,
+            ):
                 remove_leftovers(folder)
             run.check(recipe, resume)
             if run.finished(recipe):

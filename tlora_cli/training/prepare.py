@@ -15,13 +15,14 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.foundation.devices import DTYPES, choose_device, release_memory, restart_peak
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
-from tlora_cli.photos.training_images import TrainingImage, load_training_images
+from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
 from tlora_cli.sampling.draw import Texts
 from tlora_cli.training.batch import Dropout, Encode, Example
 from tlora_cli.training.class_pictures import class_examples, class_prompts
 from tlora_cli.training.encoding import encode_all, encode_lessons
+from tlora_cli.training.found_masks import load_concept
 from tlora_cli.training.from_recipe import adapter_info, base_of, sampling_settings
 from tlora_cli.training.kept_images import SmallPicture, contact_sheet, small_pictures
 from tlora_cli.training.lessons import Photos, class_caption
@@ -101,13 +102,13 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
 
     Args:
         recipe: of the run.
-        folder: of the run; pictures that the base draws for it go there.
+        folder: of the run, for what is made before the first step: masks, places, class pictures.
         notify: tells what is being loaded.
     """
     family, train, concept = FAMILIES[recipe.family], recipe.train, recipe.concept
     device = choose_device(train.device, train.precision, train.quantization)
     dtype = DTYPES[train.precision]
-    images = load_training_images(concept.images, concept.masks, train.resolution)
+    images = load_concept(concept, train.resolution, folder, notify)
     settings = sampling_settings(recipe)
     source: Scenes | Photos = Photos(images, concept)
     if concept.scenes:

@@ -105,6 +105,11 @@ class RunFolder:
         return self.path / "training_pictures"
 
     @property
+    def masks(self) -> Path:
+        """Folder of masks that were found by themselves, and overlays that show them."""
+        return self.path / "masks"
+
+    @property
     def class_pictures(self) -> Path:
         """Folder of generated class pictures for prior preservation."""
         return self.path / "class_pictures"

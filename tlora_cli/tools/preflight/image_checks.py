@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import torch
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pictures import FORMATS, read_picture
-from tlora_cli.photos.finding import find_images, match_masks
+from tlora_cli.foundation.pictures import FORMATS, read_alpha, read_picture
+from tlora_cli.photos.finding import AUTO, find_images, match_masks
+from tlora_cli.photos.masks.finder import MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
+from tlora_cli.tools.preflight.findings import Finding, of_error, ok, problem, warning
 
 DARK, BRIGHT = 0.12, 0.93
 """Mean brightness, of 0 to 1, beyond which a picture shows little."""
@@ -138,7 +140,9 @@ def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
     paths, wrong = _find(concept.images, _IMAGES)
     yield from wrong
     masks: list[Path | None] = [None] * len(paths)
-    if concept.masks is not None:
+    if concept.masks == AUTO:
+        yield from _found_masks(paths, concept.mask_model)
+    elif concept.masks is not None:
         found, missing = _find(concept.masks, _MASKS)
         yield from missing
         if not wrong and not missing:
@@ -218,6 +222,30 @@ def _mask(path: Path, mask: Path, resolution: int) -> Finding:
             "paint the whole subject white",
         )
     return ok("masks", f"{mask}: the subject is {share:.0%} of the picture")
+
+
+def _found_masks(paths: list[Path], model: str | None) -> Iterator[Finding]:
+    """Yield what is found of the masks that a run would find; no model is loaded."""
+    finder = MaskFinder()
+    for path in paths:
+        try:
+            if model is not None and read_alpha(path, _IMAGES) is None:
+                yield ok("masks", f"{path}: the run has {model} find the subject")
+                continue
+            found = finder.find(path, _IMAGES)
+        except UserError as error:
+            if model is None and _unreadable(path, _IMAGES, "RGB") is None:
+                yield of_error("masks", error)  # of one that can't be read, `_each` tells
+            continue
+        if found.doubt:
+            yield problem(
+                "masks",
+                f"the mask that {found.by} gives for {path} {found.doubt}",
+                f"run `tlora mask {shlex.quote(str(path))}`, look at the overlay and correct the "
+                "mask, or crop the photo around its subject",
+            )
+        else:
+            yield ok("masks", f"{path}: the subject is {found.coverage:.0%} of it, by {found.by}")
 
 
 def _class_pictures(folder: str) -> Iterator[Finding]:

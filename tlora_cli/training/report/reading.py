@@ -14,6 +14,7 @@ from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
+from tlora_cli.photos.finding import AUTO
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
@@ -156,7 +157,8 @@ def _pictures(
             notes.append(f"The kept training pictures are not shown: {error.what}.")
             return []
     try:
-        images = load_training_images(concept.images, concept.masks, resolution)
+        masks = None if concept.masks == AUTO else concept.masks
+        images = load_training_images(concept.images, masks, resolution)
     except UserError as error:
         notes.append(f"The training pictures are not shown: {error.what}.")
         return []

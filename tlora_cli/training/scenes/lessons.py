@@ -67,7 +67,8 @@ class Scenes:
         masks = [_mask_of(image) for image in images]
         self._boxes = [box_of(mask) for mask in masks]
         self._untouched = [
-            replace(image, mask=counting(mask)) for image, mask in zip(images, masks, strict=True)
+            replace(image, mask=counting(mask), touched=True)
+            for image, mask in zip(images, masks, strict=True)
         ]
         self._plan = plan_scenes(
             self._boxes, recipe.train.resolution, len(self._places.words), config, recipe.train.seed
@@ -108,7 +109,7 @@ class Scenes:
     def lessons(self) -> Iterator[Lesson]:
         """Yield the scenes one by one, so that not all of them are in memory."""
         for scene, caption in zip(self._plan, self.captions, strict=True):
-            yield Lesson(self._composed(scene), caption, touched=True)
+            yield Lesson(self._composed(scene), caption)
 
     def _composed(self, scene: Scene) -> TrainingImage:
         image, box = self._images[scene.image], self._boxes[scene.image]
@@ -117,7 +118,7 @@ class Scenes:
         mask = _mask_of(image)
         place = self._places.pixels(scene.place)
         pixels, mask = compose(image.pixels, mask, box, place, scene.placement)
-        return replace(image, pixels=pixels, mask=counting(mask))
+        return replace(image, pixels=pixels, mask=counting(mask), touched=True)
 
 
 def _places(

@@ -1,0 +1,180 @@
+"""Masks that are found by themselves, on pictures whose subject is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from drawings import refused
+from PIL import Image
+
+from tlora_cli.photos.masks.finder import FoundMask, MaskFinder, coverage_of
+from tlora_cli.toyworld.concepts import CONCEPTS
+from tlora_cli.toyworld.renderer import draw
+
+ASSETS = Path(__file__).resolve().parents[3] / "assets"
+
+
+def scene(*centers: tuple[float, float], side: int = 128, radius: float = 0.2) -> np.ndarray:
+    """Return noisy blue-green ground and red disks; centers and radius in picture sides."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:side, 0:side] / side
+    values = np.stack([40 + 30 * x, 120 + 40 * y, 150 - 30 * x], 2)
+    values += rng.normal(0, 4, values.shape)
+    for right, down in centers:
+        inside = np.hypot(x - right, y - down) < radius
+        values[inside] = rng.normal((210, 60, 50), 8, (int(inside.sum()), 3))
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def disk(right: float, down: float, side: int = 128, radius: float = 0.2) -> np.ndarray:
+    y, x = np.mgrid[0:side, 0:side] / side
+    return np.hypot(x - right, y - down) < radius
+
+
+def find(folder: Path, values: np.ndarray | Image.Image, name: str = "photo.png") -> FoundMask:
+    picture = values if isinstance(values, Image.Image) else Image.fromarray(values)
+    picture.save(folder / name)
+    found = MaskFinder().find(folder / name, "concept.images")
+    assert found.mask.mode == "L" and found.mask.size == found.photo.size
+    return found
+
+
+def overlap(mask: Image.Image, truth: np.ndarray) -> float:
+    """Return intersection over union."""
+    white = np.asarray(mask) > 127
+    return float((white & truth).sum() / (white | truth).sum())
+
+
+@pytest.mark.parametrize(
+    ("center", "radius"),
+    [((0.5, 0.5), 0.2), ((0.3, 0.6), 0.3), ((0.5, 0.95), 0.3), ((0.0, 0.5), 0.3)],
+    ids=["middle", "aside", "cut by the lower border", "half of it outside"],
+)
+def test_a_subject_of_its_own_color_is_found(
+    center: tuple[float, float], radius: float, tmp_path: Path
+) -> None:
+    found = find(tmp_path, scene(center, radius=radius))
+    truth = disk(*center, radius=radius)
+    assert found.doubt is None and found.by == "GrabCut"
+    assert overlap(found.mask, truth) > 0.95
+    assert found.coverage == pytest.approx(truth.mean(), abs=0.01)
+
+
+def test_a_photo_with_a_known_mask() -> None:
+    found = MaskFinder().find(ASSETS / "photo.jpg", "concept.images")
+    truth = np.asarray(Image.open(ASSETS / "photo_mask.png").convert("L")) > 127
+    assert found.doubt is None and overlap(found.mask, truth) > 0.93
+
+
+@pytest.mark.parametrize("name", ["pip", "momo", "casa"])
+def test_drawings_of_the_world(name: str, tmp_path: Path) -> None:
+    drawn = draw(CONCEPTS[name].scenes()[0])
+    found = find(tmp_path, drawn.image)
+    assert found.doubt is None
+    assert overlap(found.mask, np.asarray(drawn.mask) > 127) > 0.85
+
+
+def test_the_same_photo_gives_the_same_bits_on_any_number_of_threads(tmp_path: Path) -> None:
+    threads = cv2.getNumThreads()
+    try:
+        masks = []
+        for number in (1, 2):
+            cv2.setNumThreads(number)
+            cv2.setRNGSeed(number)
+            masks.append(find(tmp_path, scene((0.4, 0.6))).mask.tobytes())
+    finally:
+        cv2.setNumThreads(threads)
+    assert masks[0] == masks[1]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_alpha_channel_is_taken_as_it_is(kind: str, tmp_path: Path) -> None:
+    soft = Image.fromarray((disk(0.5, 0.5) * 255).astype(np.uint8)).resize((100, 100))
+    picture = Image.fromarray(scene((0.2, 0.2))).resize((100, 100))
+    picture.putalpha(soft)
+    file = tmp_path / f"cut.{kind.lower()}"
+    picture.save(file, kind, lossless=True)
+    found = MaskFinder(model="never/loaded", word="dog").find(file, "concept.images")
+    assert found.by == "alpha channel" and found.doubt is None
+    assert found.mask.tobytes() == soft.tobytes()
+
+
+def test_an_alpha_channel_that_is_full_says_nothing(tmp_path: Path) -> None:
+    picture = Image.fromarray(scene((0.5, 0.5)))
+    picture.putalpha(255)
+    assert find(tmp_path, picture).by == "GrabCut"
+
+
+def test_an_alpha_channel_with_nothing_or_nearly_all_in_it(tmp_path: Path) -> None:
+    picture = Image.fromarray(scene())
+    picture.putalpha(0)
+    assert "covers nothing: no subject was found" in (find(tmp_path, picture).doubt or "")
+    corners = np.full((128, 128), 255, np.uint8)
+    corners[:3, :3] = 0
+    picture.putalpha(Image.fromarray(corners))
+    assert "covers 100% of the photo" in (find(tmp_path, picture).doubt or "")
+
+
+def test_two_subjects(tmp_path: Path) -> None:
+    found = find(tmp_path, scene((0.25, 0.5), (0.75, 0.5), radius=0.15))
+    assert "more than one subject" in (found.doubt or "")
+    both = disk(0.25, 0.5, radius=0.15) | disk(0.75, 0.5, radius=0.15)
+    assert overlap(found.mask, both) > 0.95, "its overlay shows both"
+
+
+def test_a_small_thing_beside_the_subject_is_left_out(tmp_path: Path) -> None:
+    values = scene((0.4, 0.5), radius=0.25)
+    values[disk(0.9, 0.1, radius=0.05)] = [210, 60, 50]
+    found = find(tmp_path, values)
+    assert found.doubt is None and overlap(found.mask, disk(0.4, 0.5, radius=0.25)) > 0.95
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_a_photo_of_one_color(level: int, tmp_path: Path) -> None:
+    found = find(tmp_path, np.full((64, 64, 3), level, np.uint8))
+    assert "no subject was found" in (found.doubt or "") and found.coverage == 0
+
+
+def test_noise_has_no_subject(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    assert find(tmp_path, noise).doubt
+
+
+def test_a_subject_smaller_than_a_thirtieth(tmp_path: Path) -> None:
+    found = find(tmp_path, scene((0.5, 0.5), radius=0.06))
+    assert found.doubt == "covers 1.1% of the photo, which is hardly a subject"
+
+
+def test_modes_and_shapes(tmp_path: Path) -> None:
+    values, truth = scene((0.5, 0.5)), disk(0.5, 0.5)
+    gray = values[..., 0]
+    assert overlap(find(tmp_path, gray).mask, truth) > 0.95
+    deep = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert overlap(find(tmp_path, deep).mask, truth) > 0.95
+    wide = np.tile(scene(side=64), (1, 60, 1))
+    wide[:, 1900:1964] = scene((0.5, 0.5), side=64, radius=0.45)
+    found = find(tmp_path, wide)
+    assert found.mask.size == (3840, 64) and "covers 1.1%" in (found.doubt or "")
+    turned = Image.fromarray(scene((0.3, 0.5))[:96])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    upright = MaskFinder().find(tmp_path / "turned.jpg", "concept.images")
+    assert upright.mask.size == (128, 96) and overlap(upright.mask, disk(0.3, 0.5)[:96]) > 0.95
+
+
+def test_too_small_and_damaged(tmp_path: Path) -> None:
+    one = tmp_path / "one.png"
+    Image.new("RGB", (1, 1)).save(one)
+    finder = MaskFinder()
+    refused(str(one), "1 x 1", "too small", call=lambda: finder.find(one, "concept.images"))
+    one.write_text("no picture")
+    refused(str(one), "can't be read", call=lambda: finder.find(one, "concept.images"))
+
+
+def test_coverage_is_the_mean() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    assert coverage_of(Image.fromarray(levels)) == pytest.approx(levels.mean() / 255)

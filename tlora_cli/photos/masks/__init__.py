@@ -1,0 +1,1 @@
+"""Masks of the subject of a photograph: found, checked, shown."""

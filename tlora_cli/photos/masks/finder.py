@@ -1,0 +1,125 @@
+"""Photo -> the mask of its subject: its alpha channel, or what a model or GrabCut finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.pictures import read_alpha, read_picture
+from tlora_cli.photos.masks.checks import doubt
+from tlora_cli.photos.masks.edges import refined
+from tlora_cli.photos.masks.grabcut import cut_out, threshold_of
+from tlora_cli.photos.masks.saliency import standing_out
+from tlora_cli.photos.masks.segmenter import CHECKPOINT, THRESHOLD, Segmenter
+from tlora_cli.photos.masks.superpixels import Bytes, Floats
+
+SIDE = 512
+"""The subject is found on the photo as large as a square of this side, in pixels."""
+MOST_ENLARGED = 4.0
+"""Small pictures are enlarged up to this: an outline can't be finer than a pixel."""
+SMALLEST = 16
+"""Least side, in pixels, of a photo in which a subject can be found."""
+
+Guess = Callable[[Bytes], tuple[Floats, float]]
+"""Small photo (H, W, 3) -> how likely the subject is at each place, and from where on it is."""
+
+
+@dataclass(frozen=True)
+class FoundMask:
+    """A mask that was found.
+
+    Attributes:
+        photo: upright, RGB.
+        mask: of the photo's size, L, white on the subject.
+        by: what found it, e.g. `GrabCut`.
+        doubt: what is wrong with it (`checks.doubt`), or None.
+    """
+
+    photo: Image.Image
+    mask: Image.Image
+    by: str
+    doubt: str | None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the photo that it covers."""
+        return coverage_of(self.mask)
+
+
+class MaskFinder:
+    """Finds subjects.
+
+    Args:
+        model: Hub id or folder of a CLIPSeg model (`segmenter.CHECKPOINT` is one); None: what
+            stands out from the photo's border is the subject.
+        word: what the photo shows, e.g. `dog`; for the model.
+    """
+
+    def __init__(self, model: str | None = None, word: str = "") -> None:
+        self.model, self.word = model, word
+        self._segmenter: Segmenter | None = None
+
+    def find(self, path: Path, where: str) -> FoundMask:
+        """Return the mask of a photo; the caller looks at its `doubt`.
+
+        Args:
+            path: the photo.
+            where: what names it, for messages.
+
+        Raises:
+            UserError: if the photo can't be read or is too small, or the model can't be had.
+        """
+        photo = read_picture(path, where, "RGB")
+        alpha = read_alpha(path, where)
+        if alpha is not None:
+            return FoundMask(photo, alpha, "alpha channel", doubt(coverage_of(alpha)))
+        if min(photo.size) < SMALLEST:
+            raise UserError(
+                f"{path} is {photo.width} x {photo.height} pixels, too small to find a subject in",
+                where=where,
+                do=f"take a photo of at least {SMALLEST} pixels each way",
+            )
+        mask, pieces = find_subject(photo, self._by_model if self.model else _by_contrast)
+        return FoundMask(photo, mask, self.model or "GrabCut", doubt(coverage_of(mask), pieces))
+
+    def _by_model(self, rgb: Bytes) -> tuple[Floats, float]:
+        import torch
+
+        if self._segmenter is None:
+            assert self.model
+            otherwise = "leave the model out: GrabCut needs none"
+            self._segmenter = Segmenter(self.model, torch.device("cpu"), otherwise)
+        found = self._segmenter.probabilities(Image.fromarray(rgb), self.word)
+        return found.numpy(), THRESHOLD
+
+
+def find_subject(photo: Image.Image, guess: Guess) -> tuple[Image.Image, list[int]]:
+    """Return the mask (L, of the photo's size) and the areas of the pieces that were found."""
+    full = np.asarray(photo)
+    scale = min(SIDE / np.sqrt(photo.width * photo.height), MOST_ENLARGED)
+    size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    small = np.asarray(cv2.resize(full, size, interpolation=how), np.uint8)
+    likely, threshold = guess(small)
+    cut = cut_out(small, likely, threshold)
+    return Image.fromarray(refined(full, small, cut.subject)), cut.pieces
+
+
+def coverage_of(mask: Image.Image) -> float:
+    """Return the share of a mask (L) that is white."""
+    counts = np.asarray(mask.histogram(), np.float64)
+    return float(counts @ np.arange(256) / 255 / counts.sum())
+
+
+def _by_contrast(rgb: Bytes) -> tuple[Floats, float]:
+    likely = standing_out(rgb)
+    return likely, threshold_of(likely)
+
+
+__all__ = ["CHECKPOINT", "FoundMask", "MaskFinder", "coverage_of", "find_subject"]
