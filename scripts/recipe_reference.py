@@ -23,6 +23,7 @@ from tlora_cli.foundation.files import write_text
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, dotted
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.named import PHOTO
 from tlora_cli.recipe.strict_section import MethodName
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "recipe.md"
@@ -200,9 +201,9 @@ def _value(recipe: Recipe, key: str) -> Any:
     return value
 
 
-def _filled(family: str, method: str, base: str | None = None) -> Recipe:
+def _filled(family: str, method: str, base: str | None = None, **more: str) -> Recipe:
     """Return the recipe of a family and method that leaves everything out."""
-    own = {"family": family, "base": base or LEAST["base"], "adapter": {"method": method}}
+    own = {"family": family, "base": base or LEAST["base"], "adapter": {"method": method}, **more}
     return Recipe.model_validate({**LEAST, **own})
 
 
@@ -244,7 +245,26 @@ def _left_out(varying: set[str]) -> list[str]:
         f"`custom_diffusion` has `concept.prior`, with {prior} pictures.",
         "",
     ]
-    return [*lines, *_built_in(), *_cards()]
+    return [*lines, *_photo(), *_built_in(), *_cards()]
+
+
+def _photo() -> list[str]:
+    """Return what `recipe: photo` changes."""
+    lines = ["`recipe: photo` sets, where the recipe doesn't:", "", "| base | |", "|---|---|"]
+    for name in ("of your own", *bases()):
+        family, base = bases().get(name, "sdxl"), name if name in bases() else None
+        paper = _filled(family, "tlora", base)
+        photo = _filled(family, "tlora", base, recipe=PHOTO)
+        changed = [
+            f"`{key}: {str(_value(photo, key)).lower()}`"
+            for key in _leaves()
+            if key != "recipe"
+            and not key.startswith("concept.scenes.")
+            and _value(photo, key) != _value(paper, key)
+        ]
+        scenes = ["`concept.scenes: {}`"] if photo.concept.scenes else []
+        lines.append(f"| {name} | {', '.join([*scenes, *changed])} |")
+    return [*lines, ""]
 
 
 def _built_in() -> list[str]:

@@ -63,11 +63,13 @@ def test_a_new_recipe_is_valid(
     assert [path.name for path in tmp_path.iterdir()] == ["momo.yaml"]
     assert tlora(monkeypatch, "validate", "momo.yaml") == 0
     assert "no problems" in capsys.readouterr().out
-    # What it leaves out are the settings of the built-in base, as the shipped recipe has them.
-    shipped = load_recipe(ROOT / "configs" / "toy_sdxl.yaml")
+    # What it leaves out are the settings of the built-in base, as the shipped recipe has them, but
+    # for those of `recipe: photo`.
+    shipped = load_recipe(ROOT / "configs" / "toy_sdxl.yaml", ["recipe=photo"])
     made = load_recipe(Path("momo.yaml"))
     assert (made.adapter, made.sampling) == (shipped.adapter, shipped.sampling)
-    assert (made.train.optimizer, made.train.steps) == (shipped.train.optimizer, 400)
+    assert (made.train.optimizer, made.train.steps) == (shipped.train.optimizer, 1000)
+    assert made.recipe == "photo" and made.concept.scenes is not None
 
 
 def test_the_page_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,7 @@ def test_the_page_can_be_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     page = lines(ROOT / "docs" / "start.md")
     words = [line.tlora for line in page if line.tlora is not None]
     assert len(words) >= 6
-    followed = [w for w in words if not {"--card", "--deep"} & set(w)]
+    followed = [w for w in words if not {"--card", "--deep"} & set(w) and w[0] != "train"]
     assert [w[0] for w in followed] == ["doctor", "init", "validate", "init"]
     for command in followed:
         assert tlora(monkeypatch, *command) == 0, command

@@ -9,13 +9,33 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.choices import check_name, completing, either
 from tlora_cli.cli.collection import uncollected
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.recipe.named import NAMED, PHOTO
 from tlora_cli.recipe.reading import load_recipe
 
 
 def train(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PHOTO...]", help="Photographs, or a folder; then no recipe file."),
+    ] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="What the photographs show, in a word, e.g. dog.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Base model for photographs: Hub id, folder, file, toy-sdxl.")
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            help=f"Of photographs: {either(NAMED)}.",
+            autocompletion=completing(NAMED),
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="Recipe file (YAML).")] = None,
     set_: Annotated[
         list[str] | None,
@@ -26,15 +46,28 @@ def train(
         bool, typer.Option("--resume", help="Continue the run in the folder.")
     ] = False,
 ) -> None:
-    """Train an adapter from a recipe.
+    """Train an adapter, from a recipe file or from photographs and their class.
 
-    With --resume and --output, the recipe in the run folder is used unless --config is given.
+    Photographs get a recipe that fits this machine, written into the current folder. With --resume
+    and --output, the recipe in the run folder is used unless --config is given.
     """
+    if images:
+        config = _from_photos(images, class_name, base, named, config, resume)
+    elif given := [
+        name
+        for name, value in {"--class": class_name, "--base": base, "--recipe": named}.items()
+        if value is not None
+    ]:
+        raise UserError(
+            f"{given[0]} belongs to photographs, and none is named",
+            do="tlora train dog.jpg --class dog, or --set KEY=VALUE for what a recipe file says",
+        )
     if config is None:
         if not (resume and output):
             raise UserError(
                 "no recipe was given",
-                do="tlora train --config FILE, or --resume --output FOLDER to continue a run",
+                do="tlora train dog.jpg --class dog, or --config FILE, or to continue a run "
+                "--resume --output FOLDER",
             )
         config = output / "recipe.yaml"
         if not config.is_file():
@@ -47,6 +80,8 @@ def train(
     recipe = load_recipe(config, overrides)
 
     hush_libraries()
+    if images:
+        typer.echo(f"run: {recipe.output.dir}", err=True)
     with uncollected():
         from tlora_cli.training.loop import train as run
 
@@ -63,3 +98,35 @@ def train(
         f"adapter: {outcome.adapter}\n"
         f'sample:  tlora sample --adapter {outcome.adapter} --prompt "a photo of a V* in the snow"'
     )
+
+
+def _from_photos(
+    images: list[str],
+    class_name: str | None,
+    base: str | None,
+    named: str | None,
+    config: Path | None,
+    resume: bool,
+) -> Path:
+    """Write the recipe for photographs, show why it is so, and return its file."""
+    check_name("--recipe", named, NAMED)
+    if config is not None or resume:
+        raise UserError(
+            f"photographs make a new run, and {'--config' if config else '--resume'} names another",
+            do="leave one of the two out",
+        )
+    if not (class_name or "").strip():
+        raise UserError("nothing says what the photographs show", do="add --class dog, say")
+    assert class_name
+    hush_libraries()
+    from tlora_cli.tools.preflight.findings import lines
+    from tlora_cli.tools.preflight.fitting import room_of
+    from tlora_cli.tools.preflight.from_photo import plan_run
+    from tlora_cli.tools.preflight.gpus import usable_card
+
+    room = room_of(usable_card())
+    planned = plan_run(images, class_name.strip(), base or "", "", named or PHOTO, room)
+    for line in lines(planned.reasons):
+        typer.echo(line, err=True)
+    typer.echo(f"recipe: {planned.file}", err=True)
+    return planned.file

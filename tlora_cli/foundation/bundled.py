@@ -36,6 +36,7 @@ class Bundle:
         concepts: concept -> its class.
         class_words: words for classes that the bases can draw.
         settings: (base, method) -> recipe settings over the published ones.
+        photo: recipe settings over those, in `recipe: photo`, for the low-rank methods.
         scoring_prompts: prompts with V* on which checkpoints of its bases are compared.
         preview_prompts: prompts with V* that a new recipe previews.
         places: for scenes: words for a place in a caption, and the prompt that a base draws it
@@ -45,6 +46,8 @@ class Bundle:
         license: of all its bases, as the Hub's model cards name it.
         evaluation: `module:attribute` of an `evaluation.judging.FindEvaluation`, which has the
             prompts and the judge for a concept of the bundle; None for a bundle without a judge.
+        recognizes: `module:function` of (base, pixels (3, R, R)) -> whether a base can draw such a
+            picture; None if that can't be told.
         scores: what the judge counts -> whether less of it is better.
         plotted: two of the scores, which a comparison plots against each other.
     """
@@ -64,7 +67,9 @@ class Bundle:
     batch_size: int
     license: str
     places: Sequence[tuple[str, str]] = ()
+    photo: Mapping[str, Any] = field(default_factory=dict)
     evaluation: str | None = None
+    recognizes: str | None = None
     scores: Mapping[str, bool] = field(default_factory=dict)
     plotted: tuple[str, str] | None = None
 

@@ -20,12 +20,14 @@ from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.methods import DEFAULT, METHODS
-from tlora_cli.recipe.defaults import memory_preset, merged, published_settings
+from tlora_cli.recipe.defaults import memory_preset, merged
+from tlora_cli.recipe.named import NAMED, PAPER, recipe_settings
 from tlora_cli.recipe.sections import AdapterConfig, BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
     FamilyName,
     ObjectiveName,
     Problem,
+    RecipeName,
     SamplerName,
     Section,
 )
@@ -164,6 +166,12 @@ class OutputConfig(Section):
 class Recipe(Section):
     """A whole run."""
 
+    recipe: RecipeName = Field(
+        PAPER,
+        description="Where settings come from that are left out. "
+        + "; ".join(f"{name}: {about}" for name, about in NAMED.items())
+        + ".",
+    )
     family: FamilyName = Field(description="Model family of the base; it sets the defaults.")
     base: BaseModelConfig = Field(description="The pretrained model; a plain string is its name.")
     concept: ConceptConfig
@@ -190,7 +198,8 @@ class Recipe(Section):
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
         model = model if isinstance(model, str) else None  # what else it is, is told below
-        return merged(published_settings(family, str(method or DEFAULT), model), data)
+        named = recipe_settings(data.get("recipe"), family, str(method or DEFAULT), model)
+        return merged(named, data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""

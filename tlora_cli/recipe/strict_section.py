@@ -13,6 +13,7 @@ from tlora_cli.families import FAMILIES, objective_names, sampler_names
 from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.methods import METHODS
 from tlora_cli.methods.tlora import STARTS
+from tlora_cli.recipe.named import NAMED
 
 if TYPE_CHECKING:  # it can't follow names that come from a registry
     FamilyName: TypeAlias = str
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # it can't follow names that come from a registry
     MethodName: TypeAlias = str
     ScheduleName: TypeAlias = str
     InitName: TypeAlias = str
+    RecipeName: TypeAlias = str
 else:
     FamilyName = Literal[tuple(FAMILIES)]
     ObjectiveName = Literal[objective_names()]
@@ -28,6 +30,7 @@ else:
     MethodName = Literal[tuple(METHODS)]
     ScheduleName = Literal[tuple(SCHEDULES)]
     InitName = Literal[STARTS]
+    RecipeName = Literal[tuple(NAMED)]
 
 PROMPT_FIELDS = ("{placeholder}", "{class}")
 """Names that braces in a prompt may hold."""

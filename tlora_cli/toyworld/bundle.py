@@ -7,7 +7,7 @@ from pathlib import Path
 from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import FACTORS
-from tlora_cli.toyworld.settings import settings
+from tlora_cli.toyworld.settings import PHOTO, settings
 from tlora_cli.toyworld.suites import fixed_contexts, places
 
 FOLDER = Path(__file__).parent
@@ -28,7 +28,9 @@ BUNDLE = Bundle(
     batch_size=32,
     license="apache-2.0",
     places=places(),
+    photo=PHOTO,
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
+    recognizes="tlora_cli.toyworld.recognition:is_drawing",
     scores={"TS*": False, "ID*": False, "ID* (base prompt)": False, "leak": True, "copy": True},
     plotted=("TS*", "ID*"),
 )

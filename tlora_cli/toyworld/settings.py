@@ -28,6 +28,9 @@ RATES: dict[str, dict[str, float]] = {
 """Learning rates by base and method: configs/compare_rates_toy.yaml and scripts/toyworld find them,
 docs/toyworld.md says how. An orthogonal start needs about three times LoRA's."""
 
+PHOTO: dict[str, Any] = {"adapter": {"targets": "linear"}, "train": {"steps": 1000}}
+"""Settings of `recipe: photo` for low-rank methods, over those of a method."""
+
 BLOCKS = 16
 """Blocks of OFT and GSOFT: of a layer 128 wide so many have about the published share of LoRA's
 parameters (OFT 11%, GSOFT 25%)."""

@@ -30,7 +30,9 @@ def look_at_words(recipe: Recipe) -> Iterator[Finding]:
         yield of_error("captions", error)
         return
     having = sum(path.with_suffix(CAPTION).exists() for path in paths)
-    if having < len(paths):
+    if not having:
+        yield ok("captions", "no texts beside the pictures; the recipe's prompt is used")
+    elif having < len(paths):
         yield warning(
             "captions",
             f"{len(paths) - having} of {len(paths)} pictures have no text beside them "

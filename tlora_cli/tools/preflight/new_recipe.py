@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
@@ -19,11 +17,13 @@ from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.named import PAPER, PHOTO
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import Room, plan_for, thriftier
 from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
 from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
+from tlora_cli.tools.preflight.recipe_text import recipe_text, scalar
 from tlora_cli.training.run_folder import RunFolder
 
 PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
@@ -43,6 +43,7 @@ class Wishes:
         family: of the base; empty if the base tells it.
         name: of the run.
         rank: of the adapter; None for the usual one.
+        recipe: the named recipe that the settings come from.
     """
 
     images: list[str]
@@ -51,6 +52,7 @@ class Wishes:
     family: str
     name: str
     rank: int | None = None
+    recipe: str = PHOTO
 
 
 @dataclass(frozen=True)
@@ -130,9 +132,10 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
             f"{recipe.adapter.method}, rank {recipe.adapter.rank}, {recipe.train.steps} steps: "
             + (f"found on {bundle.title}" if bundle else "as published"),
         ),
+        *_recipe_reason(recipe),
         why,
     ]
-    text = _written(wishes, recipe, saved)
+    text = recipe_text(recipe, saved)
     made = parse_recipe(text, "the new recipe")
     assert made == recipe, "the file says what was planned"
     return Start(text, recipe, reasons)
@@ -181,6 +184,20 @@ def _resolution_reason(recipe: Recipe, traits: Mapping[str, Traits]) -> str:
     return f"{side} of the base's {largest}: {why}"
 
 
+def _recipe_reason(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.recipe != PHOTO:
+        return
+    scenes = recipe.concept.scenes
+    assert scenes is not None
+    chosen = f"recipe: {PHOTO}: {scenes.count} scenes of the subject, which is found and cut out"
+    if bundle_of_base(recipe.base.model) is None:
+        chosen += (
+            f"; chosen on {shipped().title}, not yet measured on {recipe.family}; recipe: {PAPER} "
+            "is the published one"
+        )
+    yield ok("recipe", chosen)
+
+
 def _class_reason(wishes: Wishes) -> Iterator[Finding]:
     bundle = bundle_of_base(wishes.base)
     if bundle and wishes.class_name not in bundle.class_words:
@@ -193,6 +210,7 @@ def _class_reason(wishes: Wishes) -> Iterator[Finding]:
 
 def _recipe(wishes: Wishes, train: dict[str, Any]) -> Recipe:
     draft: dict[str, Any] = {
+        "recipe": wishes.recipe,
         "family": wishes.family,
         "base": wishes.base,
         "concept": {
@@ -244,7 +262,7 @@ def _fitting(
     for settings, _ in thriftier(recipe):
         tried = _recipe(wishes, {**own, **settings})
         if room.fits(plan := plan_for(tried, room)):
-            told = ", ".join(f"{key}: {_scalar(value)}" for key, value in settings.items())
+            told = ", ".join(f"{key}: {scalar(value)}" for key, value in settings.items())
             return tried, settings, ok("memory", _fits(plan, room, told))
     return (
         recipe,
@@ -261,60 +279,3 @@ def _fits(plan: MemoryPlan, room: Room | None, how: str) -> str:
     if room is None:
         return f"{gigabytes(plan.peak)}"
     return f"{gigabytes(room.need(plan))} of {gigabytes(room.size)} ({room.name}): {how}"
-
-
-# --- the file ---------------------------------------------------------------------------------
-
-
-def _scalar(value: Any) -> str:
-    """Return a value as YAML in one line."""
-    text: str = yaml.safe_dump([value], default_flow_style=True, width=10**6, allow_unicode=True)
-    return text.strip()[1:-1]
-
-
-def _written(wishes: Wishes, recipe: Recipe, saved: dict[str, Any]) -> str:
-    train, preview = recipe.train, recipe.train.preview
-    assert preview is not None
-    savings = {"resolution": train.resolution, **saved}
-    lines = "\n".join(f"  {key}: {_scalar(value)}{_note(key)}" for key, value in savings.items())
-    prompts = "\n".join(f"      - {_scalar(prompt)}" for prompt in preview.prompts)
-    concept = recipe.concept
-    return f"""\
-# Made by `tlora init`. What is left out has the published settings of family and method;
-# `tlora recipe schema` describes every key, `tlora recipe show` prints all that runs.
-
-family: {recipe.family}
-base: {_scalar(recipe.base.model)}
-
-concept:
-  images: {_scalar(concept.images)}   # paths start at the current folder
-  # masks: mask.png   # of the picture's size, white where the subject is: only that is learned
-  class: {_scalar(concept.class_name)}   # a common word for what it is
-  placeholder: {_scalar(concept.placeholder)}   # a rare word: with the class it names this very one
-
-adapter:
-  method: {recipe.adapter.method}   # fewer ranks at noisy timesteps: poses and places stay free
-  rank: {recipe.adapter.rank}   # less makes a smaller file and keeps less detail
-
-train:
-  steps: {train.steps}   # if the last previews copy the picture, take fewer
-{lines}
-  checkpoint: {{every: {train.checkpoint.every}, keep: {train.checkpoint.keep}}}
-  preview:
-    every: {preview.every}
-    prompts:   # V* is the concept; ask for what the picture does not show
-{prompts}
-
-output:
-  dir: {_scalar(recipe.output.dir)}
-"""
-
-
-def _note(key: str) -> str:
-    notes = {
-        "memory": "   # what a card of this size needs; the plan: tlora validate",
-        "gradient_checkpointing": "   # less memory, about 1.5 times the work",
-        "quantization": "   # of the base: less memory, somewhat slower",
-        "resolution": "   # side of the training square in pixels",
-    }
-    return notes.get(key, "")

@@ -1,0 +1,157 @@
+"""`tlora train PHOTO --class WORD`: a recipe that fits, or one message with the remedy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_runs import draw_picture, recipe_values
+
+from tlora_cli.cli.app import main
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.named import NAMED, PAPER, PHOTO
+from tlora_cli.recipe.reading import load_recipe
+from tlora_cli.toyworld.concepts import CONCEPTS
+from tlora_cli.toyworld.renderer import draw
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TLORA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+def tlora(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["tlora", *map(str, words)])
+    return main()
+
+
+FEW = ("--set", "train.steps=3", "--set", "concept.scenes={count: 4, each: 1}",
+       "--set", "train.preview=null", "--set", "sampling.steps=1")  # fmt: skip
+"""Settings with which a run takes seconds."""
+
+
+def test_a_drawing_is_learned_without_a_recipe_file(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tlora(monkeypatch, "train", "toy:momo/1", "--class", "cat", *FEW) == 0
+    out, err = capfd.readouterr()
+    assert "recipe: momo.yaml\nrun: runs/momo\n" in err
+    assert "adapter: runs/momo/adapter.safetensors" in out
+    written = load_recipe(Path("momo.yaml"))
+    assert (written.recipe, written.concept.masks, written.adapter.targets) == (
+        PHOTO, "auto", "linear",
+    )  # fmt: skip
+    assert written.concept.scenes is not None and written.train.steps == 1000
+    for name in ("scenes.png", "report.html", "masks/1_overlay.png"):
+        assert Path("runs/momo", name).exists(), name
+    assert tlora(monkeypatch, "train", "toy:momo/1", "--class", "cat", *FEW) == 0
+    assert Path("runs/momo-2/adapter.safetensors").exists(), "a second run has a name of its own"
+    assert tlora(monkeypatch, "train", "--resume", "--output", "runs/momo") == 0
+
+
+def test_a_picture_of_ones_own_of_the_world(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    drawn = draw(CONCEPTS["otto"].scenes()[1])
+    drawn.image.save("mine.png")
+    words = ("train", "mine.png", "--class", "car", "--base", "toy-sdxl")
+    assert tlora(monkeypatch, *words, *FEW) == 0
+    assert Path("runs/mine/adapter.safetensors").exists()
+
+
+def test_the_published_recipe_is_a_word_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("train", "toy:momo/1", "--class", "cat", "--recipe", "paper", *FEW[:2], *FEW[4:])
+    assert tlora(monkeypatch, *words) == 0
+    written = load_recipe(Path("momo.yaml"))
+    assert (written.recipe, written.concept.masks, written.concept.scenes) == (PAPER, None, None)
+    assert written.train.steps == 400
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "remedy"),
+    [
+        (["dog.png", "--class", "dog"], "no CUDA card is here, and nothing says which base",
+         "--base stabilityai/stable-diffusion-xl-base-1.0 (about "),
+        (["dog.png", "--class", "cat", "--base", "toy-sdxl"],
+         "dog.png is no drawing of the built-in world", "for photographs take another --base"),
+        (["toy:momo/1", "--class", "dog"], "doesn't know the word 'dog'", "use one of cat, fish"),
+        (["toy:momo/1"], "nothing says what the photographs show", "add --class dog"),
+        (["none.png", "--class", "cat", "--base", "toy-sdxl"], "no file 'none.png'", "check the"),
+        (["toy:momo/1", "--class", "cat", "--recipe", "best"], "--recipe best is not known",
+         "use one of paper, photo"),
+        (["toy:momo/1", "--class", "cat", "--config", "x.yaml"], "--config names another", "leave"),
+        (["--class", "cat", "--config", "x.yaml"], "--class belongs to photographs", "tlora train"),
+        ([], "no recipe was given", "tlora train dog.jpg --class dog"),
+    ],
+)  # fmt: skip
+def test_what_stands_against_it_is_one_message(
+    words: list[str],
+    said: str,
+    remedy: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    draw_picture(tmp_path / "dog.png", size=400)
+    assert tlora(monkeypatch, "train", *words) == 2
+    error = capfd.readouterr().err
+    assert said in error
+    assert remedy in error.split("fix:")[1]
+    assert [file.name for file in tmp_path.iterdir()] == ["dog.png"], "nothing is left behind"
+
+
+# --- the named recipes ----------------------------------------------------------------------------
+
+
+def recipe(tiny: Path, folder: Path, base: str | None = None, **changes: Any) -> Recipe:
+    values = recipe_values(tiny, folder, **changes)
+    if base:
+        values |= {"base": base}
+        values.pop("train")
+        values["adapter"] = {"method": values["adapter"].get("method", "tlora")}
+    return Recipe.model_validate(values)
+
+
+def test_a_recipe_without_a_name_is_the_published_one(tiny_sdxl: Path, tmp_path: Path) -> None:
+    plain, paper = recipe(tiny_sdxl, tmp_path), recipe(tiny_sdxl, tmp_path, recipe=PAPER)
+    assert plain == paper and plain.recipe == PAPER
+    assert plain.concept.masks is None and plain.concept.scenes is None
+    assert set(NAMED) == {PAPER, PHOTO}
+
+
+def test_on_other_bases_photo_adds_the_data_and_leaves_the_rest(
+    tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    paper, photo = recipe(tiny_sdxl, tmp_path), recipe(tiny_sdxl, tmp_path, recipe=PHOTO)
+    assert photo.concept.masks == "auto" and photo.concept.captions
+    assert photo.concept.scenes is not None
+    same = ("adapter", "train", "sampling")
+    assert all(getattr(paper, name) == getattr(photo, name) for name in same)
+
+
+def test_what_the_user_says_counts_more_than_photo(tiny_sdxl: Path, tmp_path: Path) -> None:
+    draw_picture(tmp_path / "mask.png")
+    own = recipe(
+        tiny_sdxl,
+        tmp_path,
+        recipe=PHOTO,
+        concept__masks=str(tmp_path / "mask.png"),
+        concept__scenes={"count": 9},
+    )
+    assert own.concept.masks == str(tmp_path / "mask.png")
+    assert own.concept.scenes is not None and own.concept.scenes.count == 9
+    off = recipe(tiny_sdxl, tmp_path, recipe=PHOTO, concept__scenes=None)
+    assert off.concept.scenes is None and off.concept.masks == "auto"
+
+
+def test_on_a_built_in_base_photo_has_its_reach_and_steps(tiny_sdxl: Path, tmp_path: Path) -> None:
+    photo = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO)
+    assert (photo.adapter.targets, photo.train.steps) == ("linear", 1000)
+    assert photo.train.optimizer.lr == 1e-3
+    whole = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO, adapter={"method": "dreambooth"})
+    assert whole.adapter.targets is None and whole.concept.masks == "auto"

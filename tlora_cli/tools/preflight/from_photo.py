@@ -1,0 +1,147 @@
+"""Photographs and a word on the command line -> the recipe of a run, or what stands against it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tlora_cli.families import FAMILIES
+from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_text
+from tlora_cli.foundation.plugins import resolve
+from tlora_cli.methods import DEFAULT
+from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.training_images import load_training_image
+from tlora_cli.tools.preflight.findings import Finding, ok
+from tlora_cli.tools.preflight.fitting import Room
+from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
+
+CALL = 6.76e12
+"""Floating-point operations of SDXL's UNet for one picture of 1024 pixels, counted by torch on the
+true configuration; a training step is worth three of them."""
+SIDE, TIMES = 1024, 4
+"""Matrices that a processor is timed with: their side, and how many products."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run from photographs.
+
+    Attributes:
+        file: the recipe that was written.
+        start: the recipe, and why it is as it is.
+        reasons: lines for the user, the choice of the base first.
+    """
+
+    file: Path
+    start: Start
+    reasons: list[Finding]
+
+
+def plan_run(
+    images: Sequence[str],
+    class_name: str,
+    base: str,
+    family: str,
+    named: str,
+    room: Room | None,
+) -> Planned:
+    """Write a recipe for photographs, under a free name in the current folder.
+
+    Args:
+        images: photographs, or one folder.
+        class_name: what they show, in a word.
+        base: base model; empty for one that fits.
+        family: of the base; empty if the base tells it.
+        named: `photo` or `paper`.
+        room: the memory it must fit; None if not known.
+
+    Raises:
+        UserError: if no base fits, the base doesn't know the class, or a picture can't be read.
+    """
+    has_card = room is not None and room.is_card
+    bundle = bundle_of_picture(images[0])
+    if not (base or family or has_card or bundle):
+        raise _no_base()
+    if bundle and not (base or family):
+        base = next(iter(bundle.bases))
+    model, kind, why = choose_base(base, family, has_card)
+    check_class(model, class_name)
+    if not bundle:
+        check_world(model, images)
+    name, number = name_of(images[0]), 1
+    free = name
+    while Path(f"{free}.yaml").exists():
+        number += 1
+        free = f"{name}-{number}"
+    start = make_start(Wishes(list(images), class_name, model, kind, free, recipe=named), room)
+    file = Path(f"{free}.yaml")
+    write_text(file, start.text)
+    return Planned(file, start, [ok("base", f"{model}: {why}"), *start.reasons])
+
+
+def check_class(base: str, class_name: str) -> None:
+    """Raise a UserError if a base of a bundle doesn't know a class."""
+    bundle = bundle_of_base(base)
+    if bundle and class_name not in bundle.class_words:
+        raise UserError(
+            f"{base} draws {bundle.title} and doesn't know the word {class_name!r}",
+            where="--class",
+            do=f"use one of {', '.join(bundle.class_words)}; for photographs another --base",
+        )
+
+
+def check_world(base: str, images: Sequence[str]) -> None:
+    """Raise a UserError if a base of a bundle can't draw what a picture shows."""
+    bundle = bundle_of_base(base)
+    if bundle is None or bundle.recognizes is None:
+        return
+    recognizes: Callable[[str, Tensor], bool] = resolve(bundle.recognizes)
+    side = bundle.settings(base, DEFAULT)["train"]["resolution"]
+    for path in find_images(images[0] if len(images) == 1 else images, "PHOTO"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a small drawing is what it should be
+            pixels = load_training_image(path, None, side).pixels
+        if not recognizes(base, pixels):
+            raise UserError(
+                f"{path} is no drawing of {bundle.title}, and {base} draws nothing else",
+                where="--base",
+                do=f"for photographs take another --base, such as {_standard()} on a CUDA card; "
+                "`tlora toyworld draw` makes drawings",
+            )
+
+
+def _standard() -> str:
+    return next(iter(FAMILIES.values())).standard_base
+
+
+def _no_base() -> UserError:
+    standard = next(iter(FAMILIES.values()))
+    small = next(iter(shipped().bases))
+    hours = hours_on_cpu(steps=800)
+    return UserError(
+        "no CUDA card is here, and nothing says which base model to train",
+        where="--base",
+        do=f"name one: --base {standard.standard_base} (about {standard.standard_gigabytes} GB to "
+        f"download; 800 steps take about {hours:.0f} hours on this processor), a folder or file of "
+        f"your own, or --base {small}, which takes minutes and knows only drawings of "
+        f"{shipped().title}, not photographs",
+    )
+
+
+def hours_on_cpu(steps: int) -> float:
+    """Return about how long SDXL takes here at 1024 pixels, by the speed of matrix products."""
+    one = torch.randn(SIDE, SIDE)
+    one @ one
+    began = time.perf_counter()
+    for _ in range(TIMES):
+        one @ one
+    speed = TIMES * 2 * SIDE**3 / (time.perf_counter() - began)
+    return steps * 3 * CALL / speed / 3600
