@@ -23,6 +23,22 @@ CHECKSUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
+class JudgedScore:
+    """A share that a bundle's judge counts.
+
+    Attributes:
+        about: one sentence, what share it is.
+        less_is_better: whether it should be low.
+        all_of: names of scores; a picture counts here where it counts in all of these. So results
+            from before this score was known can be completed, picture by picture.
+    """
+
+    about: str
+    less_is_better: bool = False
+    all_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bundle:
     """The offer of a bundle. Its module imports neither torch nor diffusers.
 
@@ -43,7 +59,7 @@ class Bundle:
         license: of all its bases, as the Hub's model cards name it.
         evaluation: `module:attribute` of an `evaluation.judging.FindEvaluation`, which has the
             prompts and the judge for a concept of the bundle; None for a bundle without a judge.
-        scores: what the judge counts -> whether less of it is better.
+        scores: name of what the judge counts -> what it is; the first says most.
         plotted: two of the scores, which a comparison plots against each other.
     """
 
@@ -62,7 +78,7 @@ class Bundle:
     batch_size: int
     license: str
     evaluation: str | None = None
-    scores: Mapping[str, bool] = field(default_factory=dict)
+    scores: Mapping[str, JudgedScore] = field(default_factory=dict)
     plotted: tuple[str, str] | None = None
 
     def picture_name(self, concept: str) -> str:
@@ -118,9 +134,9 @@ def concepts() -> dict[str, Bundle]:
     return {concept: one for one in BUNDLES.values() for concept in one.concepts}
 
 
-def judged_scores() -> dict[str, bool]:
-    """Return the scores of all bundles' judges -> whether less is better."""
-    return {name: less for one in BUNDLES.values() for name, less in one.scores.items()}
+def judged_scores() -> dict[str, JudgedScore]:
+    """Return the scores of all bundles' judges by name."""
+    return {name: score for one in BUNDLES.values() for name, score in one.scores.items()}
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import FACTORS
+from tlora_cli.toyworld.scores import SCORES
 from tlora_cli.toyworld.settings import settings
 from tlora_cli.toyworld.suites import fixed_contexts
 
@@ -28,6 +29,6 @@ BUNDLE = Bundle(
     batch_size=32,
     license="apache-2.0",
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
-    scores={"TS*": False, "ID*": False, "ID* (base prompt)": False, "leak": True, "copy": True},
+    scores=SCORES,
     plotted=("TS*", "ID*"),
 )
