@@ -31,7 +31,7 @@ KEPT = "lab"
 PLACEHOLDER = "<!-- results -->"
 MATCHED = (
     "**At the same likeness.** T-LoRA's curve over its steps, and what others do where it is just "
-    "as alike (positive TS\\* and negative leak: better than T-LoRA)."
+    "as alike (a positive difference, of leak a negative one: better than T-LoRA)."
 )
 NOTICED = (
     "**Noticed afterwards.** What the schedule alone does, with LoRA's start and with the "

@@ -18,8 +18,8 @@ from laboratory.results import Pick, Results
 from laboratory.verdicts import Claim
 from tlora_cli.comparison.bootstrap import ENDS, Interval, resampled_means
 
-COMPARED = ("TS*", "leak")
-"""Metrics that are compared at the same likeness."""
+COMPARED = ("S*", "TS*", "leak")
+"""Metrics that are compared at the same likeness, as far as the runs have them."""
 WITHIN = 0.95
 """Share of the resamples that must have a match, for an interval to be given."""
 

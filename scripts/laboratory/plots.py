@@ -1,4 +1,4 @@
-"""A figure for each claim: what follows, what is alike, what leaks."""
+"""A figure for each claim: what does both at once, follows, is alike, leaks."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from laboratory.results import Pick, Results
 from laboratory.verdicts import LIKENESS, METRICS, Claim, named
 
 COLORS = ("#0072b2", "#d55e00")
+PANEL = 3.5
+"""Width of a panel in inches."""
 STYLE: Any = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -33,13 +35,14 @@ def plot(claim: Claim, results: Results, folder: Path) -> str:
     """Write a claim's figure; return the name of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     height = 3.6 if claim.across else 1.4 + 0.32 * len(claim.arms)
+    metrics = results.having(claim.metrics) or list(claim.metrics)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, height))
-        panels = figure.subplots(1, len(claim.metrics), sharey=not claim.across)
-        for axes, (metric, title) in zip(panels, claim.metrics.items(), strict=True):
+        figure = Figure(figsize=(max(10.5, PANEL * len(metrics)), height))
+        panels = figure.subplots(1, len(metrics), sharey=not claim.across, squeeze=False)[0]
+        for axes, metric in zip(panels, metrics, strict=True):
             draw = _curves if claim.across else _bars
             draw(axes, claim, results, metric)
-            axes.set_title(title)
+            axes.set_title(claim.metrics[metric])
         if claim.across:
             panels[0].legend()
         return _save(figure, folder, claim.name)
@@ -52,9 +55,10 @@ def plot_matched(claim: Claim, results: Results, curve: Results, folder: Path) -
         (results, named(name, claim), arm) for name, arm in apart(claim, results, curve).items()
     ]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 5.4))
-        panels, names = figure.subplots(1, len(COMPARED)), []
-        for axes, metric in zip(panels, COMPARED, strict=True):
+        compared = curve.having(results.having(COMPARED))
+        figure = Figure(figsize=(5.25 * len(compared), 5.4))
+        panels, names = figure.subplots(1, len(compared), squeeze=False)[0], []
+        for axes, metric in zip(panels, compared, strict=True):
             names.append(_dots(axes, arms, metric))
             axes.set_title(f"{METRICS[metric]}, by how alike it is")
             axes.set_xlim(-0.02, 1.02)

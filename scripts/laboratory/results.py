@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,10 @@ class Results:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(table, text.getvalue())
+
+    def having(self, metrics: Iterable[str]) -> list[str]:
+        """Return those of the metrics that a run has; grids of before S* don't have it."""
+        return [name for name in metrics if any(row.get(name) for row in self.rows)]
 
     def values(self, arm: Pick, metric: str) -> dict[Pair, float]:
         """Return a metric of an arm by concept and seed.

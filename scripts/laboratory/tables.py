@@ -31,14 +31,15 @@ def shown(found: Interval | None) -> str:
 
 def means(claim: Claim, results: Results) -> list[str]:
     """Return the table of all arms."""
+    metrics = results.having(claim.metrics)
     rows = [
         [
             named(label, claim),
-            *(shown(results.mean(arm, metric)) for metric in claim.metrics),
+            *(shown(results.mean(arm, metric)) for metric in metrics),
         ]
         for label, arm in claim.arms.items()
     ]
-    return table(["", *claim.metrics], rows)
+    return table(["", *metrics], rows)
 
 
 def deciding(claim: Claim, results: Results) -> list[str]:
@@ -53,18 +54,18 @@ def noticed(claim: Claim, results: Results) -> list[str]:
 
 def costs(arms: Mapping[str, Pick], results: Results) -> list[str]:
     """Return the table of what each arm costs and what comes out."""
-    rows = []
+    rows, metrics = [], results.having(METRICS)
     for label, arm in arms.items():
         size, steps, seconds, memory = (
             results.median(arm, name) for name in ("parameters", *COSTS)
         )
         if size is None or steps is None or seconds is None or memory is None:
             continue
-        scores = (shown(results.mean(arm, metric)) for metric in METRICS)
+        scores = (shown(results.mean(arm, metric)) for metric in metrics)
         count = f"{len(results.values(arm, LIKENESS))}"
         rows.append([label, count, f"{steps:.0f}", f"{size:,.0f}", f"{seconds:.0f}",
                      f"{1e3 * seconds / steps:.0f}", f"{memory:.2f}", *scores])  # fmt: skip
-    head = ["", "runs", "steps", "parameters", "seconds", "ms a step", "memory GB", *METRICS]
+    head = ["", "runs", "steps", "parameters", "seconds", "ms a step", "memory GB", *metrics]
     return table(head, rows)
 
 
@@ -77,16 +78,18 @@ def matched(claim: Claim, results: Results, curve: Results) -> list[str]:
         curve: of the grid with T-LoRA's curve.
     """
     over, rows = curve_of(curve), []
+    compared = curve.having(results.having(COMPARED))
     for label, arm in apart(claim, results, curve).items():
-        found = [match((results, arm), over, LIKENESS, metric) for metric in COMPARED]
-        if found[0] is None:
+        found = [match((results, arm), over, LIKENESS, metric) for metric in compared]
+        known = next((one for one in found if one is not None), None)
+        if known is None:
             continue
-        cells = [named(label, claim), f"{found[0].likeness:.2f}"]
+        cells = [named(label, claim), f"{known.likeness:.2f}"]
         for one in found:
             cells += _matched(one)
         rows.append(cells)
     head = ["", LIKENESS]
-    for metric in COMPARED:
+    for metric in compared:
         head += [metric, f"{metric} of T-LoRA there", "less T-LoRA's"]
     return table(head, rows)
 

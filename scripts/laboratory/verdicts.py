@@ -15,8 +15,13 @@ from laboratory.results import Pick, Results
 from tlora_cli.comparison.bootstrap import Interval
 
 LIKENESS = "ID* (base prompt)"
-METRICS = {"TS*": "follows (TS*)", LIKENESS: "is alike (ID*)", "leak": "leaks"}
-"""Metric -> title of its panel."""
+METRICS = {
+    "S*": "both at once (S*)",
+    "TS*": "follows (TS*)",
+    LIKENESS: "is alike (ID*)",
+    "leak": "leaks",
+}
+"""Metric -> title of its panel; those that no run of a grid has are left out."""
 
 
 @dataclass(frozen=True)

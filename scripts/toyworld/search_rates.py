@@ -75,6 +75,7 @@ def run(
                 "lr": rate,
                 "steps": steps,
                 "concept": concept,
+                "S*": studio.success(placed, one).value,
                 "ID* base prompt": studio.identity(plain, one).value,
                 "ID*": studio.identity(placed, one).value,
                 "TS*": studio.prompted(placed).value,
@@ -83,6 +84,12 @@ def run(
         )
     shutil.rmtree(folder)
     return rows
+
+
+def mean(rows: list[dict[str, Any]], name: str) -> str:
+    """Return the mean of a score; nothing where a row of the log is from before it."""
+    values = [row[name] for row in rows if name in row]
+    return f"{sum(values) / len(values):.2f}" if values and len(values) == len(rows) else ""
 
 
 def _list(text: str) -> list[str]:
@@ -120,7 +127,7 @@ def main() -> None:
                     file.writelines(json.dumps(row) + "\n" for row in fresh)
                 for row in fresh:
                     print(row, flush=True)
-    names = ("ID* base prompt", "ID*", "TS*", "leak")
+    names = ("S*", "ID* base prompt", "ID*", "TS*", "leak")
     print(f"\n| method | rate | steps | {' | '.join(names)} |")
     print("|---" * (3 + len(names)) + "|")
     for method in options.methods:
@@ -131,8 +138,7 @@ def main() -> None:
                     if (row["method"], row["lr"], row["steps"]) == (method, rate, steps)
                     and row["concept"] in options.concepts
                 ]  # fmt: skip
-                means = (sum(row[name] for row in found) / len(found) for name in names)
-                cells = " | ".join(f"{mean:.2f}" for mean in means)
+                cells = " | ".join(mean(found, name) for name in names)
                 print(f"| {method} | {rate:g} | {steps} | {cells} |")
 
 

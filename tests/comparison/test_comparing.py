@@ -232,12 +232,12 @@ def test_the_built_in_world_through_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "[1/1] lora-r4-pip-s0: done in " in done.stderr
     assert "Loading" not in done.stderr and "torchvision" not in done.stderr
-    assert done.stdout.splitlines()[0].split()[:3] == ["cells", "TS*", "ID*"]
+    assert done.stdout.splitlines()[0].split()[:3] == ["cells", "S*", "TS*"]
     assert done.stdout.splitlines()[1].startswith("lora r4      1  ")
     out = tmp_path / "out"
     [row] = list(csv.DictReader((out / "cells.csv").open()))
-    assert {"TS*", "ID*", "leak", "copy", "clip IS", "clip TS (class)", "dino IS"} <= row.keys()
-    assert 0 <= float(row["TS*"]) <= 1
+    assert {"S*", "TS*", "ID*", "leak", "copy", "clip IS", "clip TS (class)", "dino IS"} <= set(row)
+    assert 0 <= float(row["S*"]) <= float(row["TS*"]) <= 1
     [cost] = list(csv.DictReader((out / "costs.csv").open()))
     assert (cost["steps"], cost["device"]) == ("2", "cpu")
     assert int(cost["parameters"]) == int(row["parameters"]) > 1000

@@ -21,7 +21,7 @@ from tlora_cli.comparison.bootstrap import LEAST_PAIRS, Interval, interval, pair
 from tlora_cli.comparison.page import page
 from tlora_cli.comparison.pareto import Point, front, pareto_svg
 from tlora_cli.comparison.summary import Summary, lower_is_better, summarize
-from tlora_cli.comparison.tables import write_tables
+from tlora_cli.comparison.tables import overview, write_tables
 from tlora_cli.comparison.tasks import Result, task_of
 from tlora_cli.evaluation.result_files import csv_text
 
@@ -121,6 +121,33 @@ def test_means_and_differences(summary: Summary) -> None:
     assert tlora4.differences["TS*"].mean == pytest.approx(0.1)
     assert (oft.metrics["TS*"].count, oft.differences["TS*"].count) == (7, 7)
     assert oft.metrics["leak"].count == 8
+
+
+def test_s_stands_first_though_older_cells_lack_it(summary: Summary, tmp_path: Path) -> None:
+    """Cells of before S* was counted are left out of its means, not taken as 0."""
+    results = {
+        cell.name: Result({**result.scores, "S*": 0.3}, 1000, 6, 3.0, 0.5, "cpu")
+        if cell.arm.method == "tlora" and cell.seed == 1
+        else result
+        for cell, result in summary.finished
+    }
+    mixed = summarize(summary.plan, results, {})
+    assert mixed.metrics == ["S*", "TS*", "ID*", "leak"]
+    lora, _, tlora, *_ = mixed.arms
+    assert "S*" not in lora.metrics and "S*" not in tlora.differences
+    assert (tlora.metrics["S*"].mean, tlora.metrics["S*"].count) == (pytest.approx(0.3), 4)
+    write_tables(mixed, tmp_path)
+    text = (tmp_path / "summary.md").read_text()
+    assert "| arm | cells | S* | TS* | ID* | leak |" in text
+    assert "| lora r2 | 8 |  | 0.6" in text
+    assert "| tlora r2 | 8 | 0.300 [0.300, 0.300] | 0.7" in text
+    said = "S*: share of pictures in other contexts on which all that was asked"
+    assert f"- {said}" in text
+    assert overview(mixed).splitlines()[0].split() == ["cells", "S*", "TS*", "ID*", "leak"]
+    made = page(mixed, "t")
+    assert said in Page(made).words
+    assert "<th>arm</th><th>cells</th><th>S*</th><th>TS*</th><th>ID*</th><th>leak ↓</th>" in made
+    assert "<th>lora r2</th><td>8</td><td>&ndash;</td>" in made.replace("\n", "")
 
 
 def test_labels_leave_out_what_is_common(summary: Summary) -> None:

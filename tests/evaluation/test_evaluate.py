@@ -53,7 +53,7 @@ def test_an_adapter_is_scored_and_a_broken_run_goes_on(adapter: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     results = json.loads((whole / "results.json").read_text())["results"]
     assert set(results) >= {
-        *("TS*", "ID*", "ID* (base prompt)", "leak", "copy", "clip IS", "dino IS"),
+        *("S*", "TS*", "ID*", "ID* (base prompt)", "leak", "copy", "clip IS", "dino IS"),
         *("clip TS (class)", "clip TS (word)", "clip drift", "dino copying"),
     }
     assert all(name in done.stdout for name in results)

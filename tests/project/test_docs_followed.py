@@ -66,6 +66,11 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_flux: Path) -> Path:
             (folder / kind / "rex").mkdir(parents=True, exist_ok=True)
             ending = "jpg" if kind == "photos" else "png"
             draw_picture(folder / kind / "rex" / f"{number}.{ending}", seed)
+    for kind in ("dog", "other-dogs"):
+        (folder / "photos" / kind).mkdir()
+        for number in range(2):
+            seed = 20 + len(kind) + number
+            draw_picture(folder / "photos" / kind / f"{number}.jpg", seed)
     (folder / "photos" / "rex.jpg").write_bytes((folder / "dog.jpg").read_bytes())
     (folder / "prompts.txt").write_text("a V* in a boat\n")
     for name in ("configs", "assets"):

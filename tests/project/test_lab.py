@@ -15,12 +15,14 @@ from lab import keys_of
 from laboratory.claims import CLAIMS, CURVE, GRIDS
 from laboratory.labels import place_names
 from laboratory.matched import is_of, match
+from laboratory.plots import plot, plot_matched
 from laboratory.results import Pick, Results
-from laboratory.tables import costs
+from laboratory.tables import costs, matched, means
 from laboratory.verdicts import LIKENESS, Claim, Contrast, decide, verdict
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from tlora_cli.comparison.bootstrap import Interval
 from tlora_cli.comparison.grid_io import load_grid
@@ -193,6 +195,31 @@ def test_costs_are_medians_and_what_is_missing_is_left_out(tmp_path: Path) -> No
         "| lora | 3 | 400 | 327,680 | 12 | 30 | 0.60 | 0.50 [0.50, 0.50] | 0.90 [0.90, 0.90] "
         "| 0.10 [0.10, 0.10] |"
     ]
+
+
+def test_s_stands_first_where_the_runs_have_it_and_is_left_out_where_not(tmp_path: Path) -> None:
+    results = write_curve(tmp_path / "g", (0.5, 0.7), spread=0.01)
+    claim = Claim("c", "g", "title", "figure", "says", {"LoRA": Pick("lora")}, [])
+    for row in results.rows:
+        row["leak"] = "0.1"
+    assert means(claim, results)[0] == "|  | TS* | ID* (base prompt) | leak |"
+    assert matched(claim, results, results)[0].startswith("|  | ID* (base prompt) | TS* |")
+    wide = Image.open(tmp_path / plot(claim, results, tmp_path)).width
+    for row in results.rows:
+        row["S*"] = "0.25" if row["method"] == "lora" else ""
+    lines = means(claim, results)
+    assert lines[0] == "|  | S* | TS* | ID* (base prompt) | leak |"
+    assert lines[2].startswith("| LoRA | 0.25 [0.25, 0.25] | 0.70 [")
+    other = {"T-LoRA": Pick("tlora", variant="s100")}
+    lines = means(Claim("c", "g", "title", "figure", "says", other, []), results)
+    assert lines[2].startswith("| T-LoRA |  | 1.00 ["), "missing is not zero"
+    for row in results.rows:
+        row["S*"] = row["S*"] or "0.05"
+    lines = matched(claim, results, results)
+    assert lines[0].startswith("|  | ID* (base prompt) | S* | S* of T-LoRA there |")
+    assert lines[2].startswith("| LoRA | 0.50 | 0.25 | 0.05 | 0.20 [0.20, 0.20] | 0.70 | 0.50 |")
+    assert Image.open(tmp_path / plot(claim, results, tmp_path)).width > wide
+    assert Image.open(tmp_path / plot_matched(claim, results, results, tmp_path)).width > wide
 
 
 def test_newer_runs_take_the_place_of_older_ones_and_other_settings_are_left_out() -> None:

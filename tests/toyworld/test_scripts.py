@@ -20,6 +20,7 @@ from harness import Plan, Run, is_done
 from keep_unfinished import shrunk
 from measure_bases import drawings as fresh_drawings
 from measure_bases import told_apart
+from measure_success import draw_others, kappa
 from muon import Muon, orthogonal
 from pictures import ATTRIBUTES, Pictures, scene
 from texts import said
@@ -27,6 +28,7 @@ from train_vae import quarters
 from vae_losses import PatchCritic, center, criticized, edge_error
 
 from tlora_cli.toyworld.captions import caption
+from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import attributes, draw_scene
 from tlora_cli.toyworld.judge import UNREADABLE, Judge
 from tlora_cli.toyworld.reading import pixels_of, read
@@ -269,3 +271,20 @@ def test_a_run_stops_after_its_minutes_and_keeps_two_means(tmp_path: Path) -> No
         slow = next(iter(again.model.parameters())).clone()
     assert not torch.equal(fast, slow)
     assert torch.equal(next(iter(again.model.parameters())), current)
+
+
+def test_agreement_beyond_chance_is_as_by_hand() -> None:
+    """Three of four are the same; yes to a half and to a quarter agree on half by chance."""
+    ours, theirs = np.array([True, True, False, False]), np.array([True, False, False, False])
+    assert kappa(ours, theirs) == pytest.approx((0.75 - 0.5) / (1 - 0.5))
+    assert kappa(ours, ours) == 1
+    assert np.isnan(kappa(ours | True, ours | True))
+
+
+def test_other_things_of_a_class_are_not_the_concept(tmp_path: Path) -> None:
+    pip = CONCEPTS["pip"]
+    folder = Path(draw_others(pip, tmp_path / "others", look_alikes=True))
+    readings = read([Image.open(file) for file in sorted(folder.glob("*.png"))])
+    assert len(readings) == 20
+    assert {(one["class"], one["color"]) for one in readings} == {(pip.class_name, pip.color)}
+    assert all((one["marking"], one["feature"]) != (pip.marking, pip.feature) for one in readings)

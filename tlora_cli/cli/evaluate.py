@@ -50,6 +50,24 @@ def evaluate(
     mask: Annotated[
         str, typer.Option(help="none, or the checkpoint that finds the subject; auto: CLIPSeg.")
     ] = "auto",
+    same: Annotated[
+        list[str] | None,
+        typer.Option(help="For S: more photographs of the concept (file or folder; repeatable)."),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option(help="For S: photographs of other things of its class, likewise."),
+    ] = None,
+    captioned: Annotated[
+        Path | None,
+        typer.Option(help="For S with --pictures: a folder of pictures that show their prompts."),
+    ] = None,
+    least_likeness: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="For S: this likeness in place of pairs.")
+    ] = None,
+    least_agreement: Annotated[
+        float | None, typer.Option(min=-1, max=1, help="For S: this agreement in place of pairs.")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 5,
     base_count: Annotated[int, typer.Option(min=1, help="Pictures of the base prompt.")] = 15,
     batch_size: Annotated[
@@ -65,13 +83,15 @@ def evaluate(
     """Score an adapter, or a folder of pictures: likeness, prompts, diversity, copying, drift.
 
     Leaves results.json, results.md, pictures.csv and the pictures. A run that was stopped goes on
-    where it was.
+    where it was. S is the share of pictures that are alike and as asked at once; it needs pairs
+    that set what counts, or numbers.
     """
     if (adapter is None) == (pictures is None):
         raise UserError(
             "name an adapter or a folder of pictures", do="pass --adapter or --pictures"
         )
     hush_libraries()
+    from tlora_cli.evaluation.real_pictures import PairSettings
     from tlora_cli.evaluation.run import Evaluation, evaluate_adapter, evaluate_pictures
     from tlora_cli.evaluation.suites import find_suite, read_prompts
 
@@ -92,6 +112,9 @@ def evaluate(
         batch_size=batch_size,
         device=device,
         mask=None if mask == "none" else mask,
+        pairs=PairSettings(
+            tuple(same or ()), tuple(others or ()), captioned, least_likeness, least_agreement
+        ),
     )
     if pictures is not None:
         if not class_name:
@@ -115,6 +138,8 @@ def evaluate(
             )
     for name, value in scores.summary.items():
         typer.echo(f"{name:24} {value:.4f}")
+    for line in [*scores.notes, *([scores.hint] if scores.hint else [])]:
+        typer.echo(line)
     typer.echo(f"results: {output}")
 
 

@@ -100,7 +100,7 @@ def score(
     seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and pictures.")] = 0,
     output: Output = Path("scores"),
 ) -> None:
-    """Measure TS*, ID*, S*, leak and copy of adapters on the same prompts and seeds.
+    """Measure S*, TS*, ID*, leak and copy of adapters on the same prompts and seeds.
 
     Leaves scores.json and a page, index.html, with the pictures side by side.
     """

@@ -6,7 +6,7 @@ from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.page_images import sheets
 from tlora_cli.comparison.pareto import Point, pareto_svg
 from tlora_cli.comparison.summary import ArmSummary, Summary, lower_is_better
-from tlora_cli.comparison.tables import missing
+from tlora_cli.comparison.tables import explained, missing
 from tlora_cli.foundation.bundled import BUNDLES
 from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages.templates import NOTHING, render
@@ -42,6 +42,7 @@ def page(summary: Summary, title: str) -> str:
         missing={name: summary.failed.get(name, "not run") for name in missing(summary)},
         plots=_plots(summary),
         metrics=[f"{name} ↓" if lower_is_better(name) else name for name in summary.metrics],
+        explained=explained(summary),
         resamples=f"{RESAMPLES:,}",
         least_pairs=LEAST_PAIRS,
         differences=_differences(summary),

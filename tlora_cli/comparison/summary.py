@@ -11,6 +11,7 @@ import numpy as np
 from tlora_cli.comparison.bootstrap import Interval, interval, paired_difference
 from tlora_cli.comparison.cells import Arm, Cell, Plan
 from tlora_cli.comparison.tasks import Result
+from tlora_cli.evaluation.stored_scores import in_order
 from tlora_cli.foundation.bundled import judged_scores
 
 LOWER_IS_BETTER = ("copying", "copied", "drift")
@@ -46,7 +47,7 @@ class Summary:
         plan: what was to be run.
         finished: cells with their results, in the order of the plan.
         failed: name of a cell -> why.
-        metrics: names, in the order of the evaluation.
+        metrics: names, in the order of the evaluation, a judge's scores first.
         arms: those with finished cells.
     """
 
@@ -78,7 +79,7 @@ def summarize(plan: Plan, results: Mapping[str, Result], failed: Mapping[str, st
         failed: name of a cell -> why.
     """
     finished = [(cell, results[cell.name]) for cell in plan.cells if cell.name in results]
-    metrics = list(dict.fromkeys(name for _, result in finished for name in result.scores))
+    metrics = in_order(list(dict.fromkeys(n for _, result in finished for n in result.scores)))
     by_arm: dict[Arm, list[tuple[Cell, Result]]] = {}
     for cell, result in finished:
         by_arm.setdefault(cell.arm, []).append((cell, result))
@@ -103,7 +104,8 @@ def summarize(plan: Plan, results: Mapping[str, Result], failed: Mapping[str, st
 
 def lower_is_better(metric: str) -> bool:
     """Whether less of a metric is good."""
-    return judged_scores().get(metric, metric.split()[-1] in LOWER_IS_BETTER)
+    judged = judged_scores().get(metric)
+    return judged.less_is_better if judged else metric.split()[-1] in LOWER_IS_BETTER
 
 
 def _by_pair(cells: Sequence[tuple[Cell, Result]], metric: str) -> dict[tuple[str, int], float]:

@@ -127,6 +127,12 @@ def main_metrics(summary: Summary) -> list[str]:
     return found or summary.metrics
 
 
+def explained(summary: Summary) -> dict[str, str]:
+    """Return what each of the judges' scores in a summary is, in words."""
+    judged = bundled.judged_scores()
+    return {name: judged[name].about for name in summary.metrics if name in judged}
+
+
 def markdown(summary: Summary) -> str:
     """Return the main metrics as Markdown: a table of means, and one of differences."""
     metrics = main_metrics(summary)
@@ -140,6 +146,8 @@ def markdown(summary: Summary) -> str:
         "",
         *table(heads, rows),
     ]
+    if said := explained(summary):
+        lines += ["", *(f"- {name}: {about}." for name, about in said.items())]
     rows = [
         [
             summary.label(one.arm),

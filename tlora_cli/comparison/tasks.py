@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.comparison.cells import Cell, Plan
+from tlora_cli.evaluation.stored_scores import read_scores
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked, write_text
 from tlora_cli.training.run_folder import RunFolder, differences, short
@@ -186,7 +187,7 @@ def read_result(task: Task) -> Result | None:
         return None
     if not task.scores.is_file() or digest(task.scores) != found.get("scores"):
         return None
-    scores = json.loads(task.scores.read_text(encoding="utf-8"))["results"]
+    scores = read_scores(task.evaluation)
     about = _read(task.run.about) or {}
     last = _last_step(task.run.metrics)
     return Result(

@@ -99,7 +99,7 @@ def draw_missing(
         return
     session.prepare(list(dict.fromkeys(image.text for batch in batches for image in batch)))
     for batch in batches:
-        scale = 0.0 if batch[0].group == "free_without" else 1.0
+        scale = 0.0 if batch[0].group.endswith("_without") else 1.0
         jobs = [Job(image.text, image.seed) for image in batch]
         for image, (job, picture) in zip(batch, session.draw(jobs, scale, batch_size), strict=True):
             if image in gone:
@@ -167,9 +167,9 @@ def given_pictures(folder: Path, prompts: Path | None) -> Iterator[tuple[Path, s
     files = sorted(folder.glob("*.png"))
     if not files:
         raise UserError("the folder holds no PNG files", str(folder), "check --pictures")
-    said = {} if prompts is None else _said(prompts)
+    said = {} if prompts is None else said_prompts(prompts)
     for file in files:
-        prompt = said.get(file.name) or _own_prompt(file)
+        prompt = said.get(file.name) or own_prompt(file)
         if not prompt:
             raise UserError(
                 "the picture's prompt is not known",
@@ -193,12 +193,17 @@ def opened(file: Path) -> Image.Image:
         ) from error
 
 
-def _said(prompts: Path) -> dict[str, str]:
+def said_prompts(prompts: Path) -> dict[str, str]:
+    """Return the table of a JSON file: picture name -> prompt.
+
+    Raises:
+        UserError: if it can't be read, or is no such table.
+    """
     try:
         said = parse_json(prompts.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"the prompts can't be read: {error}", str(prompts), "check --prompts-of"
+            f"the prompts can't be read: {error}", str(prompts), "check the file"
         ) from error
     if not (isinstance(said, dict) and all(isinstance(one, str) for one in said.values())):
         raise UserError(
@@ -207,7 +212,7 @@ def _said(prompts: Path) -> dict[str, str]:
     return said
 
 
-def _own_prompt(file: Path) -> str | None:
+def own_prompt(file: Path) -> str | None:
     """Return the prompt that tlora wrote into a picture, or None."""
     found = picture_settings(file).get("prompt")
     return found if isinstance(found, str) else None

@@ -14,7 +14,8 @@ class ImageRequest:
 
     Attributes:
         group: `base` (of the base prompt), `suite` (of the prompts), `free` (of concept-free
-            prompts, with the adapter) or `free_without` (the same without it).
+            prompts, with the adapter), `free_without` (the same without it) or `suite_without`
+            (of the suite's prompts with the class in place of V*, without the adapter).
         prompt: with V* for the concept.
         seed: of its noise.
     """
@@ -60,3 +61,17 @@ def requests_of_suite(prompts: Sequence[str], counts: Counts) -> list[ImageReque
         for prompt in texts
         for turn in range(turns)
     ]
+
+
+def requests_without(requests: Sequence[ImageRequest], class_name: str) -> list[ImageRequest]:
+    """Return a picture of each prompt of the suite that the base draws without the adapter.
+
+    Args:
+        requests: of the evaluation; a prompt's first seed is taken.
+        class_name: what stands for V*, which the base does not know.
+    """
+    seeds: dict[str, int] = {}
+    for one in requests:
+        if one.group == "suite":
+            seeds.setdefault(one.prompt.replace("V*", class_name), one.seed)
+    return [ImageRequest("suite_without", prompt, seed) for prompt, seed in seeds.items()]

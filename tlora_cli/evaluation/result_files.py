@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def write_tables(folder: Path, scores: Scores, about: Mapping[str, Any]) -> None:
     """Write results.json, pictures.csv and results.md, each whole or not at all."""
     summary = {name: round(value, 6) for name, value in scores.summary.items()}
-    content = {**about, "results": summary}
+    content = {**about, "results": summary, **scores.details}
     write_text(folder / "pictures.csv", csv_text(scores.rows))
-    write_text(folder / "results.md", markdown(scores.summary))
+    write_text(folder / "results.md", markdown(scores.summary, scores.notes))
     # Last: where it stands, the others stand, too.
     write_text(folder / "results.json", json.dumps(content, indent=2) + "\n")
 
@@ -38,10 +38,12 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def markdown(summary: Mapping[str, float]) -> str:
-    """Return a Markdown table."""
+def markdown(summary: Mapping[str, float], notes: Sequence[str] = ()) -> str:
+    """Return a Markdown table, and under it what is said of its metrics."""
     lines = ["| metric | value |", "|---|---|"]
     lines += [
         f"| {name} | {value:.4f} |" for name, value in summary.items() if not math.isnan(value)
     ]
+    if notes:
+        lines += ["", *(f"- {note}." for note in notes)]
     return "\n".join(lines) + "\n"

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-
-from PIL import Image
 
 from tlora_cli.evaluation.encoders import Encoder, load_encoder
 from tlora_cli.evaluation.generated_images import (
@@ -16,25 +14,30 @@ from tlora_cli.evaluation.generated_images import (
     draw_missing,
     given_pictures,
     missing,
-    opened,
     plan_images,
 )
-from tlora_cli.evaluation.image_requests import Counts, requests_of_suite
+from tlora_cli.evaluation.image_requests import Counts, requests_of_suite, requests_without
 from tlora_cli.evaluation.judging import judged_evaluation
 from tlora_cli.evaluation.masking import load_segmenter, masked
+from tlora_cli.evaluation.real_pictures import (
+    PairSettings,
+    as_trained,
+    lacking,
+    read_pairs,
+    training_pictures,
+)
 from tlora_cli.evaluation.result_files import write_tables
 from tlora_cli.evaluation.scoring import Mask, PromptedImage, Scores, score
+from tlora_cli.evaluation.success import Pairs
+from tlora_cli.evaluation.success_report import add_success
 from tlora_cli.evaluation.suites import BASE, suite_for
-from tlora_cli.formats import AdapterInfo
 from tlora_cli.formats.opening import locate
-from tlora_cli.foundation.bundled import Bundle, bundle_of_base
+from tlora_cli.foundation.bundled import Bundle, bundle_of_base, judged_scores
 from tlora_cli.foundation.devices import choose_device, memory_explained
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked
 from tlora_cli.foundation.prompts import concept_words
-from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.masks.segmenter import CHECKPOINT, Segmenter
-from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.sampling.session import Request, SamplingSession
 
 BATCH = 4
@@ -63,6 +66,7 @@ class Evaluation:
         device: auto, cpu or cuda.
         mask: checkpoint that finds the subject; None for no masks; "auto" for CLIPSeg, but none
             on the built-in world.
+        pairs: what the thresholds of S come from.
     """
 
     output: Path
@@ -76,6 +80,7 @@ class Evaluation:
     batch_size: int | None = None
     device: str = "auto"
     mask: str | None = "auto"
+    pairs: PairSettings = field(default_factory=PairSettings)
 
 
 def evaluate_adapter(
@@ -108,12 +113,18 @@ def evaluate_adapter(
         counts = Counts(job.count, job.base_count, job.free_count, job.seed)
         judged = judged_evaluation(bundle, info.recipe, counts) if job.prompts is None else None
         encoders, segmenter = _load(job, bundle)
-        training = _training_pictures(job, info)
+        training = training_pictures(job.images or info.recipe.get("concept", {}).get("images"))
+        words, concept, class_name = session.concept, info.placeholder or "", info.class_name or ""
+        pairs = read_pairs(job.pairs, training, lambda text: _with_class(text, words, class_name))
+        need = _needed(pairs, encoders, draws=bool(class_name))
         if judged is not None:
             requests = judged.requests()
         else:
-            prompts = job.prompts or suite_for(info.class_name or "").prompts
+            prompts = job.prompts or suite_for(class_name).prompts
             requests = requests_of_suite(prompts, counts)
+        # They don't belong to the stamp: S can be asked for later, of pictures that are there.
+        drawn = not (need or pairs.captioned or pairs.agreement is not None)
+        without = requests_without(requests, class_name) if drawn else []
         origin = {
             "adapter": digest(locate(adapter)),
             "base": session.base.model,
@@ -122,21 +133,22 @@ def evaluate_adapter(
         }
         claim_folder(job.output, origin)
         with locked(job.output):
-            planned = plan_images(job.output / "pictures", requests, session.concept)
+            planned = plan_images(job.output / "pictures", [*requests, *without], words)
             at_once = job.batch_size or (bundle.batch_size if bundle else BATCH)
             _draw(session, planned, at_once, progress)
+            plain = planned[len(requests) :]
             images = [
                 PromptedImage(one.group, one.prompt, _name(one, job.output), one.open())
-                for one in planned
+                for one in planned[: len(requests)]
             ]
-            found = score(
-                images,
-                training,
-                encoders,
-                info.placeholder or "",
-                info.class_name or "",
-                _mask(segmenter, info.class_name or ""),
-            )
+            mask = _mask(segmenter, class_name)
+            found = score(images, training, encoders, concept, class_name, mask)
+            if not need:
+                if plain:
+                    pairs = replace(pairs, captioned=[(one.open(), one.text) for one in plain])
+                add_success(found, images, encoders, pairs, mask)
+            elif job.pairs.given or judged is None:
+                found.hint = need
             if judged is not None:
                 _add(found, *judged.judge([one.picture for one in images]))
             write_tables(job.output, found, {"metrics": job.metrics, **origin})
@@ -164,14 +176,16 @@ def evaluate_pictures(
     """
     if job.images is None:
         raise UserError("no real pictures were given", where="--images", do="name them")
-    training = [_opened(path) for path in find_images(job.images, "--images")]
+    training = training_pictures(job.images)
+    words = concept_words(placeholder, class_name)
+    pairs = read_pairs(job.pairs, training, lambda text: _with_class(text, words, class_name))
     images = []
     for file, said in given_pictures(folder, prompts_of):
-        prompt = said.replace(concept_words(placeholder, class_name), "V*")
+        prompt = said.replace(words, "V*")
         group = "base" if prompt in (BASE, BASE.replace(" a V*", " V*")) else "suite"
         if "V*" not in prompt:
             group = "free"
-        images.append(PromptedImage(group, prompt, file.name, _opened(file)))
+        images.append(PromptedImage(group, prompt, file.name, as_trained(file)))
     encoders, segmenter = _load(job, None)
     origin = {
         "folder": str(folder.resolve()),
@@ -181,6 +195,10 @@ def evaluate_pictures(
     with locked(job.output):
         mask = _mask(segmenter, class_name)
         found = score(images, training, encoders, placeholder, class_name, mask)
+        if need := _needed(pairs, encoders, draws=False):
+            found.hint = need
+        else:
+            add_success(found, images, encoders, pairs, mask)
         write_tables(job.output, found, {"metrics": job.metrics, **origin})
     return found
 
@@ -198,6 +216,19 @@ def _load(job: Evaluation, bundle: Bundle | None) -> tuple[dict[str, Encoder], S
     return encoders, load_segmenter(checkpoint, device) if checkpoint else None
 
 
+def _needed(pairs: Pairs, encoders: Mapping[str, Encoder], draws: bool) -> str:
+    """Return a line on what S needs; empty if all is there."""
+    need = lacking(pairs, any(one.reads_text for one in encoders.values()), draws)
+    if not need:
+        return ""
+    return "S, the share of pictures that are alike and as asked at once, needs " + "; ".join(need)
+
+
+def _with_class(text: str, words: str, class_name: str) -> str:
+    """Return a prompt with the class where it names the concept."""
+    return text.replace(words, "V*").replace("V*", class_name)
+
+
 def _mask(segmenter: Segmenter | None, word: str) -> Mask | None:
     return None if segmenter is None else lambda picture: masked(segmenter, picture, word)
 
@@ -205,6 +236,9 @@ def _mask(segmenter: Segmenter | None, word: str) -> Mask | None:
 def _add(found: Scores, summary: dict[str, float], rows: Sequence[dict[str, float]]) -> None:
     """Put the judge's scores first: they count, the others guess."""
     found.summary = {**summary, **found.summary}
+    first = next(iter(summary))
+    if first in (known := judged_scores()):
+        found.notes.insert(0, f"{first}: {known[first].about}")
     for row, more in zip(found.rows, rows, strict=True):
         row.update(more)
 
@@ -226,24 +260,3 @@ def _draw(
 
 def _name(image: PlannedImage, folder: Path) -> str:
     return image.file.relative_to(folder).as_posix()
-
-
-def _training_pictures(job: Evaluation, info: AdapterInfo) -> list[Image.Image]:
-    """Return the real pictures: those given, or those of the adapter's recipe."""
-    given = job.images or info.recipe.get("concept", {}).get("images")
-    if given is None:
-        raise UserError(
-            "the adapter does not say which pictures it was trained on",
-            where="--images",
-            do="name them: --images dog.jpg",
-        )
-    return [_opened(path) for path in find_images(given, "--images")]
-
-
-def _opened(path: Path) -> Image.Image:
-    """Return a picture upright and cropped to its middle square, as for training."""
-    with opened(path) as picture:
-        side = min(picture.size)
-    [image] = load_training_images(str(path), None, max(8, side - side % 8))
-    levels = ((image.pixels / 2 + 0.5) * 255).round().byte()
-    return Image.fromarray(levels.permute(1, 2, 0).numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from PIL import Image
@@ -41,10 +42,16 @@ class Scores:
     Attributes:
         summary: metric -> value over all pictures.
         rows: picture by picture.
+        details: how a metric was measured, for results.json.
+        notes: what some of the metrics are, in words.
+        hint: what a metric that is not computed needs; empty if nothing.
     """
 
     summary: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, str | float]] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    hint: str = ""
 
 
 def spellings(prompt: str, placeholder: str, class_name: str) -> dict[str, str]:

@@ -23,6 +23,22 @@ CHECKSUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
+class JudgedScore:
+    """A share that a bundle's judge counts.
+
+    Attributes:
+        about: one sentence, what share it is.
+        less_is_better: whether it should be low.
+        all_of: names of scores; a picture counts here where it counts in all of these. So results
+            from before this score was known can be completed, picture by picture.
+    """
+
+    about: str
+    less_is_better: bool = False
+    all_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bundle:
     """The offer of a bundle. Its module imports neither torch nor diffusers.
 
@@ -48,7 +64,7 @@ class Bundle:
             prompts and the judge for a concept of the bundle; None for a bundle without a judge.
         recognizes: `module:function` of (base, pixels (3, R, R)) -> whether a base can draw such a
             picture; None if that can't be told.
-        scores: what the judge counts -> whether less of it is better.
+        scores: name of what the judge counts -> what it is; the first says most.
         plotted: two of the scores, which a comparison plots against each other.
     """
 
@@ -70,7 +86,7 @@ class Bundle:
     photo: Mapping[str, Any] = field(default_factory=dict)
     evaluation: str | None = None
     recognizes: str | None = None
-    scores: Mapping[str, bool] = field(default_factory=dict)
+    scores: Mapping[str, JudgedScore] = field(default_factory=dict)
     plotted: tuple[str, str] | None = None
 
     def picture_name(self, concept: str) -> str:
@@ -126,9 +142,9 @@ def concepts() -> dict[str, Bundle]:
     return {concept: one for one in BUNDLES.values() for concept in one.concepts}
 
 
-def judged_scores() -> dict[str, bool]:
-    """Return the scores of all bundles' judges -> whether less is better."""
-    return {name: less for one in BUNDLES.values() for name, less in one.scores.items()}
+def judged_scores() -> dict[str, JudgedScore]:
+    """Return the scores of all bundles' judges by name."""
+    return {name: score for one in BUNDLES.values() for name, score in one.scores.items()}
 
 
 # --- files ----------------------------------------------------------------------------------------

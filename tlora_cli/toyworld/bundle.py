@@ -7,6 +7,7 @@ from pathlib import Path
 from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import FACTORS
+from tlora_cli.toyworld.scores import SCORES
 from tlora_cli.toyworld.settings import PHOTO, settings
 from tlora_cli.toyworld.suites import fixed_contexts, places
 
@@ -31,6 +32,6 @@ BUNDLE = Bundle(
     photo=PHOTO,
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
     recognizes="tlora_cli.toyworld.recognition:is_drawing",
-    scores={"TS*": False, "ID*": False, "ID* (base prompt)": False, "leak": True, "copy": True},
+    scores=SCORES,
     plotted=("TS*", "ID*"),
 )

@@ -1,6 +1,6 @@
 """The built-in world's own evaluation: its prompts, and what its judge counts.
 
-The four scores are defined in `toyworld/scores.py`.
+The scores are defined in `toyworld/scores.py`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ConceptEvaluation:
     def judge(
         self, pictures: Sequence[Image.Image]
     ) -> tuple[dict[str, float], list[dict[str, float]]]:
-        """Return TS*, ID*, leak and copy, and for each picture what counts of them.
+        """Return S*, TS*, ID*, leak and copy, and for each picture what counts of them.
 
         Args:
             pictures: in the order of `requests`.
@@ -76,6 +76,7 @@ class ConceptEvaluation:
         first, last = len(groups["base"]), len(groups["base"]) + len(groups["suite"])
         plain, placed = drawn[:first], drawn[first:last]
         summary = {
+            "S*": studio.success(placed, self.concept).value,
             "TS*": studio.prompted(placed).value,
             "ID*": studio.identity(placed, self.concept).value,
             "ID* (base prompt)": studio.identity(plain, self.concept).value,
@@ -88,7 +89,8 @@ class ConceptEvaluation:
             if number < last:
                 row["ID*"] = float(scores.identity_right(one.reading, self.concept.values))
             if first <= number < last:
-                asked = one.task.asked
+                asked, concept = one.task.asked, self.concept.values
+                row["S*"] = float(scores.wholly_right(one.reading, asked, concept))
                 row["TS*"] = float(scores.prompted_right(one.reading, asked))
                 row["leak"] = float(scores.leaked(one.reading, asked, self.training.values))
             rows.append(row)

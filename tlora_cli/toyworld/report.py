@@ -129,9 +129,9 @@ def _score(
     drawn = room.draw_adapted([*plain_tasks, *placed_tasks], file)
     plain, placed = drawn[: len(plain_tasks)], drawn[len(plain_tasks) :]
     rates = {
+        "S*": studio.success(placed, concept),
         "TS*": studio.prompted(placed),
         "ID*": studio.identity(placed, concept),
-        "S*": studio.success(placed, concept),
         "ID* base prompt": studio.identity(plain, concept),
         "leak": studio.leak(placed, training),
         "copy": studio.copies(placed, training),

@@ -1,15 +1,15 @@
 """The five scores, from the judge's readings; every other file takes them from here.
 
-TS*   share of pictures on which every prompted attribute is right.
+S*    share of pictures on which all that was asked and all that is private is right at once.
+TS*   share on which every prompted attribute is right.
 ID*   share on which every private attribute (marking and feature) is the concept's.
-S*    share on which both hold in the same picture: all that is asked and all that is private.
 leak  share that show the training picture's background or position though the prompt asks for
       another.
 copy  share that look more like the training picture than like the right drawing, by the cosine of
       toy-vit's features; the right drawing is the renderer's own picture of the concept with what
       was prompted.
 
-All are in [0, 1]. TS*, ID* and S* should be high, leak and copy low. Chance of ID* is how often
+All are in [0, 1]. S*, TS* and ID* should be high, leak and copy low. Chance of ID* is how often
 pictures of the world have both private attributes (`factors.chance`).
 """
 
@@ -19,11 +19,33 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tlora_cli.foundation.bundled import JudgedScore
 from tlora_cli.toyworld.factors import PRIVATE
 
 Values = Mapping[str, str]
 
 LEAKS = ("background", "position")
+
+SCORES = {
+    "S*": JudgedScore(
+        "share of pictures in other contexts on which all that was asked and all that is private "
+        "is right at once",
+        all_of=("TS*", "ID*"),
+    ),
+    "TS*": JudgedScore("share on which all that was asked is right"),
+    "ID*": JudgedScore("share on which all that is private (marking and feature) is right"),
+    "ID* (base prompt)": JudgedScore("the same on pictures of the base prompt"),
+    "leak": JudgedScore(
+        "share that show the training picture's background or position though the prompt asks for "
+        "another",
+        less_is_better=True,
+    ),
+    "copy": JudgedScore(
+        "share that are nearer to the training picture than to the right drawing",
+        less_is_better=True,
+    ),
+}
+"""Name in tables -> what it is, in the order of the tables."""
 
 
 @dataclass(frozen=True)
