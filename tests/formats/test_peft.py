@@ -162,7 +162,7 @@ def test_contradicting_scales_are_refused(
     assert refused.value.what.startswith(message)
 
 
-def test_dora_biases_and_convolutions_in_peft_names_are_refused(tmp_path: Path) -> None:
+def test_dora_biases_and_factors_of_no_layer_in_peft_names_are_refused(tmp_path: Path) -> None:
     layers = linears(model_of("sdxl"))
     plain = factors(f"unet.{SDXL_LAYERS[0]}", "peft", layers[SDXL_LAYERS[0]], 2, None)
     convolution = "down_blocks.0.resnets.0.conv1"
@@ -178,9 +178,10 @@ def test_dora_biases_and_convolutions_in_peft_names_are_refused(tmp_path: Path) 
         (
             {
                 f"unet.{convolution}.lora_A.weight": torch.ones(2, 4, 3, 3),
-                f"unet.{convolution}.lora_B.weight": torch.ones(4, 2, 1, 1),
+                f"unet.{convolution}.lora_B.weight": torch.ones(4, 2, 3, 3),
             },
-            f"the file adapts a convolution ({convolution}); tlora adapts linear layers only",
+            f"the factors of layer {convolution} do not fit each other: "
+            "(2, 4, 3, 3) and (4, 2, 3, 3)",
         ),
         (
             {f"unet.{convolution}.lora_A.weight": torch.ones(2, 4)},

@@ -22,6 +22,7 @@ from adapter_files import (
 )
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.utils import convert_unet_state_dict_to_peft
+from lora_files import NAMES, by_diffusers, model_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ from tlora_cli.injection.load import matrix_layers
 
 CONVOLUTION = "down_blocks.1.resnets.0.conv1"
 SINGLE = "down_blocks.1.resnets.0.conv_shortcut"
+LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2"
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +196,43 @@ def test_the_original_names_of_the_true_sdxl_are_those_of_diffusers() -> None:
         if "lora_A" in key
     }
     assert [theirs[number] for number in range(len(names))] == list(names.values())
+
+
+@pytest.mark.parametrize("style", ["peft", "kohya"])
+def test_a_locon_of_several_ranks_and_alphas_is_what_diffusers_reads(
+    style: str, tmp_path: Path
+) -> None:
+    """kohya's conv_dim differs from its network_dim; our file gives all layers the largest."""
+    torch.manual_seed(0)
+    layers = matrix_layers(model_of("sdxl"))
+    down, up = NAMES[style]
+    tensors: dict[str, Tensor] = {}
+    sizes = {LINEAR: (4, None), CONVOLUTION: (2, (3, 3)), SINGLE: (3, (1, 1))}
+    for name, (rank, kernel) in sizes.items():
+        out, inner = layers[name].weight.shape[:2]
+        ends = ((), ()) if kernel is None else (kernel, (1, 1))
+        stem = f"unet.{name}" if style == "peft" else f"lora_unet_{name.replace('.', '_')}"
+        tensors[f"{stem}.{down}.weight"] = torch.randn(rank, inner, *ends[0])
+        tensors[f"{stem}.{up}.weight"] = torch.randn(out, rank, *ends[1])
+        tensors |= {f"{stem}.alpha": torch.tensor(2.0)} if style == "kohya" else {}
+    save_file(tensors, tmp_path / "a.safetensors")
+    theirs = by_diffusers("sdxl", tmp_path / "a.safetensors")
+    weights = read_adapter(tmp_path / "a.safetensors", layers)
+    model_of("sdxl").save_config(tmp_path / "base" / "unet")
+    convert(
+        tmp_path / "a.safetensors",
+        "--base",
+        tmp_path / "base",
+        "--output",
+        tmp_path / "b.safetensors",
+    )
+    again = read_adapter(tmp_path / "b.safetensors", layers)
+    assert theirs.keys() == weights.layers.keys() == again.layers.keys()
+    assert {down.shape[0] for down, _ in again.layers.values()} == {4}
+    for one in (weights, again):
+        for name, (low, high) in one.layers.items():
+            found = high.flatten(1) @ low.flatten(1)
+            torch.testing.assert_close(found, theirs[name].flatten(1))
 
 
 def test_a_convolution_of_another_base_is_told_by_its_shape(base: Path, tmp_path: Path) -> None:

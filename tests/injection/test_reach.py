@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from small_denoisers import (
     BLOCKS,
     FAMILIES,
@@ -32,6 +33,7 @@ from tlora_cli.families.reach import REACHES
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.injection.changes import LowRankUpdate
 from tlora_cli.methods import METHODS
+from tlora_cli.recipe.models import Recipe
 
 LOW_RANK = [name for name, method in METHODS.items() if method.low_rank]
 WITH_BLOCKS = [name for name, method in METHODS.items() if method.divides]
@@ -243,6 +245,26 @@ def test_unusual_convolutions_are_refused(options: dict[str, Any]) -> None:
     )
     with pytest.raises(UserError, match="is not defined for a convolution of"):
         reach(model, "lora", "all")
+
+
+def test_a_family_that_says_no_further_names_knows_attention_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(kinds.FAMILIES["flux"]), "named_targets", {})
+    assert attach(make_transformer(), "lora", RANK, targets="attention").layers
+    for name in ("linear", "all"):
+        with pytest.raises(UserError, match=f"does not say which layers `{name}` are") as caught:
+            attach(make_transformer(), "lora", RANK, targets=name)
+        assert "use attention, or a regular expression" in str(caught.value)
+        values = {
+            "family": "flux",
+            "base": "some/base",
+            "concept": {"images": "a.png", "class": "dog"},
+            "adapter": {"targets": name},
+            "output": {"dir": "run"},
+        }
+        with pytest.raises(ValidationError, match=f"flux does not say which layers `{name}` are"):
+            Recipe.model_validate(values)
 
 
 def test_an_expression_still_means_linear_layers() -> None:

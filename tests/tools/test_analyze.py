@@ -85,6 +85,20 @@ def test_the_matrices_of_a_file_are_those_of_the_adapter(tmp_path: Path) -> None
         close(by_key[name, "B diag(S)", "trained"], svd(b * (s.abs() * a.norm(dim=1))))
 
 
+def test_spectra_of_convolutions_are_those_of_their_matrices(tmp_path: Path) -> None:
+    model = make_unet()
+    adapter = stir(attach(model, "lora", 4, targets="all"), 0.05)
+    adapter.save(tmp_path / "a.safetensors")
+    found = {
+        one.layer: one.values for one in analyze(tmp_path / "a.safetensors").of("update", "trained")
+    }
+    assert found.keys() == adapter.layers.keys()
+    for name in ("down_blocks.0.downsamplers.0.conv", "up_blocks.0.resnets.0.conv_shortcut"):
+        layer = adapter.layers[name]
+        update = layer.B.detach() @ layer.A.detach()
+        close(found[name], torch.linalg.svdvals(update)[:4])
+
+
 def test_layers_are_sorted_by_place_and_kind() -> None:
     unet = list(attach(make_unet(), "lora", 4).layers)
     assert sorted(unet, key=place_in_model)[0].startswith("down_blocks")
@@ -95,6 +109,10 @@ def test_layers_are_sorted_by_place_and_kind() -> None:
     flux = list(attach(make_transformer(), "lora", 4).layers)
     kinds = {kind_of(name) for name in flux}
     assert {"attn q", "attn add_q", "single attn k"} <= kinds
+    unet = list(attach(make_unet(), "lora", 4, targets="all").layers)
+    assert {"ff proj", "ff net", "resnets conv1", "resnets time_emb", "downsamplers conv"} <= {
+        kind_of(name) for name in unet
+    }
     assert place_in_model("up_blocks.10.x") > place_in_model("up_blocks.9.x")
 
 
