@@ -1,4 +1,4 @@
-"""Whether a mask that was found can be one: never silently wrong."""
+"""Checks of a mask that was found: never silently wrong."""
 
 from __future__ import annotations
 

@@ -288,7 +288,7 @@ base: {_scalar(recipe.base.model)}
 
 concept:
   images: {_scalar(concept.images)}   # paths start at the current folder
-  # masks: mask.png   # of the picture's size, white where the subject is: only that is learned
+  # masks: auto   # learn only the subject, found by itself; or a picture that is white there
   class: {_scalar(concept.class_name)}   # a common word for what it is
   placeholder: {_scalar(concept.placeholder)}   # a rare word: with the class it names this very one
 
