@@ -160,6 +160,17 @@ def test_concepts_of_your_own(tmp_path: Path) -> None:
     assert (pip.recipe.concept.placeholder, pip.recipe.concept.class_name) == ("zwx", "star")
 
 
+def test_masks_that_are_found_by_themselves_stay(tmp_path: Path) -> None:
+    found = plan(
+        "recipe:\n  family: sdxl\n  base: some/model\n"
+        "  concept: {images: 'toy:momo/1', class: cat, masks: auto, mask_model: some/clipseg}\n"
+        "output: out\ngrid:\n  concept: [pip]\n  method: [lora]\n  seed: [0]\n"
+    )
+    [cell] = found.cells
+    assert cell.recipe.concept.images == "toy:pip/1"
+    assert (cell.recipe.concept.masks, cell.recipe.concept.mask_model) == ("auto", "some/clipseg")
+
+
 # --- baselines ------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 UNPINNED = {"trackio"}
 """Extras that ask for older versions than the pinned ones; pyproject.toml says why."""
-IMPORT_NAMES = {"pillow": ["PIL"], "pyyaml": ["yaml"], "pydantic": ["pydantic", "pydantic_core"]}
+IMPORT_NAMES = {
+    "opencv-python-headless": ["cv2"],
+    "pillow": ["PIL"],
+    "pydantic": ["pydantic", "pydantic_core"],
+    "pyyaml": ["yaml"],
+}
 
 
 def _requirements() -> list[Requirement]:

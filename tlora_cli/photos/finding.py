@@ -13,7 +13,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 IMAGES_KEY, MASKS_KEY = "concept.images", "concept.masks"
 AUTO = "auto"
-"""In place of mask files: masks are found by themselves (`photos.masks`)."""
+"""The word in place of mask files: they are found by themselves (`photos.masks`)."""
 
 
 def find_images(spec: str | Sequence[str], key: str) -> list[Path]:

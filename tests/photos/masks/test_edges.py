@@ -10,6 +10,7 @@ from tlora_cli.photos.masks import edges
 from tlora_cli.photos.masks.checks import doubt
 from tlora_cli.photos.masks.edges import refined
 from tlora_cli.photos.masks.grabcut import cut_out, threshold_of
+from tlora_cli.photos.masks.outline import edge_share
 from tlora_cli.photos.masks.superpixels import neighbors, superpixels
 
 
@@ -112,6 +113,25 @@ def test_pieces_and_holes() -> None:
 def test_doubts(coverage: float, pieces: tuple[int, ...], words: str | None) -> None:
     said = doubt(coverage, pieces)
     assert (said is None) if words is None else words in (said or "")
+
+
+def test_an_outline_without_an_edge() -> None:
+    assert doubt(0.3, (9,), 0.5) is None
+    assert "no edge of the photo" in (doubt(0.3, (9,), 0.49) or "")
+
+
+def test_share_of_the_outline_that_is_an_edge() -> None:
+    """A square of which one side of four lies on an edge of the photo; then one at its border."""
+    rgb = np.full((80, 80, 3), 60, np.uint8)
+    rgb[:, :20] = 200
+    subject = np.zeros((80, 80), bool)
+    subject[20:60, 20:60] = True
+    assert edge_share(rgb, subject) == pytest.approx(1 / 4, abs=0.06)
+    subject = np.zeros((80, 80), bool)
+    subject[:, :20] = True  # the photo's own border doesn't count
+    assert edge_share(rgb, subject) == 1
+    assert edge_share(rgb, ~subject) == 1
+    assert edge_share(rgb, np.ones((80, 80), bool)) == 1
 
 
 def test_superpixels_part_what_differs_and_name_their_neighbors() -> None:

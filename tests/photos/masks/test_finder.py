@@ -138,6 +138,14 @@ def test_a_photo_of_one_color(level: int, tmp_path: Path) -> None:
     assert "no subject was found" in (found.doubt or "") and found.coverage == 0
 
 
+def test_halves_and_gradients_have_no_subject(tmp_path: Path) -> None:
+    halves = np.zeros((100, 100, 3), np.uint8)
+    halves[:, :50, 0], halves[:, 50:, 2] = 250, 250
+    assert "no edge of the photo" in (find(tmp_path, halves).doubt or "")
+    gradient = np.tile(np.linspace(0, 255, 128).astype(np.uint8), (128, 1))
+    assert "no edge of the photo" in (find(tmp_path, gradient).doubt or "")
+
+
 def test_noise_has_no_subject(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(np.uint8)
     assert find(tmp_path, noise).doubt

@@ -1,4 +1,4 @@
-"""Whether a mask that was found can be one: never silently wrong."""
+"""Checks of a mask that was found: never silently wrong."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ SECOND = 1 / 3
 MAIN = 1 / 2
 """Share of all that was found which the largest piece must have."""
 
+EDGES = 1 / 2
+"""Least share of the outline that must be an edge of the photo. Masks of subjects had .95 and more,
+those of a gradient and of two plain halves 0."""
 
-def doubt(coverage: float, pieces: Sequence[int] = ()) -> str | None:
+
+def doubt(coverage: float, pieces: Sequence[int] = (), edges: float = 1.0) -> str | None:
     """Return what is wrong with a mask, to be said after its name; None if nothing is.
 
     Args:
         coverage: share of the photo that it covers.
         pieces: areas of what was found, the largest first; empty if they don't matter.
+        edges: share of the outline that is an edge of the photo.
     """
     if coverage < LEAST:
         if not coverage:
@@ -29,4 +34,6 @@ def doubt(coverage: float, pieces: Sequence[int] = ()) -> str | None:
         return "falls apart into large pieces: is there more than one subject?"
     if pieces and pieces[0] < MAIN * sum(pieces):
         return "falls apart into small pieces: no subject stands out"
+    if edges < EDGES:
+        return "follows no edge of the photo: no subject stands out"
     return None

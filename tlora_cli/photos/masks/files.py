@@ -32,11 +32,10 @@ class MaskFiles:
 
     @property
     def remedy(self) -> str:
-        """What to do about a mask that is wrong."""
+        """The remedy for a mask that is wrong."""
         return (
-            f"look at it; paint the subject white and the rest black in {self.mask} with any "
-            f"editor and set concept.masks: {self.mask.parent}, or crop the photo around the "
-            "subject"
+            f"look at it; paint the subject white and the rest black in {self.mask} with an editor "
+            f"and set concept.masks: {self.mask.parent}, or crop the photo around the subject"
         )
 
 

@@ -15,6 +15,7 @@ from tlora_cli.foundation.pictures import read_alpha, read_picture
 from tlora_cli.photos.masks.checks import doubt
 from tlora_cli.photos.masks.edges import refined
 from tlora_cli.photos.masks.grabcut import cut_out, threshold_of
+from tlora_cli.photos.masks.outline import edge_share
 from tlora_cli.photos.masks.saliency import standing_out
 from tlora_cli.photos.masks.segmenter import CHECKPOINT, THRESHOLD, Segmenter
 from tlora_cli.photos.masks.superpixels import Bytes, Floats
@@ -85,8 +86,8 @@ class MaskFinder:
                 where=where,
                 do=f"take a photo of at least {SMALLEST} pixels each way",
             )
-        mask, pieces = find_subject(photo, self._by_model if self.model else _by_contrast)
-        return FoundMask(photo, mask, self.model or "GrabCut", doubt(coverage_of(mask), pieces))
+        mask, wrong = find_subject(photo, self._by_model if self.model else _by_contrast)
+        return FoundMask(photo, mask, self.model or "GrabCut", wrong)
 
     def _by_model(self, rgb: Bytes) -> tuple[Floats, float]:
         import torch
@@ -99,8 +100,8 @@ class MaskFinder:
         return found.numpy(), THRESHOLD
 
 
-def find_subject(photo: Image.Image, guess: Guess) -> tuple[Image.Image, list[int]]:
-    """Return the mask (L, of the photo's size) and the areas of the pieces that were found."""
+def find_subject(photo: Image.Image, guess: Guess) -> tuple[Image.Image, str | None]:
+    """Return the mask, L, of the photo's size, and what is wrong with it (`checks.doubt`)."""
     full = np.asarray(photo)
     scale = min(SIDE / np.sqrt(photo.width * photo.height), MOST_ENLARGED)
     size = max(1, round(photo.width * scale)), max(1, round(photo.height * scale))
@@ -108,7 +109,8 @@ def find_subject(photo: Image.Image, guess: Guess) -> tuple[Image.Image, list[in
     small = np.asarray(cv2.resize(full, size, interpolation=how), np.uint8)
     likely, threshold = guess(small)
     cut = cut_out(small, likely, threshold)
-    return Image.fromarray(refined(full, small, cut.subject)), cut.pieces
+    mask = Image.fromarray(refined(full, small, cut.subject))
+    return mask, doubt(coverage_of(mask), cut.pieces, edge_share(small, cut.subject))
 
 
 def coverage_of(mask: Image.Image) -> float:

@@ -1,4 +1,4 @@
-"""Which places of a photograph stand out from what reaches its border.
+"""The places of a photograph that stand out from what reaches its border.
 
 Background is what is widely connected with the border over ways of small steps in color, so a
 subject that the border cuts is no background: it touches the border with a small part of its

@@ -67,7 +67,7 @@ _RECIPE_NOTES = {
 }
 _MASK_LINES = {
     PHOTO: "  # masks: mask.png   # of the picture's size, white on the subject; else it is found",
-    PAPER: "  # masks: mask.png   # of its size, white on the subject: only that is learned",
+    PAPER: "  # masks: auto   # learn only the subject, found by itself; or a picture, white there",
 }
 
 
