@@ -46,7 +46,7 @@ class Average:
         self._names = list(named)
         self._trained: list[Tensor] = list(named.values())
         self.tensors = [tensor.detach().clone() for tensor in self._trained]
-        """Of each trained tensor its average, or the tensor itself inside `shown`."""
+        """The average of each trained tensor, or the tensor itself inside `shown`."""
         self._switches = [
             place
             for place, name in enumerate(self._names)
