@@ -41,13 +41,14 @@ PRODIGY = {
 }
 ADAMW = {"optimizer": {"name": "adamw", "lr": 1e-3}}
 PREVIEW = {"preview": {"every": 3, "prompts": ["a V*"]}}
+AVERAGE = {"ema": {"decay": 0.9}}
 
 RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    "sdxl tlora adamw": ("sdxl", {"rank": 4, "min_rank": 2}, {**ADAMW, **PREVIEW}),
+    "sdxl tlora adamw": ("sdxl", {"rank": 4, "min_rank": 2}, {**ADAMW, **PREVIEW, **AVERAGE}),
     "flux tlora prodigy": ("flux", {"rank": 4, "min_rank": 2}, PRODIGY),
     "sdxl ortho_lora prodigy": ("sdxl", {"method": "ortho_lora", "rank": 4}, PRODIGY),
     "flux lora adamw": ("flux", {"method": "lora", "rank": 2}, {**ADAMW, **PREVIEW}),
-    "sdxl oft adamw": ("sdxl", {"method": "oft", "blocks": 4}, ADAMW),
+    "sdxl oft adamw": ("sdxl", {"method": "oft", "blocks": 4}, {**ADAMW, **AVERAGE}),
     "sdxl textual_inversion prodigy": ("sdxl", {"method": "textual_inversion"}, PRODIGY),
 }
 """Name -> family, adapter and train sections of a short run."""

@@ -26,10 +26,12 @@ from tlora_cli.comparison.tasks import Task
 from tlora_cli.evaluation import encoder_kinds
 from tlora_cli.evaluation.encoders import load_encoder
 from tlora_cli.evaluation.suites import SUITES
+from tlora_cli.families import FAMILIES
 from tlora_cli.formats import read_origin
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.sampling.draw import Job
+from tlora_cli.sampling.draw import Job, SamplingSettings
 from tlora_cli.sampling.session import Request, SamplingSession
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.training import checkpoint_selection
 from tlora_cli.training.checkpoint_scores import (
     Cosines,
@@ -40,6 +42,7 @@ from tlora_cli.training.checkpoint_scores import (
     write_record,
 )
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.scoring_prompts import batch_of, trial_for, trial_settings
 from tlora_cli.training.state import checkpoints
 
 TOY = {"clip": "toy-clip", "dino": "toy-vit"}
@@ -156,16 +159,59 @@ def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
             read_record(file)
 
 
+# --- the pictures ---------------------------------------------------------------------------------
+
+
+def drawn_as(width: int, height: int, steps: int) -> SamplingSettings:
+    return SamplingSettings(steps, 5.0, "default", "blurry", width, height)
+
+
+@pytest.mark.parametrize(
+    ("family", "sampling", "expected", "together"),
+    [
+        ("sdxl", (1024, 1024, 25), (512, 512, 8), 4),
+        ("flux", (1024, 1024, 28), (512, 512, 9), 4),
+        ("flux", (1024, 1024, 4), (512, 512, 4), 4),  # as schnell draws
+        ("sdxl", (1024, 1024, 60), (512, 512, 12), 4),
+        ("sdxl", (832, 1216, 25), (424, 616, 8), 3),  # the shape stays
+        ("flux", (832, 1216, 28), (416, 624, 9), 3),  # in units of 16
+        ("sdxl", (512, 512, 17), (512, 512, 6), 1),
+        ("sdxl", (64, 64, 20), (64, 64, 6), 1),
+    ],
+)
+def test_pictures_are_small_and_drawn_in_few_steps(
+    family: str, sampling: tuple[int, int, int], expected: tuple[int, int, int], together: int
+) -> None:
+    given = drawn_as(*sampling)
+    small = trial_settings(given, FAMILIES[family])
+    assert small == drawn_as(*expected)
+    assert batch_of(small, given, None) == together
+    assert batch_of(small, given, BUNDLE) == BUNDLE.batch_size
+
+
+def test_prompts_lie_evenly_in_the_suite() -> None:
+    for class_name, kind in (("cat", "live"), ("teapot", "object")):
+        prompts = SUITES[kind].contextual
+        assert trial_for(class_name, None).prompts == tuple(prompts[n] for n in (0, 5, 10, 15, 20))
+    world = trial_for("cat", BUNDLE)
+    assert world.prompts == tuple(BUNDLE.scoring_prompts[n] for n in (0, 1, 3, 4, 6))
+    assert world.pictures[:2] == [("a photo of a V*", 0), ("a photo of a V*", 1)]
+
+
 # --- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("base", ["tiny_sdxl", "tiny_flux"])
+@pytest.mark.parametrize(
+    ("base", "ema", "seed"),
+    [("tiny_sdxl", None, 0), ("tiny_flux", None, 1), ("tiny_sdxl", {"decay": 0.3}, 0)],
+)
 def test_the_best_checkpoint_becomes_the_result_and_training_is_untouched(
-    base: str, tmp_path: Path, request: pytest.FixtureRequest, offline: None
+    base: str, ema: Any, seed: int, tmp_path: Path, request: pytest.FixtureRequest, offline: None
 ) -> None:
     tiny = request.getfixturevalue(base)
-    plain = run(tiny, tmp_path / "plain", **{**SETTINGS, "train__select": "last"})
-    outcome = run(tiny, tmp_path / "auto", **SETTINGS)
+    settings = {**SETTINGS, "train__ema": ema, "train__seed": seed}
+    plain = run(tiny, tmp_path / "plain", **{**settings, "train__select": "last"})
+    outcome = run(tiny, tmp_path / "auto", **settings)
     assert plain.adapter and outcome.adapter
     record = record_of(tmp_path / "auto")
     assert list(record.steps) == [2, 4, 6, 8]
@@ -192,9 +238,9 @@ def test_scores_are_those_of_the_checkpoints_pictures(
     settings = {**SETTINGS, "concept__masks": str(tmp_path / "mask.png"), "train__steps": 2}
     run(tiny_sdxl, tmp_path, **settings)
     record = record_of(tmp_path)
-    contexts = SUITES["live"].contextual[::3]
-    prompts = ["a photo of a V*"] * 4 + list(contexts)
-    seeds = [0, 1, 2, 3, *range(9)]
+    contexts = [SUITES["live"].contextual[number] for number in (0, 5, 10, 15, 20)]
+    prompts = ["a photo of a V*"] * 2 + contexts
+    seeds = [0, 1, *range(5)]
     assert record.suite["pictures"] == [list(one) for one in zip(prompts, seeds, strict=True)]
     see = {name: load_encoder(name, None, torch.device("cpu")) for name in TOY}
     session = SamplingSession(
@@ -206,15 +252,15 @@ def test_scores_are_those_of_the_checkpoints_pictures(
         small = photo.resize((64, 64), Image.Resampling.LANCZOS)
     gray = small.copy()
     gray.paste((127, 127, 127), (32, 0, 64, 64))
-    texts = see["clip"].texts(words[1][4:])
+    texts = see["clip"].texts(words[1][2:])
     assert record.base is not None and record.copier is not None
     for own, spelled, scale in ((record.steps[2], words[0], 1.0), (record.base, words[1], 0.0)):
         jobs = [Job(*one) for one in zip(spelled, seeds, strict=True)]
         pictures = [picture for _, picture in session.draw(jobs, scale, 1)]
         for name, encoder in see.items():
-            expected = encoder.pictures(pictures[:4]) @ encoder.pictures([gray])[0]
+            expected = encoder.pictures(pictures[:2]) @ encoder.pictures([gray])[0]
             assert own.likeness[name] == pytest.approx(expected.tolist(), abs=0.01)
-        expected = (see["clip"].pictures(pictures[4:]) * texts).sum(1)
+        expected = (see["clip"].pictures(pictures[2:]) * texts).sum(1)
         assert own.agreement == pytest.approx(expected.tolist(), abs=1e-4)
     expected = texts @ see["clip"].pictures([small])[0]
     assert record.copier.agreement == pytest.approx(expected.tolist(), abs=0.01)
@@ -307,6 +353,12 @@ def test_a_finished_run_can_change_its_mind(
     with pytest.raises(UserError, match="scored with other settings"):
         run(tiny_sdxl, tmp_path, resume=True, **{**SETTINGS, "sampling__steps": 3})
     text = folder.scores.read_text()
+    older = json.loads(text)
+    older["suite"]["pictures"].append(["a blue V*", 5])
+    folder.scores.write_text(json.dumps(older))
+    with pytest.raises(UserError, match="by another version of tlora") as caught:
+        run(tiny_sdxl, tmp_path, resume=True, **SETTINGS)
+    assert caught.value.do and "set train.select: last, or move the file away" in caught.value.do
     folder.scores.write_text(text[:200])
     with pytest.raises(UserError, match="scores of the checkpoints can't be read"):
         run(tiny_sdxl, tmp_path, resume=True, **SETTINGS)

@@ -100,6 +100,8 @@ class Task:
             free.add(("train", "select"))  # cells of before it could be said fit
         else:
             free.remove(("train", "checkpoint"))  # says which steps can be chosen
+        if self.recipe["train"].get("ema") is None:
+            free.add(("train", "ema"))  # the same
         recipe = {
             section: {k: v for k, v in values.items() if (section, k) not in free}
             if isinstance(values, dict)

@@ -154,5 +154,6 @@ ADALORA = Method(
     masked_form=LORA.masked_form,
     penalty=orthogonality,
     after_step=allocate,
+    switches=("E",),
     steps=by_family(sdxl=500),  # the paper does not run it: LoRA's
 )

@@ -98,6 +98,8 @@ class Method:
         word: whether the placeholder's embedding is learned, too.
         penalty: layers -> a loss added to the diffusion loss.
         after_step: (layers, steps done, steps of the run), while the gradients are still there.
+        switches: names of trained tensors that `after_step` sets to zero to switch components off;
+            where they are zero, their average is zero, too.
         steps: family -> published optimizer steps.
         settings: of a recipe, as published, where they differ from LoRA's.
         compared: whether it is here to compare with, in the recipe's help.
@@ -117,6 +119,7 @@ class Method:
     word: bool = False
     penalty: Callable[[Sequence[Any]], Tensor] | None = None
     after_step: Callable[[Sequence[Any], int, int], object] | None = None
+    switches: tuple[str, ...] = ()
     steps: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     compared: bool = True

@@ -33,6 +33,7 @@ from tlora_cli.recipe.strict_section import (
 )
 from tlora_cli.recipe.train_sections import (
     CheckpointConfig,
+    EMAConfig,
     LRScheduleConfig,
     OptimizerConfig,
     PreserveConfig,
@@ -93,6 +94,11 @@ class TrainConfig(Section):
         None,
         description="Settings with which a run fits a card of this size, under your own: "
         "quantization, gradient_checkpointing, and on 12 GB a smaller resolution for FLUX.",
+    )
+    ema: EMAConfig | None = Field(
+        None,
+        description="Average of the weights, in place of the last ones in adapter files, previews "
+        "and scores; null: none. `{}` is one with its default.",
     )
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     select: Literal["last", "auto"] = Field(

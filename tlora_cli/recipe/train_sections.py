@@ -84,6 +84,19 @@ class PreserveConfig(Section):
     weight: float = Field(1.0, gt=0, description="How much it counts against the concept's loss.")
 
 
+class EMAConfig(Section):
+    """An average of the weights over the last steps: calmer than the weights of the last step."""
+
+    decay: float = Field(
+        0.99,
+        gt=0,
+        lt=1,
+        description="Share of the average that is kept at a step; after n steps at most "
+        "(1 + n) / (10 + n), so that it looks back over a tenth of a short run, and at 0.99 over "
+        "100 steps of a long one.",
+    )
+
+
 class CheckpointConfig(Section):
     """Checkpoints to resume from."""
 

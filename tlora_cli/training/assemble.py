@@ -20,6 +20,7 @@ from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.optimizers import lr_factor
 from tlora_cli.training.prepare import Prepared
 from tlora_cli.training.previews import Previews
+from tlora_cli.training.scoring_prompts import batch_of, trial_for, trial_settings
 from tlora_cli.training.step import Loss, TrainingStep, forward_backward
 
 if TYPE_CHECKING:
@@ -158,12 +159,17 @@ def make_choosing(
         TrialDrawing,
     )
 
+    class_name, bundle = recipe.concept.class_name, bundle_of_base(recipe.base.model)
+    sampling = sampling_settings(recipe)
+    settings = trial_settings(sampling, ready.models.family)
     drawn = TrialDrawing(
         models=ready.models,
         texts=ready.texts,
-        sampling=sampling_settings(recipe),
+        trial=trial_for(class_name, bundle),
+        settings=settings,
+        batch_size=batch_of(settings, sampling, bundle),
         concept=recipe.concept.words,
-        class_name=recipe.concept.class_name,
-        bundle=bundle_of_base(recipe.base.model),
+        class_name=class_name,
+        bundle=bundle,
     )
     return Choosing(drawn, recipe.train, file, ready.data.pictures, interruption)

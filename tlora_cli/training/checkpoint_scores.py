@@ -26,8 +26,8 @@ LEAST_SPAN = 0.02
 """Least distance, in cosines, between the ends of a scale: where base and copier are nearer, as for
 a base that has never seen what the prompts ask for, noise would else be blown up."""
 ERRORS = 2.0
-"""Standard errors that make a difference of agreement sure. Of 8 pictures, chance alone goes so far
-in one of 23 comparisons (Student's t, one side)."""
+"""Standard errors that make a difference of agreement sure. Of 5 pictures, chance alone goes so far
+in one of 17 comparisons (Student's t, one side)."""
 
 
 @dataclass(frozen=True)

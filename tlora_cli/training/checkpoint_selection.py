@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ from tlora_cli.training.execution import uncompiled
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.kept_images import SmallPicture
 from tlora_cli.training.prepare import Models
-from tlora_cli.training.scoring_prompts import ENCODERS, MOST_STEPS, Trial, trial_for
+from tlora_cli.training.scoring_prompts import ENCODERS, Trial
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ class TrialDrawing:
     Attributes:
         models: base and adapter.
         texts: returns the prompts' embeddings.
-        sampling: settings of the run; with fewer steps where it has many.
+        trial: the pictures.
+        settings: of the pictures.
+        batch_size: how many are drawn together.
         concept: words for V*.
         class_name: of the concept.
         bundle: that the base is one of, if it is.
@@ -53,15 +55,12 @@ class TrialDrawing:
 
     models: Models
     texts: Callable[[], Texts]
-    sampling: SamplingSettings
+    trial: Trial
+    settings: SamplingSettings
+    batch_size: int
     concept: str
     class_name: str
     bundle: Bundle | None
-
-    @property
-    def settings(self) -> SamplingSettings:
-        """Settings with at most `MOST_STEPS` denoising steps."""
-        return replace(self.sampling, steps=min(self.sampling.steps, MOST_STEPS))
 
 
 class Choosing:
@@ -91,23 +90,15 @@ class Choosing:
     ) -> None:
         self._drawn, self._file, self._interruption = drawn, file, interruption
         self._last, self._every = train.steps, train.checkpoint.every
-        self._trial = trial_for(drawn.class_name, drawn.bundle)
-        suite = _suite(drawn, self._trial)
+        suite = _suite(drawn)
         self._record = read_record(file) or Record(suite)
         if self._record.suite != suite:
-            raise UserError(
-                "the checkpoints of this run were scored with other settings, so new ones can't be "
-                "compared with them",
-                where=str(file),
-                do="restore sampling and the sizes of pictures, set train.select: last, or move "
-                "the file away to score from the present checkpoint on",
-            )
+            raise _scored_otherwise(self._record.suite, suite, file)
         bundle, cpu = drawn.bundle, torch.device("cpu")
         self._encoders = {name: load_encoder(name, None, cpu, bundle) for name in ENCODERS}
-        self._batch = bundle.batch_size if bundle else 1  # one, as previews are
         self._real = _features(self._encoders, [one.picture for one in training])
         self._subjects = _features(self._encoders, [_subject(one) for one in training])
-        texts = [sampling_prompt(p, drawn.class_name) for p in self._trial.prompts]
+        texts = [sampling_prompt(p, drawn.class_name) for p in drawn.trial.prompts]
         self._texts = self._encoders["clip"].texts(texts)
 
     def due(self, step: int) -> bool:
@@ -172,7 +163,7 @@ class Choosing:
             concept: words for V*.
             strength: of the adapter; 0 is the base.
         """
-        drawn, trial = self._drawn, self._trial
+        drawn, trial = self._drawn, self._drawn.trial
         models = drawn.models
         jobs = [Job(sampling_prompt(p, concept), s) for p, s in trial.pictures]
         before, models.adapter.scale = models.adapter.scale, strength
@@ -185,7 +176,7 @@ class Choosing:
                 drawn.texts(),
                 jobs,
                 drawn.settings,
-                self._batch,
+                drawn.batch_size,
             ):
                 pictures.append(picture)
                 if self._interruption.asked:
@@ -203,7 +194,7 @@ class Choosing:
     def _copier(self) -> Cosines:
         """Return the cosines of the training pictures themselves, in place of every picture."""
         likeness = {
-            name: [float((real @ self._subjects[name].T).mean())] * self._trial.plain
+            name: [float((real @ self._subjects[name].T).mean())] * self._drawn.trial.plain
             for name, real in self._real.items()
         }
         return Cosines(likeness, (self._texts @ self._real["clip"].T).mean(1).tolist())
@@ -222,10 +213,26 @@ def _subject(one: SmallPicture) -> Image.Image:
     return paint_over(one.picture, torch.from_numpy(np.array(one.mask)) > 127)
 
 
-def _suite(drawn: TrialDrawing, trial: Trial) -> dict[str, object]:
+def _scored_otherwise(
+    before: Mapping[str, object], now: Mapping[str, object], file: Path
+) -> UserError:
+    """Return the error of a run whose earlier checkpoints were scored by other pictures."""
+    ours = all(before.get(key) == now[key] for key in ("pictures", "encoders"))
+    by, do = "with other settings", "restore sampling and the sizes of pictures, "
+    if not ours:  # no setting changes these
+        by, do = "by another version of tlora, which draws other pictures", "go on with that one, "
+    return UserError(
+        f"the checkpoints of this run were scored {by}, so new ones can't be compared with them",
+        where=str(file),
+        do=f"{do}set train.select: last, or move the file away to score from the present "
+        "checkpoint on",
+    )
+
+
+def _suite(drawn: TrialDrawing) -> dict[str, object]:
     """Return all that the scores depend on beside the weights, as plain values of JSON."""
     return {
-        "pictures": [[prompt, seed] for prompt, seed in trial.pictures],
+        "pictures": [[prompt, seed] for prompt, seed in drawn.trial.pictures],
         "class": drawn.class_name,
         "sampling": asdict(drawn.settings),
         "encoders": list(ENCODERS),

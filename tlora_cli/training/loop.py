@@ -24,11 +24,12 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked, remove_leftovers, require_space
 from tlora_cli.recipe.models import Recipe, TrainConfig
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
+from tlora_cli.training.average import Average
 from tlora_cli.training.display import Display
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.kept_images import keep_pictures, save_sheet
 from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_of
-from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer, make_optimizer
+from tlora_cli.training.optimizers import check_optimizer, make_optimizer
 from tlora_cli.training.prepare import prepare
 from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder, checkpoints
@@ -133,7 +134,11 @@ class TrainingLoop:
             make_optimizer(train.optimizer, adapter.parameter_groups())
         )
         self.state = TrainingState(
-            adapter, self.optimizer, accelerator.scaler, self.ready.data.digest
+            adapter,
+            self.optimizer,
+            accelerator.scaler,
+            self.ready.data.digest,
+            average=Average(adapter, train.ema.decay) if train.ema else None,
         )
         self.step = make_step(
             recipe,
@@ -147,7 +152,7 @@ class TrainingLoop:
             self.state,
             FILE_DTYPES[output.dtype],
             keep=train.checkpoint.keep,
-            size=bytes_needed(adapter, STATE_COPIES[train.optimizer.name]),
+            size=bytes_needed(adapter, train),
         )
         self.pending = Pending()
         self.interruption = Interruption()
@@ -214,6 +219,8 @@ class TrainingLoop:
         began = time.monotonic()
         result = self.step(self.state.step)
         self.state.step += 1
+        if self.state.average:
+            self.state.average.update(self.state.step)
         self.state.seconds += time.monotonic() - began
         schedule = self.ready.models.adapter.schedule
         record = record_of(
@@ -250,14 +257,14 @@ class TrainingLoop:
     def _look(self, outputs: _Outputs) -> None:
         """Draw previews and score the checkpoint, as far as they are due."""
         step = self.state.step
-        if (
-            self.previews
-            and self._previews_due()
-            and (folder := self.previews.draw(step, outputs.display))
-        ):
-            outputs.trackers.log_images(step, folder)
+        if self.previews and self._previews_due():
+            with self.state.as_result():
+                folder = self.previews.draw(step, outputs.display)
+            if folder:
+                outputs.trackers.log_images(step, folder)
         if self.choosing and self._score_due():
-            self.choosing.score(step, outputs.display)
+            with self.state.as_result():
+                self.choosing.score(step, outputs.display)
             self.checkpoints.remove_old(self._best())
 
     def _log(self, outputs: _Outputs, wait: bool) -> None:

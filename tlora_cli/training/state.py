@@ -1,14 +1,15 @@
 """All that resumes, and the checkpoints that hold it.
 
 A checkpoint is a folder `checkpoint-000100` with the adapter file of that step (ready to sample)
-and `training_state.pt`: the adapter's trained and frozen tensors, the optimizer, the gradient
-scaler and the step. Random numbers are functions of (seed, step), so they need no saving.
+and `training_state.pt`: the adapter's trained and frozen tensors, their average, the optimizer, the
+gradient scaler and the step. Random numbers are functions of (seed, step), so they need no saving.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tlora_cli.foundation.files import (
 )
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.training.average import Average
+from tlora_cli.training.optimizers import STATE_COPIES
 from tlora_cli.training.run_folder import checkpoints, step_of
 
 STATE_FILE = "training_state.pt"
@@ -42,14 +45,20 @@ class TrainingState:
     """Gradient scaler of fp16 runs, else None."""
     inputs: str = ""
     """Digest of the training pictures and masks."""
+    average: Average | None = None
+    """Average of the weights, where the run gives it instead of the last ones."""
     step: int = 0
     """Finished optimizer steps."""
     seconds: float = 0.0
     """Time spent in finished steps, over all starts of the run."""
 
+    def as_result(self) -> AbstractContextManager[None]:
+        """Inside, the adapter is what the run gives; nothing may be trained there."""
+        return self.average.shown() if self.average else nullcontext()
+
     def to_dict(self) -> dict[str, Any]:
         """Return tensors and plain values only, so that loading runs no code."""
-        return {
+        state: dict[str, Any] = {
             "version": STATE_VERSION,
             "adapter": self.adapter.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -58,6 +67,9 @@ class TrainingState:
             "step": self.step,
             "seconds": self.seconds,
         }
+        if self.average:
+            state["average"] = self.average.state_dict()
+        return state
 
     def load_dict(self, saved: dict[str, Any]) -> None:
         """Take everything back.
@@ -74,19 +86,26 @@ class TrainingState:
                 where="concept.images",
                 do="put the old files back to resume, or choose another output.dir",
             )
-        self.adapter.load_state_dict(saved["adapter"])
+        self.load_weights(saved)
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         self.step, self.seconds = saved["step"], saved["seconds"]
 
+    def load_weights(self, saved: dict[str, Any]) -> None:
+        """Take back only the adapter and the average of its weights."""
+        self.adapter.load_state_dict(saved["adapter"])
+        if self.average:
+            self.average.load_state_dict(saved["average"])
 
-def bytes_needed(adapter: Adapter, optimizer_copies: float) -> int:
-    """Return about how large a checkpoint is: adapter file, state and optimizer, in bytes."""
+
+def bytes_needed(adapter: Adapter, train: TrainConfig) -> int:
+    """Return about how large a checkpoint is: adapter file, state, average, optimizer, in bytes."""
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
     file = sum(change.numbers_in_file() for change in adapter.layers.values())
-    return int(4 * (whole + file + optimizer_copies * trained)) + 1_000_000
+    copies = STATE_COPIES[train.optimizer.name] + (train.ema is not None)
+    return int(4 * (whole + file + copies * trained)) + 1_000_000
 
 
 def room_for_checkpoints(train: TrainConfig, step: int, present: int, size: int) -> int:
@@ -114,7 +133,8 @@ def save_checkpoint(folder: Path, state: TrainingState, dtype: torch.dtype, need
     if target not in checkpoints(folder):
         require_space(folder, needed, "a checkpoint")
         with folder_atomically(target) as unfinished:
-            state.adapter.save(unfinished / ADAPTER_FILE, dtype)
+            with state.as_result():
+                state.adapter.save(unfinished / ADAPTER_FILE, dtype)
             # Through a file of our own: torch's writer hides why a disk refuses.
             with (unfinished / STATE_FILE).open("wb") as file:
                 torch.save(state.to_dict(), file)
@@ -139,15 +159,15 @@ def _read(checkpoint: Path) -> dict[str, Any]:
     return saved
 
 
-def load_weights(folder: Path, step: int, adapter: Adapter) -> None:
-    """Load the adapter of a step's checkpoint.
+def load_weights(folder: Path, step: int, state: TrainingState) -> None:
+    """Load the adapter of a step's checkpoint, and its average.
 
     Raises:
         UserError: if it is not there or can't be loaded.
     """
     path = folder / f"checkpoint-{step:06d}"
     try:
-        adapter.load_state_dict(_read(path)["adapter"])
+        state.load_weights(_read(path))
     except Exception as error:  # any kind of damage
         raise UserError(
             f"the best checkpoint can't be loaded ({type(error).__name__})",
@@ -234,9 +254,10 @@ class Checkpoints:
         """Write the adapter of a step as the run's result."""
         adapter = self.state.adapter
         if step != self.state.step:
-            load_weights(self.folder, step, adapter)
+            load_weights(self.folder, step, self.state)
         adapter.info = replace(adapter.info, train_steps=step)
-        adapter.save(file, self.dtype)
+        with self.state.as_result():
+            adapter.save(file, self.dtype)
 
     def diverged(self, what: str) -> UserError:
         """Return the error of a run whose numbers are not finite; `what` says which."""

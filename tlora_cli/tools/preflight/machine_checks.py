@@ -28,7 +28,7 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.execution import check_execution, choose_execution
 from tlora_cli.training.from_recipe import sampling_settings
-from tlora_cli.training.optimizers import STATE_COPIES, check_optimizer
+from tlora_cli.training.optimizers import check_optimizer
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.scoring_prompts import ENCODERS
 from tlora_cli.training.state import bytes_needed, room_for_checkpoints
@@ -144,7 +144,7 @@ def look_at_disk(recipe: Recipe, adapter: Any) -> Finding:
         adapter: as it will be, with or without values.
     """
     train, folder = recipe.train, Path(recipe.output.dir).expanduser()
-    one = bytes_needed(adapter, STATE_COPIES[train.optimizer.name])
+    one = bytes_needed(adapter, train)
     saved = room_for_checkpoints(train, 0, 0, one)
     needed, free = saved + _previews(recipe), free_space(folder)
     text = f"{gigabytes(needed)} for checkpoints ({gigabytes(one)} each), previews and the result"

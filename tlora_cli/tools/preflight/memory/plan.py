@@ -107,6 +107,8 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     draws = train.preview is not None or train.select == "auto"
     kept = {"denoiser": denoiser, **({"VAE": vae_weights} if draws else {})}
     shared = {**kept, "adapter": held, "optimizer": moments}
+    if train.ema:
+        shared["average"] = 4 * trained
     phases = [
         Phase("text", {"text encoders": text}),
         Phase("encoding", {"denoiser": denoiser, "VAE": vae_weights, "activations": encoding}),
