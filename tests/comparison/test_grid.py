@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from grid_texts import RECIPE, mistakes, plan
+from PIL import Image
 
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
@@ -239,6 +240,22 @@ def test_the_shipped_grid() -> None:
     assert len(found.baselines) == 2
     assert {c.recipe.train.steps for c in found.cells} == {400}, "equal steps"
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for label in ("# Command: ", "# Expect: ", "# Takes: "):
+        assert sum(line.startswith(label) for line in head) == 1, label
+
+
+def test_the_shipped_grid_of_both_recipes() -> None:
+    path = ROOT / "configs" / "photo_or_paper.yaml"
+    own = path.read_text().replace("dog/02.jpg", "dog.jpg")
+    Image.new("RGB", (64, 64)).save("dog.jpg")
+    Path("own.yaml").write_text(own)
+    found = make_plan(load_grid(Path("own.yaml")))
+    recipes = {(c.arm.method, c.arm.variant): c.recipe for c in found.cells}
+    assert set(recipes) == {(m, v) for m in ("tlora", "lora") for v in ("paper", "photo")}
+    for (_, variant), recipe in recipes.items():
+        assert recipe.recipe == variant
+        assert (recipe.concept.scenes is not None) == (variant == "photo")
+    head = [line for line in own.splitlines() if line.startswith("#")]
     for label in ("# Command: ", "# Expect: ", "# Takes: "):
         assert sum(line.startswith(label) for line in head) == 1, label
 
