@@ -1,7 +1,8 @@
 """The pictures by which checkpoints are compared: few, small, drawn in few steps, always the same.
 
-What is saved on was measured on the built-in world (docs/choosing.md). All checkpoints and the base
-are drawn alike, so they are compared fairly.
+How many pictures and steps are enough was measured on the built-in world (docs/choosing.md); how
+small they may be was not, as its own are small. All checkpoints and the base are drawn alike, so
+they are compared fairly.
 """
 
 from __future__ import annotations
