@@ -155,3 +155,45 @@ def test_on_a_built_in_base_photo_has_its_reach_and_steps(tiny_sdxl: Path, tmp_p
     assert photo.train.optimizer.lr == 1e-3
     whole = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO, adapter={"method": "dreambooth"})
     assert whole.adapter.targets is None and whole.concept.masks == "auto"
+
+
+def test_a_trial_draws_few_places(tiny_sdxl: Path, tmp_path: Path) -> None:
+    from tlora_cli.tools.preflight.trial_run import trial_recipe
+
+    photo = recipe(tiny_sdxl, tmp_path, recipe=PHOTO)
+    trial = trial_recipe(photo, tmp_path / "trial")
+    assert trial.concept.scenes is not None
+    assert (trial.concept.scenes.count, trial.concept.scenes.each) == (2, 1)
+
+
+def test_the_cost_of_places_is_that_of_their_calls(tiny_sdxl: Path, tmp_path: Path) -> None:
+    from tlora_cli.tools.preflight.lesson_checks import drawing_cost, look_at_scenes
+
+    photo = recipe(tiny_sdxl, tmp_path, recipe=PHOTO, sampling={"steps": 25, "guidance": 5.0})
+    # 24 pictures, 25 steps, twice with guidance; a training step is worth three calls.
+    assert drawing_cost(photo, 24) == 400
+    [finding] = look_at_scenes(photo)
+    assert "as long as 400 training steps" in finding.text
+    plain = recipe(tiny_sdxl, tmp_path, recipe=PHOTO, sampling={"steps": 25, "guidance": 1.0})
+    assert drawing_cost(plain, 24) == 200
+
+
+def test_texts_beside_photographs_are_looked_at(tiny_sdxl: Path, tmp_path: Path) -> None:
+    from tlora_cli.tools.preflight.lesson_checks import look_at_words
+
+    for number in (1, 2):
+        draw_picture(tmp_path / f"rex-{number}.png", number)
+    names = [str(tmp_path / f"rex-{number}.png") for number in (1, 2)]
+
+    def told() -> tuple[str, str]:
+        own = recipe(tiny_sdxl, tmp_path, recipe=PHOTO, concept__images=names)
+        [finding] = look_at_words(own)
+        return finding.level, finding.text
+
+    assert told() == ("ok", "no texts beside the pictures; the recipe's prompt is used")
+    (tmp_path / "rex-1.txt").write_text("V* on a sofa")
+    assert told()[0] == "warning" and "1 of 2 pictures have no text" in told()[1]
+    (tmp_path / "rex-2.txt").write_text("V* in the snow")
+    assert told() == ("ok", "each picture has its text")
+    (tmp_path / "rex-2.txt").write_text("")
+    assert told()[0] == "problem"
