@@ -35,6 +35,7 @@ NOT_RUN = {
     "doctor": "test_init.py follows docs/start.md",
     "init": "test_init.py follows docs/start.md",
     "validate": "test_init.py follows docs/start.md",
+    "caption": "needs the Hub; photos/captions/test_command.py has a tiny model",
     "--upload": "needs the Hub; test_hub.py has a server that answers as it does",
     "--ray": "needs a cluster; test_on_ray.py has one",
     "--quantization": "needs a GPU",
