@@ -44,6 +44,8 @@ FOREIGN = "doesn't read as English"
         # "is" goes before a pose and a place.
         ("The dog is sitting on a sofa", "V* sitting on a sofa"),
         ("the dog is in the snow", "V* in the snow"),
+        ("a dog that is standing on a table", "V* standing on a table"),
+        ("There is a dog on a mat in this image.", "V* on a mat"),
     ],
 )
 def test_the_subject_becomes_a_mark(said: str, caption: str) -> None:
@@ -63,6 +65,12 @@ def test_the_subject_becomes_a_mark(said: str, caption: str) -> None:
         ("a dog that is brown and fluffy lying on grass", "V* lying on grass"),
         ("A dog, brown and fluffy, lies on grass", "V* lies on grass"),
         ("A dog is small, brown and sits on a chair", "V* sits on a chair"),
+        ("A dog with green eyes and striped fur is on a mat", "V* on a mat"),
+        ("a smiling dog with blonde hair in a cafe", "V* smiling in a cafe"),
+        ("The dog, a golden retriever, is lying on the floor", "V* lying on the floor"),
+        ("The dog is on a rug, and it is brown and white.", "V* on a rug"),
+        ("The dog is on a rug and its fur is long and it is brown", "V* on a rug"),
+        ("On a bed. It is red with a pocket.", "V* on a bed. It has a pocket"),
         ("The dog is very small. It is on a chair.", "V* on a chair"),
         ("The dog is a golden retriever with long fur, on a bench", "V*, on a bench"),
         (
@@ -95,7 +103,14 @@ def test_looks_behind_it_go(said: str, caption: str) -> None:
         ("a dog with eyes closed on a bed", "V* with eyes closed on a bed"),
         ("a dog with its head on a pillow", "V* with its head on a pillow"),
         ("The dog is on a bed. Its eyes are closed.", "V* on a bed. Its eyes are closed"),
+        (
+            "a dog sits, its mouth open, and it has a hat",
+            "V* sits, its mouth open, and it has a hat",
+        ),
         # Looks of other things are what should be named.
+        ("A dog, a ball and a cat on a rug", "V*, a ball and a cat on a rug"),
+        ("brown dog, white background", "V*, white background"),
+        ("a dog in black and white", "V* in black and white"),
         ("a dog beside a man with brown hair", "V* beside a man with brown hair"),
         ("a dog on a gray sofa. The sofa is soft.", "V* on a gray sofa. The sofa is soft"),
     ],
@@ -186,6 +201,8 @@ def test_what_the_rule_cannot_judge_is_told(said: str, caption: str, doubt: str)
         "“A dog on a sofa.”",
         'Caption: "A dog on a sofa"',
         'Here is a short caption for the photo: "The dog is on a sofa".',
+        "**Caption:** A dog on a sofa",
+        "1. A dog on a sofa.",
         "Assistant: A dog\n  on a sofa",
     ],
 )

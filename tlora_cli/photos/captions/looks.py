@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tlora_cli.photos.captions.sentences import MARK, Word, is_word, words_of
@@ -11,23 +12,37 @@ from tlora_cli.photos.captions.words import (
     LOOKS,
     PARTICLES,
     PARTS,
+    POSES,
     POSSESSIVE,
     PREPOSITIONS,
     PRONOUNS,
     STOPS,
+    VERBS,
 )
 
 _HAVE = {"with", "has", "have", "having"}
 _BE = FORMS_OF_BE | {"looks", "appears"}
 _RELATIVE = {"that", "which", "who"}
+_OF_V = ([MARK, "'s"], [MARK, "\u2019s"])
+_CLAUSE = re.compile(r",? and (?=(?:it|he|she|its|his|her) )|, (?=(?:it|its) )")
+"""Sign or word between a clause and the next one, which is about "it"."""
 
 
 def without_looks(sentence: str) -> str:
-    """Return a sentence without what it says of the look of V*, or of "it" where it begins so.
+    """Return a sentence without what it says of the look of V*, or of "it" where a clause is so.
 
     "V* with brown fur and a red collar, on a sofa" gives "V* with a red collar, on a sofa": what
     can be taken off stays. A part of the body in a pose stays, too: "with its mouth open".
     """
+    kept = ""
+    for clause, lead in zip(_CLAUSE.split(sentence), ["", *_CLAUSE.findall(sentence)], strict=True):
+        rest = _clause_without_looks(clause)
+        if rest and rest not in PRONOUNS:
+            kept += (lead if kept else "") + rest
+    return kept
+
+
+def _clause_without_looks(sentence: str) -> str:
     words = words_of(sentence)
     if not words:
         return sentence
@@ -37,17 +52,16 @@ def without_looks(sentence: str) -> str:
     while place or MARK in [word.text for word in words]:
         if not place:
             place = 1 + [word.text for word in words].index(MARK)
+            while place < len(words) and words[place].text in POSES:
+                place += 1
         cut = _look_at(words, place)
         if cut is None:
-            return sentence
+            return re.sub(r"^(it|he|she) with ", r"\1 has ", sentence)
         start, end, instead = cut
         sentence = f"{sentence[:start].rstrip()} {instead} {sentence[end:].lstrip()}"
         sentence = " ".join(sentence.split()).replace(" ,", ",")
         words = words_of(sentence)
     return sentence
-
-
-_OF_V = ([MARK, "'s"], [MARK, "\u2019s"])
 
 
 def _look_at(words: Sequence[Word], place: int) -> tuple[int, int, str] | None:
@@ -58,6 +72,9 @@ def _look_at(words: Sequence[Word], place: int) -> tuple[int, int, str] | None:
     if words[place].text == "," and place + 1 < len(words):
         place += 1
         if words[place].text not in _HAVE | _RELATIVE:
+            end = _noun(words, place)
+            if [word.text for word in words[end : end + 1]] == [","] and _says(words[end + 1 :]):
+                return words[first].start, words[end].end, ""
             end = _adjectives(words, place)
             follows = words[end].text if end < len(words) else "."
             if end == place or (follows != "," and is_word(follows)):
@@ -85,7 +102,8 @@ def _belongings(words: Sequence[Word], first: int, have: int) -> tuple[int, int,
         look = _is_look(words[place:last])
         if last == place or (not look and end > have + 1 and words[place - 1].text == ","):
             break
-        if end > have + 1 and last < len(words) and words[last].text in FORMS_OF_BE:
+        clause = last < len(words) and words[last].text in FORMS_OF_BE
+        if clause and not look and end > have + 1:
             break  # "with brown fur and the sofa is gray": a sentence of its own
         if look:
             dropped, last = True, _whereabouts(words, last)
@@ -176,6 +194,10 @@ def _and(words: Sequence[Word], end: int) -> int:
         follows = words[end + 1].text
         return end + 1 if follows in STOPS or _acts(follows) else end
     return end
+
+
+def _says(words: Sequence[Word]) -> bool:
+    return bool(words) and words[0].text in FORMS_OF_BE | VERBS
 
 
 def _goes_on(text: str) -> bool:

@@ -101,4 +101,4 @@ def _joined(sentences: list[str]) -> str:
 
 def _shortened(sentence: str) -> str:
     """Return "V* sitting" for "V* is sitting"."""
-    return re.sub(rf"^{re.escape(MARK)} (?:is|are) (?=\w)", f"{MARK} ", sentence)
+    return re.sub(r"^V\* (?:(?:that|which|who) )?(?:is|are) (?=\w)", f"{MARK} ", sentence)

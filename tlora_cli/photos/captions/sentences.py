@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tlora_cli.photos.captions.words import DETERMINERS, ENGLISH, PRONOUNS
+from tlora_cli.photos.captions.words import DETERMINERS, ENGLISH, LOOKS, POSES, PRONOUNS
 
 MARK = "V*"
 """Stands for the concept in a caption."""
 
 _WORD = re.compile(r"V\*|['\u2019]s\b|\w+(?:-\w+)*(?:['\u2019](?!s\b)\w+)?|[^\w\s]")
 _LABEL = re.compile(
-    r"(?:assistant|answer|description|[^.:]{0,60}\bcaption\b[^.:]{0,40})\s*:\s*", re.IGNORECASE
+    r"(?:assistant|answer|description|title|[^.:]{0,60}\bcaption\b[^.:]{0,40})\s*:\s*",
+    re.IGNORECASE,
 )
 _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u201e\u201c", "«»")
 _DASHES = "-\u2013\u2014"
+_BULLET = re.compile(r"(?:\d+[.)]|[-*#>]+)\s+")
 _MEDIUM = r"(?:photo|photograph|picture|image|snapshot|shot)"
 _OPENING = re.compile(
     rf"(?:here(?: is|['\u2019]s)|there (?:is|are)|there['\u2019]s|this is"
@@ -24,6 +26,7 @@ _OPENING = re.compile(
     rf"|(?:a|an|the) {_MEDIUM} (?:of|showing))\s+",
     re.IGNORECASE,
 )
+_CLOSING = re.compile(rf"\s+in (?:this|the) {_MEDIUM}(?=[,.;!]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,13 @@ def sentences_of(said: str) -> list[str]:
 
     'Caption: "A photo of a dog. It sleeps."' gives `a dog` and `it sleeps`.
     """
-    text = " ".join(said.split()).replace("{concept}", MARK)
+    text = " ".join(said.replace("**", "").split()).replace("{concept}", MARK)
     before = None
     while text != before:
         before = text
-        text = _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
+        for head in (_BULLET, _LABEL):
+            if found := head.match(text):
+                text = text[found.end() :]
         bare = text.rstrip(".! ")
         if len(bare) > 1 and bare[0] + bare[-1] in _QUOTES:
             text = bare[1:-1].strip()
@@ -85,10 +90,10 @@ def is_english(sentences: list[str]) -> bool:
     """Whether a text has one of the words that nearly each English one has; a short one may not."""
     words = [word.text for one in sentences for word in words_of(one) if is_word(word.text)]
     letters = "".join(words)
-    return letters.isascii() if len(words) < 4 else bool(ENGLISH & set(words))
+    return letters.isascii() if len(words) < 4 else bool((ENGLISH | LOOKS | POSES) & {*words})
 
 
 def _without_opening(sentence: str) -> str:
     while found := _OPENING.match(sentence):
         sentence = sentence[found.end() :]
-    return sentence
+    return _CLOSING.sub("", sentence)
