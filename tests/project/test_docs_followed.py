@@ -36,6 +36,7 @@ NOT_RUN = {
     "init": "test_init.py follows docs/start.md",
     "validate": "test_init.py follows docs/start.md",
     "dog.jpg": "needs a base that knows photographs; test_from_photo.py trains a drawing",
+    "caption": "needs the Hub; photos/captions/test_command.py has a tiny model",
     "--upload": "needs the Hub; test_hub.py has a server that answers as it does",
     "--model": "needs the Hub; tests/photos/masks has a tiny one",
     "--ray": "needs a cluster; test_on_ray.py has one",

@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli import (
     analyze,
+    caption,
     compare,
     convert,
     doctor,
@@ -39,6 +40,7 @@ app = typer.Typer(
 # Adding a command is one line: app.command()(module.function).
 app.command()(init.init)
 app.command()(mask.mask)
+app.command()(caption.caption)
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)

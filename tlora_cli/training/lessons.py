@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.prompts import CONCEPT_MARKS, sampling_prompt, training_prompt
+from tlora_cli.photos.captions.files import CAPTION
 from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.sections import ConceptConfig
 
@@ -107,8 +108,5 @@ def class_caption(caption: str, concept: ConceptConfig) -> str:
     """Return a caption with the class in place of the concept: "a photo of dog, in the snow"."""
     return caption.replace(concept.words, concept.class_name)
 
-
-CAPTION = ".txt"
-"""End of the name of the text beside a picture."""
 
 _KEY = "concept.captions"

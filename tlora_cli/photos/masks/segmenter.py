@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.photos.loading import no_bars
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +38,7 @@ class Segmenter:
         from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
         try:
-            with _no_bars(Path(checkpoint).is_dir()):
+            with no_bars(Path(checkpoint).is_dir()):
                 model: Any = CLIPSegForImageSegmentation.from_pretrained(
                     checkpoint, dtype=torch.float32
                 )
@@ -71,17 +70,3 @@ class Segmenter:
         """Return height and width of the map: that of the prepared picture."""
         height, width = inputs["pixel_values"].shape[-2:]
         return int(height), int(width)
-
-
-@contextmanager
-def _no_bars(local: bool) -> Iterator[None]:
-    """Hide the bars of a local model that loads; a download keeps its own."""
-    from transformers.utils import logging
-
-    if local:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if local:
-            logging.enable_progress_bar()

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.photos.captions.files import CAPTION
 from tlora_cli.photos.finding import find_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
-from tlora_cli.training.lessons import CAPTION, captions_of
+from tlora_cli.training.lessons import captions_of
 from tlora_cli.training.scenes.folder import places_in
 from tlora_cli.training.scenes.lists import list_of
 
@@ -37,7 +38,8 @@ def look_at_words(recipe: Recipe) -> Iterator[Finding]:
             "captions",
             f"{len(paths) - having} of {len(paths)} pictures have no text beside them "
             "and get the recipe's prompt",
-            f"write {paths[0].stem}{CAPTION} and so on, or drop concept.captions",
+            f"write {paths[0].stem}{CAPTION} and so on (`tlora caption` writes drafts), or drop "
+            "concept.captions",
         )
     else:
         yield ok("captions", "each picture has its text")

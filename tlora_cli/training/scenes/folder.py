@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.photos.captions.files import CAPTION
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.training_images import load_training_image
-from tlora_cli.training.lessons import CAPTION, read_caption
+from tlora_cli.training.lessons import read_caption
 
 KEY = "concept.scenes.places"
 
