@@ -77,7 +77,8 @@ def meta_run(
     def prepare(recipe: Recipe, *rest: Any) -> Prepared:
         from tlora_cli.training.ranks import rank_schedule
 
-        return prepared(family, method, rank_schedule(recipe.adapter, recipe.train.seed))
+        schedule = rank_schedule(recipe.adapter, recipe.train.seed, FAMILIES[family], SCHEDULER)
+        return prepared(family, method, schedule)
 
     monkeypatch.setattr(loop, "prepare", prepare)
     run = RunFolder(folder / "run")

@@ -9,11 +9,13 @@ import pytest
 from grid_texts import RECIPE, mistakes, plan
 from PIL import Image
 
+from tlora_cli.comparison.grid import label_of
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.comparison.selection import part_of
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import METHODS
+from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.strict_section import MethodName
 
 ROOT = Path(__file__).parents[2]
@@ -227,6 +229,13 @@ def test_what_is_no_grid(text: str, what: str) -> None:
 def test_a_grid_that_is_not_there() -> None:
     with pytest.raises(UserError, match="there is no such grid"):
         load_grid(Path("none.yaml"))
+
+
+def test_a_schedule_s_label_says_its_axis() -> None:
+    axes = [ScheduleConfig(kind="cosine", axis=axis) for axis in ("timestep", "logsnr")]
+    assert [label_of(one) for one in axes] == ["cosine", "cosine-logsnr"]
+    points = ScheduleConfig(kind="step", points=[(0, 4)], axis="logsnr")
+    assert label_of(points) == "step-logsnr-0_4"
 
 
 def test_the_shipped_grid() -> None:

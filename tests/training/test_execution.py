@@ -134,6 +134,7 @@ class Watched(Recorded):
         ("tiny_sdxl", {"train__batch_size": 2}),
         ("tiny_sdxl", {"concept__prior": {"count": 2}, "train__max_grad_norm": 0.01}),
         ("tiny_sdxl", {"adapter": {"method": "adalora", "rank": 4}}),
+        ("tiny_sdxl", {"adapter": {"rank": 4, "schedule": {"axis": "logsnr"}}}),
         ("tiny_flux", {}),
     ],
 )
@@ -174,10 +175,16 @@ class NothingFromTheHost(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("family", "method"), [("sdxl", "tlora"), ("sdxl", "lora"), ("flux", "tlora")]
+    ("family", "method", "axis"),
+    [
+        ("sdxl", "tlora", "timestep"),
+        ("sdxl", "tlora", "logsnr"),
+        ("sdxl", "lora", "timestep"),
+        ("flux", "tlora", "timestep"),
+    ],
 )
 def test_what_is_recorded_takes_nothing_from_the_host(
-    family: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, method: str, axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def watched(run: Callable[[], None]) -> Callable[[], None]:
         run()  # a first run may fill caches
@@ -189,7 +196,8 @@ def test_what_is_recorded_takes_nothing_from_the_host(
         repeat()
         return repeat
 
-    loop = meta_run(tmp_path, monkeypatch, family, method)
+    adapter = {"schedule": {"axis": axis}}
+    loop = meta_run(tmp_path, monkeypatch, family, method, adapter=adapter)
     models = loop.ready.models
     assert models.device == META
     loop.step.passes = Recorded(loop.step.passes, list(models.adapter.parameters()), watched)

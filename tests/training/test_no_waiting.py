@@ -42,6 +42,7 @@ def test_prodigy_reads_nothing_back(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         {"kind": "piecewise", "points": [[0, 4], [1000, 2]]},
         {"kind": "step", "points": [[0, 4], [500, 2]]},
         {"kind": "random"},
+        {"axis": "logsnr"},
     ],
 )
 def test_a_step_of_any_schedule_reads_nothing_back(

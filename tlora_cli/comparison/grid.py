@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from tlora_cli.evaluation.encoder_kinds import KINDS
+from tlora_cli.formulas.noise_axis import AXIS
 from tlora_cli.foundation.bundled import concepts, shipped
 from tlora_cli.foundation.errors import known_names
 from tlora_cli.recipe.mistakes import KeyPath, Layout
@@ -241,6 +242,8 @@ def label_of(schedule: ScheduleConfig) -> str:
     label: str = schedule.kind
     if schedule.alpha != 1.0:
         label += f"-alpha{schedule.alpha:g}"
+    if schedule.axis == AXIS:
+        label += f"-{AXIS}"
     return "-".join([label, *(f"{t:g}_{rank}" for t, rank in schedule.points or [])])
 
 

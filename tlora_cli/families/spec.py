@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
+    from tlora_cli.formulas.noise_axis import NoiseAxis
     from tlora_cli.formulas.objectives import Objective
 
 
@@ -92,6 +93,9 @@ class Family(ABC):
     timestep_scale: ClassVar[float | None] = None
     """Scale in the header of an adapter file: the denoiser's timestep times this is t. None where
     `timesteps` is no factor."""
+    noise_line: ClassVar[tuple[float, float]] = (2.0, 0.0)
+    """s and b by which T (1 - sigmoid(logsnr / s + b)) is t on the standard base's noise schedule;
+    of flow matching exactly these."""
 
     # --- the standard base --------------------------------------------------------------------
 
@@ -214,6 +218,13 @@ class Family(ABC):
     @abstractmethod
     def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
         """Return the objective by recipe name; `auto` reads the base model's scheduler."""
+
+    def noise_axis(self, scheduler_config: Mapping[str, Any]) -> NoiseAxis:
+        """Return the noise levels of a base model by its scheduler, whatever the base predicts."""
+        from tlora_cli.formulas.noise_axis import NoiseAxis
+
+        explicit = self.objective(scheduler_config, self.objectives[-1])
+        return NoiseAxis(*self.noise_line, explicit.signal_shares())
 
     @abstractmethod
     def predict(

@@ -227,8 +227,8 @@ def _schedule(weights: AdapterWeights) -> str:
     assert schedule is not None
     if schedule.always_full:
         return "the file can't say that all ranks act at every timestep; LyCORIS needs no mask then"
-    if schedule.kind != "linear":
-        return f"the {schedule.kind} rank schedule is gone: LyCORIS knows the linear one"
+    if schedule.title != "linear":
+        return f"the rank schedule ({schedule.title}) is gone: LyCORIS knows the linear one"
     return (
         f"the file can't say its rank schedule: give LyCORIS rank {schedule.rank}, least rank "
         f"{schedule.min_rank}, alpha {schedule.alpha:g}, {schedule.num_train_timesteps} timesteps"

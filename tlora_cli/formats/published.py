@@ -64,7 +64,7 @@ _USED_IN_SINGLE_BLOCKS = ("to_q", "to_k", "to_v")
 """FLUX's processors hold all seven everywhere; a single block calls only these."""
 
 _SCHEDULE = ("linear", 1000)
-"""Kind and timesteps of the one rank schedule of the published code."""
+"""Title and timesteps of the one rank schedule of the published code."""
 _TRAINERS = {"sdxl_tlora": True, "sdxl_lora": False}
 """Published SDXL trainer -> whether it masks."""
 
@@ -290,10 +290,10 @@ def _check(weights: AdapterWeights, sizes: Sizes) -> None:
             + there_are.get(weights.family or "", f"for {weights.family} do not exist"),
             do="use --to tlora, which says the rank schedule, too",
         )
-    if not schedule.always_full and (schedule.kind, schedule.num_train_timesteps) != _SCHEDULE:
+    if not schedule.always_full and (schedule.title, schedule.num_train_timesteps) != _SCHEDULE:
         raise UserError(
             "the published code knows the linear rank schedule over 1000 timesteps, not the "
-            f"{schedule.kind} one over {schedule.num_train_timesteps}",
+            f"{schedule.title} one over {schedule.num_train_timesteps}",
             where="adapter.schedule",
             do="use --to tlora, which keeps it",
         )

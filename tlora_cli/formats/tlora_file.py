@@ -23,16 +23,21 @@ from torch.nn.functional import pad
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.formats.common import fit_each_other
+from tlora_cli.formats.schedule_fields import (
+    AXIS_VERSION,
+    PLAIN_VERSION,
+    format_version,
+    read_schedule,
+    schedule_fields,
+)
 from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.convolution import as_matrices
-from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.packages import PRODUCT, installed_version
 from tlora_cli.foundation.untrusted_json import parse_json
 
-FORMAT_VERSION = "1"
 _PART = ".tlora."
 """Infix between a layer's name and that of a parameter which is no LoRA factor."""
 
@@ -112,23 +117,14 @@ def _header(weights: AdapterWeights, timestep_scale: float | None) -> dict[str, 
 def _ranks(weights: AdapterWeights) -> dict[str, Any]:
     schedule = weights.schedule
     assert schedule is not None, "an adapter without a schedule can't be written"
-    return {
-        "copies": weights.copies,
-        "rank": schedule.rank,
-        "min_rank": schedule.min_rank,
-        "schedule": schedule.kind,
-        "alpha": schedule.alpha,
-        "num_train_timesteps": schedule.num_train_timesteps,
-        "points": schedule.points,
-        "schedule_seed": schedule.seed,
-    }
+    return {"copies": weights.copies, **schedule_fields(schedule)}
 
 
 def _own_fields(
     weights: AdapterWeights, timestep_scale: float | None, more: Mapping[str, Any]
 ) -> dict[str, str]:
     values: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version(weights.schedule),
         "family": weights.family,
         "timestep_scale": timestep_scale,
         **more,
@@ -183,15 +179,7 @@ def read(file: AdapterFile) -> AdapterWeights:
         return _read_parts(file, family, info)
     with _damage_explained(path):
         prefix = f"{FAMILIES[family or ''].denoiser}."
-        schedule = RankSchedule(
-            rank=int(header["tlora.rank"]),
-            min_rank=int(header["tlora.min_rank"]),
-            alpha=float(header["tlora.alpha"]),
-            kind=header["tlora.schedule"],
-            num_train_timesteps=int(header["tlora.num_train_timesteps"]),
-            points=parse_json(header.get("tlora.points", "null")),
-            seed=int(header["tlora.schedule_seed"]),
-        )
+        schedule = read_schedule(header)
         copies = int(header["tlora.copies"])
     layers = {
         key.removeprefix(prefix).removesuffix(".lora_A.weight"): (
@@ -238,10 +226,10 @@ def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> Ada
 
 
 def _check_version(header: Mapping[str, str], path: Path) -> None:
-    if header["tlora.format_version"] != FORMAT_VERSION:
+    if header["tlora.format_version"] not in (PLAIN_VERSION, AXIS_VERSION):
         raise UserError(
             f"the adapter file has format version {header['tlora.format_version']!r}; "
-            f"this tlora reads {FORMAT_VERSION}",
+            f"this tlora reads {PLAIN_VERSION} and {AXIS_VERSION}",
             where=str(path),
             do="update tlora: pip install -U tlora",
         )

@@ -24,6 +24,10 @@ class Objective(ABC):
     """Least timestep that training draws: 0 for diffusion, 1 for flow matching."""
 
     @abstractmethod
+    def signal_shares(self) -> list[float]:
+        """Return the signal's share of the variance at t = 0, 1, ...: sigmoid(logsnr)."""
+
+    @abstractmethod
     def corrupt(self, x: Tensor, n: Tensor, t: Tensor) -> Tensor:
         """Return the noisy latent at t."""
 
@@ -47,6 +51,11 @@ class Diffusion(Objective):
         if device not in self._alphas:
             self._alphas[device] = next(iter(self._alphas.values())).to(device)
         return self._alphas[device]
+
+    def signal_shares(self) -> list[float]:
+        """Return alpha_bar_t: logsnr is log(alpha_bar / (1 - alpha_bar))."""
+        shares: list[float] = next(iter(self._alphas.values())).tolist()
+        return shares
 
     def signal_and_noise(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Return sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), shaped for `like`."""
@@ -87,6 +96,11 @@ class Flow(Objective):
 
     def __init__(self, num_train_timesteps: int = 1000) -> None:
         self.num_train_timesteps = num_train_timesteps
+
+    def signal_shares(self) -> list[float]:
+        """Return (1 - s)^2 / ((1 - s)^2 + s^2): logsnr is 2 log((1 - s) / s)."""
+        levels = [t / self.num_train_timesteps for t in range(self.num_train_timesteps + 1)]
+        return [(1 - s) ** 2 / ((1 - s) ** 2 + s**2) for s in levels]
 
     def corrupt(self, x: Tensor, n: Tensor, t: Tensor) -> Tensor:
         """Return x_s = (1 - s) x + s n."""

@@ -13,6 +13,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeAlias, overload
 
+from tlora_cli.formulas.noise_axis import NoiseAxis
 from tlora_cli.foundation.plugins import Registry
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class RankSchedule:
         num_train_timesteps: T; timesteps lie in [0, T].
         points: (timestep, rank) pairs in rising timestep, for kinds that take them.
         seed: order of the `random` control.
+        axis: of the base, where ranks go by its noise levels; None: by its timesteps.
 
     Raises:
         ValueError: for a rank, kind or points that make no schedule.
@@ -171,6 +173,7 @@ class RankSchedule:
     num_train_timesteps: int = 1000
     points: Sequence[tuple[float, int]] | None = None
     seed: int = 0
+    axis: NoiseAxis | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
@@ -205,6 +208,11 @@ class RankSchedule:
         return _table(tuple(self.points or ()), device)
 
     @property
+    def title(self) -> str:
+        """Its kind, and whether it goes by noise level, in words."""
+        return self.kind if self.axis is None else f"{self.kind} by noise level"
+
+    @property
     def always_full(self) -> bool:
         """Whether every component is active at every timestep, so no mask is needed."""
         kind = SCHEDULES[self.kind]
@@ -218,7 +226,8 @@ class RankSchedule:
         """Active rank r(t) = floor((R - r_min) ((T - t) / T)^alpha) + r_min (eq. 4 for linear).
 
         Args:
-            timestep: a number, or a tensor of timesteps on the 0..T scale, whole or fractional.
+            timestep: a number, or a tensor of timesteps on the 0..T scale, whole or fractional;
+                with an axis, of the base whose noise levels it has.
 
         Returns:
             An int for a number; for a tensor (B,) a LongTensor (B,) on the same device.
@@ -227,7 +236,10 @@ class RankSchedule:
 
         if not isinstance(timestep, torch.Tensor):
             return int(self.active_rank(torch.tensor([timestep], dtype=torch.float64))[0])
-        t = timestep.double().clamp(0, self.num_train_timesteps)
+        t = timestep.double()
+        if self.axis is not None:
+            t = self.axis.timesteps(t, self.num_train_timesteps)
+        t = t.clamp(0, self.num_train_timesteps)
         return SCHEDULES[self.kind].ranks(self, t).floor().long()
 
     def mask(self, timesteps: Tensor) -> Tensor:

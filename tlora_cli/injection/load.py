@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from tlora_cli.families import denoiser_of, family_of
+from tlora_cli.families import Family, denoiser_of, family_of
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
@@ -54,12 +54,25 @@ def load_adapter(
             where=where,
             do=f"use it with a {weights.family} base",
         )
-    schedule = choose_schedule(weights, min_rank, where)
+    schedule = _on_base(choose_schedule(weights, min_rank, where), family, model)
     changes = changes_of(weights, model, denoiser, where, trainable)
     encoders = embeddings_of(model) if changes.keys() & ENCODERS.keys() else {}
     return Adapter(
         denoiser, family, changes, schedule, weights.info, trainable, weights.blocks, encoders
     )
+
+
+def _on_base(schedule: RankSchedule | None, family: Family, model: Any) -> RankSchedule | None:
+    """Return the schedule at the noise levels of a pipeline's base.
+
+    A denoiser alone doesn't tell its noise schedule; it is taken to be that of the training.
+    """
+    scheduler = getattr(model, "scheduler", None)
+    if schedule is None or schedule.axis is None or scheduler is None:
+        return schedule
+    here = family.noise_axis(dict(scheduler.config))
+    axis = dataclasses.replace(schedule.axis, signal=here.signal)
+    return dataclasses.replace(schedule, axis=axis)
 
 
 def matrix_layers(denoiser: nn.Module) -> dict[str, Any]:

@@ -195,6 +195,11 @@ class ScheduleConfig(Section):
         description=f"For {schedules_with_points()}: [timestep, rank] pairs in rising timestep; "
         "timesteps on the 0..1000 scale.",
     )
+    axis: Literal["timestep", "logsnr"] = Field(
+        "timestep",
+        description="timestep: the rank goes by the base's timestep. logsnr: by its noise level, "
+        "so that a base with another noise schedule has the same rank at the same noise.",
+    )
 
     def problems(self) -> Iterator[Problem]:
         """Yield points that are missing, out of place or out of order."""

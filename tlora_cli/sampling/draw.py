@@ -121,7 +121,7 @@ def describe(
             quantization=adapter.info.quantization,
         )
         if schedule := adapter.schedule:
-            about.update(rank=schedule.rank, min_rank=schedule.min_rank, schedule=schedule.kind)
+            about.update(rank=schedule.rank, min_rank=schedule.min_rank, schedule=schedule.title)
     return {**about, **more}
 
 

@@ -159,11 +159,12 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
 
 def _attach(recipe: Recipe, pipeline: Any, encoders: Any) -> Adapter:
     own, train = recipe.adapter, recipe.train
+    family, scheduler = FAMILIES[recipe.family], dict(pipeline.scheduler.config)
     adapter = attach(
         pipeline,
         own.method,
         own.rank,
-        schedule=rank_schedule(own, train.seed),
+        schedule=rank_schedule(own, train.seed, family, scheduler),
         init=own.init,
         init_std=own.init_std,
         blocks=own.blocks,

@@ -75,6 +75,8 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
         "page; choose your checkpoint there",
         f"{plain} is the simple choice: one LoRA, all ranks at every timestep",
     ]
+    if weights.schedule.axis is not None:
+        notes.append("the workflow's times hold for the noise schedule of the adapter's base")
     return [*notes, comfyui.note] if comfyui.note else notes
 
 

@@ -96,7 +96,7 @@ def _plot_schedules(analyses: Sequence[Analysis], folder: Path) -> None:
         axes = figure.add_subplot()
         for one in analyses:
             t, ranks = ranks_over_time(one.schedule)
-            axes.step(t, ranks, where="post", label=f"{one.name} ({one.schedule.kind})")
+            axes.step(t, ranks, where="post", label=f"{one.name} ({one.schedule.title})")
         axes.set(xlabel="timestep (0: clean, right: noise)", ylabel="active rank")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=9)

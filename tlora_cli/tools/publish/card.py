@@ -168,6 +168,11 @@ def _schedule(card: Card) -> str:
             "`r(t) = floor((R - r_min) ((T - t) / T)^alpha) + r_min` with "
             f"T = {schedule.num_train_timesteps}, alpha = {schedule.alpha:g}"
         )
+    if axis := schedule.axis:
+        rule += (
+            f"; by noise level: t is `T (1 - sigmoid(logsnr / {axis.scale:g} + {axis.shift:g}))`, "
+            "and the table is for the noise schedule of the base"
+        )
     heads = ("timestep", *(str(t) for t in _TIMES))
     ranks = ("active rank", *(str(schedule.active_rank(t)) for t in _TIMES))
     return (

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.pages.axes import COLORS
 from tlora_cli.foundation.pages.templates import NOTHING, part
 from tlora_cli.methods import METHODS
@@ -87,7 +90,10 @@ def _mean(value: float | None) -> str:
 def rank_section(run: Run) -> str:
     """Return the schedule, and how often each rank was drawn."""
     adapter = run.recipe.adapter
-    schedule, method = rank_schedule(adapter, run.recipe.train.seed), adapter.method
+    family, method = FAMILIES[run.recipe.family], adapter.method
+    schedule = rank_schedule(adapter, run.recipe.train.seed, family, family.standard_scheduler)
+    if schedule is not None and run.axis is not None:
+        schedule = replace(schedule, axis=run.axis)
     counts = drawn(run.metrics.steps)
     plot = rank_plot(schedule, counts, TIMESTEPS)
     if schedule is None:

@@ -9,11 +9,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from tlora_cli.families import FAMILIES
+from tlora_cli.formats.schedule_fields import read_schedule
+from tlora_cli.formulas.noise_axis import AXIS, NoiseAxis
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
+from tlora_cli.methods import METHODS
 from tlora_cli.photos.finding import AUTO
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
@@ -66,6 +70,7 @@ class Run:
         previews: by step.
         scores: of the checkpoints, or None.
         adapter: the newest adapter file, or None.
+        axis: the noise levels of the base if the rank goes by these and a file says them, or None.
         notes: what is missing or was left out, in sentences.
     """
 
@@ -80,6 +85,7 @@ class Run:
     previews: list[Preview]
     scores: Record | None
     adapter: Path | None
+    axis: NoiseAxis | None
     notes: list[str]
 
 
@@ -116,6 +122,7 @@ def read_run(folder: Path) -> Run:
         _previews(run.previews, notes),
         _scores(run.scores, notes),
         adapter,
+        _axis(adapter, recipe, notes),
         notes,
     )
 
@@ -142,6 +149,23 @@ def _about(run: RunFolder, adapter: Path | None) -> dict[str, Any]:
     if not isinstance(about.get("versions"), dict):
         about["versions"] = {}
     return about
+
+
+def _axis(adapter: Path | None, recipe: Recipe, notes: list[str]) -> NoiseAxis | None:
+    """Return the noise levels that the run's adapter file says; the base isn't looked at."""
+    if recipe.adapter.schedule.axis != AXIS or not METHODS[recipe.adapter.method].masked:
+        return None
+    try:
+        if adapter is not None:
+            with safe_open(adapter, "pt") as file:
+                return read_schedule(file.metadata() or {}).axis
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, OverflowError):
+        pass  # damaged
+    notes.append(
+        "No file of the run says the noise levels of its base yet; the ranks are shown for those "
+        f"of {FAMILIES[recipe.family].standard_title}."
+    )
+    return None
 
 
 def _pictures(
