@@ -27,8 +27,8 @@ SECONDS = 10.0
 """Longest a case may compute."""
 WAITING = 60.0
 """Longest it may take in all, on a busy computer: who waits for a pipe computes nothing."""
-BYTES = 2_000_000_000
-"""Most memory a case may hold, the program itself included."""
+BYTES = 1_500_000_000
+"""Most memory a case may hold beside the program itself, which is larger in a test suite."""
 ADDRESSES = 6 * 2**30
 """A process is refused more address space than this beyond what it has: the computer lives on."""
 PROGRAMS = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn")
@@ -171,6 +171,7 @@ def _work(make: Make, numbers: Sequence[int], inside: Path, reports: Any) -> Non
         what, case = make(number)
         tell(number=number, what=what)
         _forget_peak()
+        program = _peak()
         began = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.setitimer(signal.ITIMER_REAL, WAITING)
@@ -180,7 +181,7 @@ def _work(make: Make, numbers: Sequence[int], inside: Path, reports: Any) -> Non
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.setitimer(signal.ITIMER_PROF, 0)
         seconds = time.process_time() - began
-        peak = _peak()
+        peak = _peak() - program
         if watch.seen:
             how = "  it did what no file may do: " + "; ".join(watch.seen)
             watch.seen.clear()

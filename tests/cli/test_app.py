@@ -23,7 +23,10 @@ def pixels(path: Path) -> np.ndarray[Any, Any]:
     return np.asarray(Image.open(path))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [pytest.param(f, marks=() if f == "sdxl" else pytest.mark.full) for f in FAMILIES],
+)
 def test_train_then_sample(family: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     base: Path = request.getfixturevalue(FAMILIES[family])
     run = tmp_path / "run"

@@ -7,6 +7,7 @@ is loaded are in test_recipe_command.py, adapter files of every wrong kind in te
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import struct
 import subprocess
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from training_runs import draw_picture, mounted, recipe_values, write_recipe
 
 from tlora_cli.cli.app import main
+from tlora_cli.foundation.errors import UserError
 
 Cli = Callable[..., str]
 
@@ -223,6 +225,30 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
         torch.load(path / "training_state.pt", weights_only=True)
     left = [p.name for p in (small_disk / "run" / "checkpoints").iterdir()]
     assert not any(name.startswith(".tlora-unfinished-") for name in left)
+
+
+def test_a_disk_without_a_byte_left_is_told_of_archives_too(small_disk: Path) -> None:
+    """torch.save then raises a RuntimeError that names no disk."""
+    from tlora_cli.foundation.files import write_atomically
+
+    with contextlib.suppress(OSError), (small_disk / "rest").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    tensors = {"a": torch.zeros(100_000)}
+    with pytest.raises(UserError, match="No space left on device") as caught:
+        write_atomically(small_disk / "state.pt", lambda part: torch.save(tensors, part))
+    assert "free disk space" in caught.value.do
+    assert not (small_disk / "state.pt").exists()
+
+
+def test_other_errors_of_writing_stay_what_they_are(tmp_path: Path) -> None:
+    from tlora_cli.foundation.files import write_atomically
+
+    def fails(part: Path) -> None:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        write_atomically(tmp_path / "state.pt", fails)
 
 
 def test_a_read_only_disk(cli: Cli, tiny_sdxl: Path, tmp_path: Path, small_disk: Path) -> None:

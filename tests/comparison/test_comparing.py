@@ -59,6 +59,7 @@ def gone(process: int) -> bool:
         return True
 
 
+@pytest.mark.full
 def test_killed_again_and_again_it_ends_with_the_same_tables(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:

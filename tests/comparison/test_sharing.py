@@ -107,6 +107,7 @@ def test_folders_that_are_no_comparisons_are_not_searched(tiny_sdxl: Path, tmp_p
     assert take_over(tasks_of(tiny_sdxl, tmp_path, "again"), tmp_path / "again") == {}
 
 
+@pytest.mark.full
 def test_two_grids_that_overlap_through_the_command_line(tiny_sdxl: Path, tmp_path: Path) -> None:
     values = grid_values(tiny_sdxl, tmp_path)
     small = {**values["grid"], "method": ["lora"], "seed": [0]}

@@ -97,7 +97,10 @@ def test_flux_single_file(tiny_flux: Path, tmp_path: Path) -> None:
     assert moved(outcome.adapter)
 
 
-@pytest.mark.parametrize("revision", [None, "v1", COMMIT])
+@pytest.mark.parametrize(
+    "revision",
+    [None, *(pytest.param(name, marks=pytest.mark.full) for name in ("v1", COMMIT))],
+)
 def test_hub_id_from_the_cache_offline(
     tiny_sdxl: Path, tmp_path: Path, revision: str | None
 ) -> None:

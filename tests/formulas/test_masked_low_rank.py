@@ -319,6 +319,7 @@ def compare_compiled(
     return compiler.graphs
 
 
+@pytest.mark.full
 def test_compiled_as_a_whole() -> None:
     """Once; the second call, at other timesteps, runs what was compiled for the first."""
     count = compare_compiled(

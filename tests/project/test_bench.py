@@ -41,6 +41,7 @@ def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.full
 def test_it_measures_steps_and_another_implementation(tmp_path: Path) -> None:
     other = tmp_path / "their_file.py"
     other.write_text(OTHER)
@@ -67,6 +68,7 @@ def test_it_measures_steps_and_another_implementation(tmp_path: Path) -> None:
     assert "| theirs | eager |" in table
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -84,6 +86,7 @@ def test_an_unknown_name_lists_the_known_ones(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.full
 def test_a_file_that_is_no_implementation_is_named(tmp_path: Path) -> None:
     done = bench(tmp_path / "out", "--quick", "--parts", "steps", "--other", tmp_path / "gone.py")
     assert done.returncode == 2

@@ -95,6 +95,7 @@ def test_a_strict_judge_says_unreadable_of_every_attribute() -> None:
 # --- the critic -----------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_fresh_critic_tells_blurred_pictures_and_not_drawings(
     drawings: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

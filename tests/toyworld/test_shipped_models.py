@@ -66,6 +66,7 @@ def test_the_judge_reads_drawings() -> None:
     assert min(right.values()) >= 0.99, right
 
 
+@pytest.mark.full
 def test_the_judge_reads_the_private_attributes_of_every_concept() -> None:
     rng = random.Random("test concepts")
     scenes = [
@@ -103,6 +104,7 @@ def round_trip(base: str, pixels: Tensor) -> Tensor:
     return torch.cat(parts).clamp(-1, 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("base", BUNDLE.bases)
 def test_the_vae_keeps_what_the_judge_reads(base: str) -> None:
     scenes = fresh("vae", 1500, None)
@@ -197,6 +199,7 @@ def test_copies_are_told_from_right_drawings() -> None:
 # --- the bases ------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("base", BUNDLE.bases)
 def test_a_base_draws_what_it_is_asked(base: str) -> None:
     """A small gate, looser than the real one (`tlora toyworld gate`) so that 60 pictures do."""

@@ -96,7 +96,10 @@ def test_a_picture_that_was_replaced_before_the_run_is_resumed(
     before = contents(stopped.path)
     status, message = cli("train", "--resume", "--output", stopped.path)
     assert status == 2
-    assert "pictures or masks have changed" in message and "put the old files back" in message
+    assert (
+        "pictures, masks or captions have changed" in message
+        and "put the old files back" in message
+    )
     assert contents(stopped.path) == before
 
 

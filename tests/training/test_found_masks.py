@@ -114,7 +114,7 @@ def test_a_mask_painted_over_between_is_noticed(tiny_sdxl: Path, tmp_path: Path)
     mask = tmp_path / "run" / "masks" / "photo.png"
     before = mask.read_bytes()
     Image.new("L", (96, 96), 255).save(mask)
-    with pytest.raises(UserError, match="pictures or masks have changed"):
+    with pytest.raises(UserError, match="pictures, masks or captions have changed"):
         run(tiny_sdxl, tmp_path, resume=True, **AUTO)
     mask.write_bytes(before)
     assert run(tiny_sdxl, tmp_path, resume=True, **AUTO).step == 6

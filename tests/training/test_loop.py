@@ -344,7 +344,7 @@ def test_files_of_others_in_the_folder_stay(tiny_sdxl: Path, tmp_path: Path) -> 
 def test_a_picture_that_changed_is_noticed_on_resume(tiny_sdxl: Path, tmp_path: Path) -> None:
     run(tiny_sdxl, tmp_path, train__steps=4)
     draw_picture(tmp_path / "photo.png", seed=5)
-    with pytest.raises(UserError, match="pictures or masks have changed"):
+    with pytest.raises(UserError, match="pictures, masks or captions have changed"):
         run(tiny_sdxl, tmp_path, resume=True, train__steps=8)
     draw_picture(tmp_path / "photo.png")
     assert run(tiny_sdxl, tmp_path, resume=True, train__steps=8).step == 8
@@ -392,6 +392,7 @@ def test_an_explicit_objective_reaches_the_sampler(tiny_sdxl: Path, tmp_path: Pa
     assert np.array_equal(np.asarray(Image.open(picture)), np.asarray(Image.open(b)))
 
 
+@pytest.mark.full
 def test_odd_folder_names(tiny_sdxl: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tiny_sdxl, tmp_path, train__steps=1)
     for name in ("run #2", "2024", "a: b"):

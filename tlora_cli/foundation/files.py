@@ -119,6 +119,19 @@ def explained(path: Path) -> Iterator[None]:
         if number is None:
             raise
         raise _refused(path, int(number[1]), os.strerror(int(number[1]))) from error
+    except RuntimeError as error:
+        # torch.save's archive says no more than that it is not as long as it should be.
+        if _ARCHIVE not in str(error):
+            raise
+        full = free_space(existing_parent(path)) < _FULL
+        reason = os.strerror(errno.ENOSPC) if full else "it was cut off"
+        raise _refused(path, errno.ENOSPC if full else None, reason) from error
+
+
+_ARCHIVE = "inline_container"
+"""The part of torch that writes archives, as its messages name it."""
+_FULL = 2**20
+"""Free bytes under which a disk counts as full."""
 
 
 def _refused(path: Path, number: int | None, reason: str) -> UserError:

@@ -114,7 +114,7 @@ def check_world(base: str, images: Sequence[str]) -> None:
                 f"{path} is no drawing of {bundle.title}, and {base} draws nothing else",
                 where="--base",
                 do=f"for photographs take another --base, such as {_standard()} on a CUDA card; "
-                "`tlora toyworld draw` makes drawings",
+                f"a drawing is, for example, {bundle.example_picture}",
             )
 
 
