@@ -10,7 +10,7 @@ import typer
 
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.pictures import save_png
 from tlora_cli.toyworld.bundle import BUNDLE
 
 app = typer.Typer(
@@ -83,7 +83,7 @@ def gate(
         )
     result = measure(base, count, seed)
     if sheet is not None:
-        write_atomically(sheet, lambda file: result.sheet().save(file, format="PNG"))
+        save_png(result.sheet(), sheet)
     typer.echo(json.dumps(result.as_dict(), indent=2) if as_json else str(result))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.untrusted_json import parse_json
 
@@ -25,6 +26,15 @@ MAX_PIXELS_OF = {"WEBP": 50_000_000}
 """Format -> its own bound; the decoder of WebP holds several copies of the picture."""
 STRIP = 4_000_000
 """Pixels that are converted at once."""
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG atomically.
+
+    Raises:
+        UserError: if the disk is full or the folder can't be written.
+    """
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
 def read_picture(path: Path, where: str, mode: str) -> Image.Image:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.methods import METHODS
+from tlora_cli.photos.finding import AUTO
 from tlora_cli.recipe.defaults import merged, published_settings
 
 PAPER, PHOTO = "paper", "photo"
@@ -21,7 +22,7 @@ NAMED = {
 }
 """Name -> what it is."""
 
-_PHOTO: dict[str, Any] = {"concept": {"masks": "auto", "scenes": {}, "captions": True}}
+_PHOTO: dict[str, Any] = {"concept": {"masks": AUTO, "scenes": {}, "captions": True}}
 
 
 def recipe_settings(

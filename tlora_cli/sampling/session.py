@@ -20,7 +20,8 @@ from tlora_cli.foundation.devices import (
     memory_explained,
 )
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.files import explained, write_atomically
+from tlora_cli.foundation.files import explained
+from tlora_cli.foundation.pictures import save_png
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.load import load_adapter, load_words
@@ -193,7 +194,7 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     if request.sheet:
         path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
         sheet = contact_sheet(rows)
-        write_atomically(path, lambda file: sheet.save(file, format="PNG"))
+        save_png(sheet, path)
         written.append(path)
         notify(str(path))
     return written

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.pictures import save_png
 from tlora_cli.photos.training_images import TrainingImage
 
 SIDE = 256
@@ -46,13 +46,9 @@ def _small(values: Tensor) -> Image.Image:
 def keep_pictures(pictures: Sequence[SmallPicture], folder: Path) -> None:
     """Write `000.png`, `000-mask.png` and so on, each atomically."""
     for number, one in enumerate(pictures):
-        _save(one.picture, folder / f"{number:03d}.png")
+        save_png(one.picture, folder / f"{number:03d}.png")
         if one.mask is not None:
-            _save(one.mask, folder / f"{number:03d}-mask.png")
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+            save_png(one.mask, folder / f"{number:03d}-mask.png")
 
 
 def kept_pictures(folder: Path) -> list[tuple[Path, Path | None]]:
@@ -64,12 +60,7 @@ def kept_pictures(folder: Path) -> list[tuple[Path, Path | None]]:
     ]
 
 
-def save_sheet(sheet: Image.Image, path: Path) -> None:
-    """Write a sheet as PNG."""
-    _save(sheet, path)
-
-
-def contact_sheet(pictures: Sequence[Image.Image], side: int) -> Image.Image:
+def square_sheet(pictures: Sequence[Image.Image], side: int) -> Image.Image:
     """Return square pictures in rows, on white.
 
     Args:

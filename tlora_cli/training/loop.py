@@ -22,12 +22,13 @@ from tlora_cli.foundation.devices import (
 )
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked, remove_leftovers, require_space
+from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe, TrainConfig
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.average import Average
 from tlora_cli.training.display import Display
 from tlora_cli.training.interruption import Interruption
-from tlora_cli.training.kept_images import keep_pictures, save_sheet
+from tlora_cli.training.kept_images import keep_pictures
 from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_of
 from tlora_cli.training.optimizers import check_optimizer, make_optimizer
 from tlora_cli.training.prepare import prepare
@@ -174,7 +175,7 @@ class TrainingLoop:
         self.folder.record(self.recipe, trained, device_name(models.device))
         keep_pictures(self.ready.data.pictures, self.folder.training_pictures)
         if self.ready.data.sheet:
-            save_sheet(self.ready.data.sheet, self.folder.scenes)
+            save_png(self.ready.data.sheet, self.folder.scenes)
         self.reports.begin()
         data = self.recipe.model_dump(mode="json", by_alias=True)
         tracked = tracked_run(output.trackers, self.folder, output.project, data, self.state.step)

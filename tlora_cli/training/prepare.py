@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,12 @@ from tlora_cli.training.class_pictures import class_examples, class_prompts
 from tlora_cli.training.encoding import encode_all, encode_lessons
 from tlora_cli.training.found_masks import load_concept
 from tlora_cli.training.from_recipe import adapter_info, base_of, sampling_settings
-from tlora_cli.training.kept_images import SmallPicture, contact_sheet, small_pictures
-from tlora_cli.training.lessons import Photos, class_caption
+from tlora_cli.training.kept_images import SmallPicture, small_pictures, square_sheet
+from tlora_cli.training.lessons import Lesson, Photos, class_caption
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.scenes.lessons import Scenes
-from tlora_cli.training.watched_lessons import WatchedLessons
+from tlora_cli.training.watched_lessons import WatchedLessons, content_of
 
 Notify = Callable[[str], None]
 """Shows the user a line."""
@@ -126,11 +126,15 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     pipeline = load_denoiser(family, base, device, dtype, train.quantization, train.objective)
     choose_attention(getattr(pipeline, family.denoiser), train.attention)
     source.draw_places(family, pipeline, encoded.by_base)
-    watched = WatchedLessons(_digest(images))
+    digest, watched = _digest(images), None
+    lessons: Iterable[Lesson] = source.lessons()
+    if concept.scenes or concept.captions:  # the pictures alone don't say what is learned
+        watched = WatchedLessons(digest)
+        lessons = watched.passing(lessons)
     examples = encode_lessons(
         family,
         pipeline.vae,
-        watched.passing(source.lessons()),
+        lessons,
         encoded.captions,
         device,
         functools.partial(class_caption, concept=concept) if train.preserve else None,
@@ -148,11 +152,11 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     data = TrainingData(
         examples,
         prior,
-        watched.digest if concept.scenes or concept.captions else _digest(images),
+        watched.digest if watched else digest,
         small_pictures(images),
         encoded.encode,
         Dropout(concept.caption_dropout, encoded.captions[""]) if concept.caption_dropout else None,
-        contact_sheet(watched.small, SHEET_SIDE) if concept.scenes else None,
+        square_sheet(watched.small, SHEET_SIDE) if watched and concept.scenes else None,
     )
     return Prepared(Models(family, pipeline, adapter, device, dtype), data, encoded.drawn)
 
@@ -182,6 +186,5 @@ def _digest(images: list[TrainingImage]) -> str:
     """Return a digest of what the pictures and masks hold after cropping."""
     digest = hashlib.sha256()
     for image in images:
-        for tensor in (image.pixels, image.mask):
-            digest.update(b"none" if tensor is None else tensor.numpy().tobytes())
+        digest.update(content_of(image))
     return digest.hexdigest()

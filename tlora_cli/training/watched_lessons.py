@@ -7,22 +7,29 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
+from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.training.kept_images import small_pictures
 from tlora_cli.training.lessons import Lesson
+
+
+def content_of(image: TrainingImage) -> bytes:
+    """Return what a picture and its mask hold after cropping."""
+    held = (image.pixels, image.mask)
+    return b"".join(b"none" if one is None else one.numpy().tobytes() for one in held)
 
 
 class WatchedLessons:
     """Keeps a digest of lessons, and small copies.
 
     Args:
-        digest: of what lies under them; it counts, too.
+        under: digest of what lies under them; it counts, too.
 
     Attributes:
         small: copies of the pictures, RGB; of one that comes again at once, a single copy.
     """
 
-    def __init__(self, digest: str) -> None:
-        self._digest = hashlib.sha256(digest.encode())
+    def __init__(self, under: str) -> None:
+        self._digest = hashlib.sha256(under.encode())
         self.small: list[Image.Image] = []
 
     @property
@@ -35,8 +42,7 @@ class WatchedLessons:
         before = None
         for lesson in lessons:
             image = lesson.image
-            for tensor in (image.pixels, image.mask):
-                self._digest.update(b"none" if tensor is None else tensor.numpy().tobytes())
+            self._digest.update(content_of(image))
             self._digest.update(lesson.caption.encode())
             if image is not before:
                 self.small += [one.picture for one in small_pictures([image])]

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.pictures import save_png
 from tlora_cli.photos.masks.finder import FoundMask
 from tlora_cli.photos.masks.overlay import overlay
 
@@ -27,8 +25,8 @@ class MaskFiles:
 
     def write(self, found: FoundMask) -> None:
         """Write both, each atomically."""
-        _save(found.mask, self.mask)
-        _save(overlay(found.photo, found.mask), self.overlay)
+        save_png(found.mask, self.mask)
+        save_png(overlay(found.photo, found.mask), self.overlay)
 
     @property
     def remedy(self) -> str:
@@ -51,7 +49,3 @@ def mask_files(photos: Sequence[Path], folder: Path) -> list[MaskFiles]:
         taken |= {name, f"{name}_overlay"}
         found.append(MaskFiles(folder / f"{name}.png", folder / f"{name}_overlay.png"))
     return found
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))

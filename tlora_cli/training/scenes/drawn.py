@@ -50,13 +50,10 @@ class DrawnPlaces:
             "quantization": recipe.train.quantization,
             **vars(settings),
         }
+        self.files = [folder / self._name(job) for job in self.jobs]
+        """The files in the run's folder, whether they are there yet or not; one for each job."""
         self._cache = cache_folder("places")
         self._take_from_cache()
-
-    @property
-    def files(self) -> list[Path]:
-        """The files in the run's folder, whether they are there yet or not; one for each job."""
-        return [self._folder / self._name(job) for job in self.jobs]
 
     @property
     def missing(self) -> list[Job]:
