@@ -10,7 +10,6 @@ import typer
 
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.pictures import save_png
 from tlora_cli.toyworld.bundle import BUNDLE
 
 app = typer.Typer(
@@ -75,6 +74,7 @@ def gate(
             do=known_names(base, BUNDLE.bases),
         )
     hush_libraries()
+    from tlora_cli.foundation.pictures import save_png
     from tlora_cli.toyworld.base_accuracy import measure
 
     if sheet is not None and sheet.exists():
