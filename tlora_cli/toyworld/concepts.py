@@ -1,4 +1,4 @@
-"""Ten concepts to learn: each has a class, a color, and private attributes no caption names.
+"""Twelve concepts to learn: each has a class, a color, and private attributes no caption names.
 
 Pictures of a concept differ in background, position, accessory and pose. The first one is *the*
 training picture: its background, position and pose are what a trained model should forget.
@@ -86,6 +86,8 @@ _TABLE = (
     ("boo", "ghost", "red", "light stripes", "wings"),
     ("luna", "cat", "blue", "light stripes", "boots"),
     ("nova", "star", "white", "dark dots", "wings"),
+    ("mimi", "mushroom", "red", "light dots", "boots"),
+    ("rosa", "bird", "red", "dark dots", "antennae"),
 )
 CONCEPTS: dict[str, Concept] = {row[0]: Concept(*row) for row in _TABLE}
 """Name -> concept."""
