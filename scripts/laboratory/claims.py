@@ -1,9 +1,10 @@
-"""The paper's claims as contrasts, written down before any of the grids was run."""
+"""All claims as contrasts, written down before any of their grids was run: the paper's, then ours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from laboratory.photo_claims import PHOTO_CLAIMS
 from laboratory.results import Pick
 from laboratory.spectra import RANK_OF_B, RANK_OF_UPDATE, START_SIZE
 from laboratory.verdicts import LIKENESS, Claim, Contrast, Correlation
@@ -226,6 +227,7 @@ CLAIMS = (
         spectra=True,
         curve=None,
     ),
+    *PHOTO_CLAIMS,
 )  # fmt: skip
 """All claims that the built-in bases can measure, in the order of the page."""
 
