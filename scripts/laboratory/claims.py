@@ -1,4 +1,4 @@
-"""All claims as contrasts, written down before any of their grids was run: the paper's, then ours."""
+"""All claims, the paper's and then ours, written down before any of their grids was run."""
 
 from __future__ import annotations
 
