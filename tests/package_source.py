@@ -20,6 +20,8 @@ class Import:
 
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 """Name inside the package ('' is the package itself) -> file."""
+COPIED = "formats.comfyui.node"
+"""The package that `tlora comfyui` copies: it imports nothing of the house."""
 
 
 def statements(body: list[ast.stmt], eager: bool) -> Iterator[tuple[ast.stmt, bool]]:
@@ -45,8 +47,11 @@ def imports(module: str) -> list[Import]:
         if isinstance(statement, ast.Import):
             names = [alias.name for alias in statement.names]
         elif isinstance(statement, ast.ImportFrom):
-            assert statement.level == 0, f"{module}:{statement.lineno}: import by full name"
             base = statement.module or ""
+            if module.startswith(COPIED):  # by relative names, so that it runs where it is copied
+                base = f"tlora_cli.{COPIED}.{base}" if statement.level else base
+            else:
+                assert statement.level == 0, f"{module}:{statement.lineno}: import by full name"
             names = [
                 f"{base}.{alias.name}" if inside(f"{base}.{alias.name}") in MODULES else base
                 for alias in statement.names

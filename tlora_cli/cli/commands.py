@@ -10,6 +10,7 @@ import typer
 from tlora_cli.cli import (
     analyze,
     caption,
+    comfyui,
     compare,
     convert,
     doctor,
@@ -44,6 +45,7 @@ app.command()(caption.caption)
 app.command()(train.train)
 app.command()(sample.sample)
 app.command()(convert.convert)
+app.command()(comfyui.comfyui)
 app.command()(merge.merge)
 app.command()(publish.publish)
 app.command()(evaluate.evaluate)

@@ -26,6 +26,8 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
 
 WORKFLOW = "workflow.json"
+LATEST = 0.999
+"""Largest start: ComfyUI's page rounds to thousandths, and what begins at 1 never begins."""
 HIGHEST = 1000.0
 """Largest timestep that a model is sampled at."""
 
@@ -64,9 +66,7 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
                 layer: cut(pair, weights.copies, one) for layer, pair in weights.layers.items()
             }
             save_file(_named(layers, family, comfyui, sizes), unfinished / file, metadata=header)
-            below = one.below
-            start = None if below is None else comfyui.start_percent(min(below, HIGHEST))
-            parts.append(Part(file, start))
+            parts.append(Part(file, _start(one.below, comfyui)))
         prompt = f"a photo of a {weights.info.concept}".rstrip()
         told = json.dumps(workflow(comfyui, parts, prompt), indent=1)
         write_text(unfinished / WORKFLOW, told + "\n")
@@ -78,6 +78,11 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     if weights.schedule.axis is not None:
         notes.append("the workflow's times hold for the noise schedule of the adapter's base")
     return [*notes, comfyui.note] if comfyui.note else notes
+
+
+def _start(below: float | None, comfyui: ComfyUI) -> float | None:
+    """Return from which percent (0..1) of the sampling on t is below a number; None: always."""
+    return None if below is None else min(comfyui.start_percent(min(below, HIGHEST)), LATEST)
 
 
 def _named(

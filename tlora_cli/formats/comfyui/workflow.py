@@ -1,4 +1,4 @@
-"""A ComfyUI workflow in its API format, with LoRAs that switch on while sampling."""
+"""ComfyUI workflows in its API format: with LoRAs that switch on while sampling, or our node."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ Link = list[Any]
 """[number of a node, which of its outputs]."""
 GROUP = 8
 """Most hooks that one combining node takes."""
+LOADER = "TLoRALoader"
+"""Class of the node in `node/`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class _Graph:
 
 
 def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, Any]:
-    """Return the workflow.
+    """Return the workflow of LoRAs that hooks switch on, without a node of tlora's own.
 
     Args:
         comfyui: what the family needs.
@@ -46,21 +48,8 @@ def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, 
     """
     graph = _Graph()
     hooks = _combined(graph, _scheduled(graph, parts))
-    numbers = {key: graph.add(kind, **inputs) for key, (kind, inputs) in comfyui.nodes.items()}
-
-    def link(place: tuple[str, int]) -> Link:
-        key, output = place
-        return [numbers[key], output]
-
-    clip = link(comfyui.clip)
-    positive = [graph.add("CLIPTextEncode", clip=clip, text=prompt), 0]
-    if comfyui.zero_negative:
-        negative = [graph.add("ConditioningZeroOut", conditioning=positive), 0]
-    else:
-        negative = [graph.add("CLIPTextEncode", clip=clip, text=""), 0]
-    if comfyui.guidance is not None:
-        kind, inputs = comfyui.guidance
-        positive = [graph.add(kind, conditioning=positive, **inputs), 0]
+    loaded = _Loaded(graph, comfyui)
+    positive, negative = loaded.prompts(prompt)
     # On both sides: guidance compares two answers of the same adapted model.
     pair = graph.add(
         "PairConditioningSetProperties",
@@ -70,19 +59,77 @@ def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, 
         set_cond_area="default",
         hooks=hooks,
     )
-    drawn = graph.add(
-        "KSampler",
-        model=link(comfyui.model),
-        positive=[pair, 0],
-        negative=[pair, 1],
-        latent_image=link(comfyui.latent),
-        seed=0,
-        denoise=1.0,
-        **comfyui.sampling,
-    )
-    picture = graph.add("VAEDecode", samples=[drawn, 0], vae=link(comfyui.vae))
-    graph.add("SaveImage", images=[picture, 0], filename_prefix=PRODUCT)
+    loaded.draw(loaded.model, [pair, 0], [pair, 1])
     return graph.nodes
+
+
+def node_workflow(comfyui: ComfyUI, file: str, prompt: str) -> dict[str, Any]:
+    """Return the workflow of one adapter file, loaded by tlora's own node.
+
+    Args:
+        comfyui: what the family needs.
+        file: name of the adapter in `models/loras`.
+        prompt: to begin with.
+    """
+    graph = _Graph()
+    loaded = _Loaded(graph, comfyui)
+    adapted = graph.add(LOADER, model=loaded.model, lora_name=file, strength=1.0, min_rank=0)
+    loaded.draw([adapted, 0], *loaded.prompts(prompt))
+    return graph.nodes
+
+
+class _Loaded:
+    """The nodes that load a family's models, and what is drawn with them.
+
+    Args:
+        graph: where nodes are added.
+        comfyui: what the family needs.
+    """
+
+    def __init__(self, graph: _Graph, comfyui: ComfyUI) -> None:
+        self._graph, self._comfyui = graph, comfyui
+        self._numbers = {
+            key: graph.add(kind, **inputs) for key, (kind, inputs) in comfyui.nodes.items()
+        }
+
+    @property
+    def model(self) -> Link:
+        """The model as it is loaded."""
+        return self._link(self._comfyui.model)
+
+    def prompts(self, prompt: str) -> tuple[Link, Link]:
+        """Add the positive and the negative prompt."""
+        graph, comfyui = self._graph, self._comfyui
+        clip = self._link(comfyui.clip)
+        positive = [graph.add("CLIPTextEncode", clip=clip, text=prompt), 0]
+        if comfyui.zero_negative:
+            negative = [graph.add("ConditioningZeroOut", conditioning=positive), 0]
+        else:
+            negative = [graph.add("CLIPTextEncode", clip=clip, text=""), 0]
+        if comfyui.guidance is not None:
+            kind, inputs = comfyui.guidance
+            positive = [graph.add(kind, conditioning=positive, **inputs), 0]
+        return positive, negative
+
+    def draw(self, model: Link, positive: Link, negative: Link) -> None:
+        """Add what samples, decodes and saves a picture."""
+        graph, comfyui = self._graph, self._comfyui
+        drawn = graph.add(
+            "KSampler",
+            model=model,
+            positive=positive,
+            negative=negative,
+            latent_image=self._link(comfyui.latent),
+            seed=0,
+            denoise=1.0,
+            **comfyui.sampling,
+        )
+        picture = graph.add("VAEDecode", samples=[drawn, 0], vae=self._link(comfyui.vae))
+        graph.add("SaveImage", images=[picture, 0], filename_prefix=PRODUCT)
+
+    def _link(self, place: tuple[str, int]) -> Link:
+        key, output = place
+        return [self._numbers[key], output]
 
 
 def _scheduled(graph: _Graph, parts: Sequence[Part]) -> list[Link]:
