@@ -27,6 +27,7 @@ from tlora_cli.tools.preflight.machine_checks import (
     look_at_device,
     look_at_disk,
     look_at_encoders,
+    look_at_environment,
     look_at_output,
     look_at_speed,
 )
@@ -82,6 +83,10 @@ def _device(look: Look) -> Iterator[Finding]:
             yield finding
 
 
+def _environment(look: Look) -> Iterator[Finding]:
+    yield from look_at_environment()
+
+
 def _encoders(look: Look) -> Iterator[Finding]:
     yield from look_at_encoders(look.recipe)
 
@@ -135,6 +140,7 @@ CHECKS = (
     Check("pictures", _pictures, ("concept", "train.resolution")),
     Check("base", _base, ("family", "base", "train.objective")),
     Check("libraries", _libraries, ()),
+    Check("environment", _environment, ()),
     Check("device", _device, ("train",)),
     Check("encoders", _encoders, ("train.select", "base")),
     Check("output", _output, ("output.dir",)),
