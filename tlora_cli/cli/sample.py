@@ -72,6 +72,10 @@ def sample(
         str, typer.Option(help=f"{either(DEVICES)}.", autocompletion=completing(DEVICES))
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Draw prompts as they stand, also without the concept."),
+    ] = False,
     contact_sheet: Annotated[
         bool, typer.Option("--contact-sheet", help="Also write all pictures on one sheet.")
     ] = False,
@@ -107,6 +111,7 @@ def sample(
         device=device,
         batch_size=batch_size,
         sheet=contact_sheet,
+        anyway=anyway,
         settings={
             "width": width,
             "height": height,

@@ -15,6 +15,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.validation import validate
+from tlora_cli.recipe.words import word_problems
 from tlora_cli.recipe.yaml_text import MAX_DEPTH, Dumper, YAMLMistake, parse_yaml
 
 MAX_BYTES = 1_000_000
@@ -28,7 +29,7 @@ class _Origin(NamedTuple):
     override: str = ""
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), *, words: bool = False) -> Recipe:
     """Read a recipe file.
 
     Paths in it are left as they are: relative to the current folder.
@@ -36,22 +37,26 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         path: the YAML file.
         overrides: `train.steps=100` settings that win over the file; the value is YAML.
+        words: whether to look at its prompts, too (`recipe.words`); not for a run that began.
 
     Raises:
         UserError: naming every mistake, its line and its key.
     """
-    return parse_recipe(read_text(path), str(path), overrides)
+    return parse_recipe(read_text(path), str(path), overrides, words=words)
 
 
-def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+def parse_recipe(
+    text: str, source: str = "recipe", overrides: Sequence[str] = (), *, words: bool = False
+) -> Recipe:
     """Return the recipe in `text`; see `load_recipe`.
 
     Args:
         text: YAML.
         source: what messages call it.
         overrides: as in `load_recipe`.
+        words: as in `load_recipe`.
     """
-    recipe, mistakes = examine_text(text, source, overrides)
+    recipe, mistakes = examine_text(text, source, overrides, words=words)
     if recipe is None or mistakes:
         raise recipe_error(mistakes, source)
     return recipe
@@ -67,11 +72,11 @@ def examine_recipe(
     Raises:
         UserError: if the file can't be read, or is no mapping.
     """
-    return examine_text(read_text(path), str(path), overrides)
+    return examine_text(read_text(path), str(path), overrides, words=True)
 
 
 def examine_text(
-    text: str, source: str, overrides: Sequence[str]
+    text: str, source: str, overrides: Sequence[str], *, words: bool = False
 ) -> tuple[Recipe | None, list[Mistake]]:
     """Return the recipe in `text` and all that is wrong in it; see `examine_recipe`."""
     data, lines, mistakes = read_mapping(text, source)
@@ -82,6 +87,10 @@ def examine_text(
     mistakes += [
         Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
     ]
+    if words and recipe is not None:
+        mistakes += [
+            Mistake(path, text, *_origin(origins, (path,))) for path, text in word_problems(recipe)
+        ]
     return recipe, mistakes
 
 

@@ -22,7 +22,7 @@ from tlora_cli.foundation.devices import (
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import explained
 from tlora_cli.foundation.pictures import save_png
-from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.foundation.prompts import names_concept, odd_mark, sampling_prompt
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.load import load_adapter, load_words
 from tlora_cli.recipe.models import SamplingConfig
@@ -55,6 +55,7 @@ class Request:
         scale: adapter strength.
         quantization: of the base: `nf4`, `int8` or `none`.
         settings: values over those of the file, by name of `SamplingSettings`.
+        anyway: draw prompts as they stand that don't name the concept, or hold odd marks.
     """
 
     adapter: Path
@@ -73,6 +74,7 @@ class Request:
     batch_size: int = 1
     sheet: bool = False
     settings: dict[str, Any] | None = None
+    anyway: bool = False
 
 
 class SamplingSession:
@@ -179,7 +181,7 @@ def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
 
 def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     session = SamplingSession(request, notify)
-    prompts = [sampling_prompt(p, session.concept) for p in request.prompts]
+    prompts = [_filled(p, session, request) for p in request.prompts]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
     session.prepare(prompts)
@@ -198,6 +200,31 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
         written.append(path)
         notify(str(path))
     return written
+
+
+def _filled(prompt: str, session: SamplingSession, request: Request) -> str:
+    """Return a prompt with the concept's words in it.
+
+    Raises:
+        UserError: if it doesn't name the concept, or has a mark that nothing fills in.
+    """
+    info = session.info
+    own = (None, None) if request.concept else (info.placeholder, info.class_name)
+    if not request.anyway and (odd := odd_mark(prompt, own)):
+        raise UserError(
+            f"the prompt is not understood: {odd}",
+            where=repr(prompt),
+            do="mend it, or add --anyway to draw it as it stands",
+        )
+    text = sampling_prompt(prompt, session.concept, *own)
+    if request.anyway or session.concept is None or names_concept(text, (session.concept, own[0])):
+        return text
+    raise UserError(
+        f"the prompt names neither V* nor {session.concept!r}, so it would show another "
+        f"{info.class_name or 'one'} than the one that was learned",
+        where=repr(prompt),
+        do="write V* where the concept belongs, or add --anyway if it is meant so",
+    )
 
 
 def _same_attention(denoiser: Any, kind: str | None, notify: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.prompts import CONCEPT_MARKS, sampling_prompt, training_prompt
+from tlora_cli.foundation.prompts import has_mark, odd_mark, sampling_prompt, training_prompt
 from tlora_cli.photos.captions.files import CAPTION
 from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.sections import ConceptConfig
@@ -66,7 +66,11 @@ def captions_of(picture: Path, concept: ConceptConfig) -> list[str]:
     if concept.captions:
         file = picture.with_suffix(CAPTION)
         if file.exists():
-            return [with_concept(read_caption(file), concept.words)]
+            text = read_caption(file)
+            if odd := odd_mark(text, [concept.placeholder]):
+                raise UserError(f"the text {file.name} is not understood: {odd}", str(file), _MEND)
+            text = training_prompt(text, concept.placeholder, concept.class_name)
+            return [with_concept(text, concept.words)]
     words = concept.placeholder, concept.class_name
     return [training_prompt(one, *words) for one in concept.prompts or [concept.prompt]]
 
@@ -99,7 +103,7 @@ def with_concept(text: str, words: str) -> str:
         text: V* or {concept} stands for the concept.
         words: for the concept, e.g. "sks dog".
     """
-    if any(mark in text for mark in CONCEPT_MARKS):
+    if has_mark(text):
         return sampling_prompt(text, words)
     return text if words in text else f"{words}, {text}"
 
@@ -110,3 +114,4 @@ def class_caption(caption: str, concept: ConceptConfig) -> str:
 
 
 _KEY = "concept.captions"
+_MEND = "mend the text; V* stands for the concept"

@@ -24,6 +24,7 @@ from tlora_cli.foundation.environment import without_launchers
 from tlora_cli.foundation.files import locked, remove_leftovers, require_space
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe, TrainConfig
+from tlora_cli.recipe.words import check_words, word_doubts
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.average import Average
 from tlora_cli.training.display import Display
@@ -80,6 +81,8 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
 def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
     run = RunFolder(Path(recipe.output.dir).expanduser())
     run.check(recipe, resume)  # before anything is touched, even the lock
+    if not run.holds_run():
+        check_words(recipe)
     reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
     try:
         with locked(run.path), memory_explained(OUT_OF_MEMORY):
@@ -92,6 +95,8 @@ def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
             ):
                 remove_leftovers(folder)
             run.check(recipe, resume)
+            for doubt in word_doubts(recipe):
+                console.print(f"warning: {doubt}", highlight=False, markup=False, soft_wrap=True)
             if run.finished(recipe):
                 console.print(f"this run is already complete: {run.adapter}", highlight=False)
                 return Outcome(run.adapter, recipe.train.steps)

@@ -9,6 +9,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.captions.files import CAPTION
 from tlora_cli.photos.finding import find_images
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.words import word_doubts
 from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
 from tlora_cli.training.lessons import captions_of
 from tlora_cli.training.scenes.folder import places_in
@@ -19,8 +20,11 @@ TRAINING_STEP = 3
 
 
 def look_at_words(recipe: Recipe) -> Iterator[Finding]:
-    """Yield what is found of texts beside the pictures, if they are used."""
+    """Yield what is found of the prompts, and of texts beside the pictures, if they are used."""
     concept = recipe.concept
+    yield from (
+        warning("words", doubt, "write V* where it belongs") for doubt in word_doubts(recipe)
+    )
     if not concept.captions:
         return
     try:
