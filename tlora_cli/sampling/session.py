@@ -12,6 +12,7 @@ from PIL import Image
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import family_of_base
+from tlora_cli.families.text_length import check_lengths
 from tlora_cli.formats import AdapterInfo, OpenAdapter, open_adapter
 from tlora_cli.foundation.devices import (
     DTYPES,
@@ -125,6 +126,9 @@ class SamplingSession:
         pipeline = load_text(self.family, self.base, self._device, dtype)
         negative = self.settings.negative_prompt
         assert self._opened is not None, "an adapter is prepared once"
+        texts = [*prompts, *([negative] if negative else [])]
+        names = [name for name in (self.concept, self.info.placeholder) if name]
+        check_lengths(self.family, pipeline, texts, names, stop=not self._request.anyway)
         words = load_words(pipeline, self._opened)
         self._texts = self._plain = encode_texts(self.family, pipeline, prompts, negative)
         if words:  # the base alone has not learned them
