@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pictures import FORMATS, read_alpha, read_picture
+from tlora_cli.foundation.pictures import open_picture, read_alpha, read_picture
 from tlora_cli.photos.finding import AUTO, find_images, match_masks
 from tlora_cli.photos.masks.finder import MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
@@ -71,7 +71,7 @@ def traits_of(image: TrainingImage) -> Traits:
     colors = (image.pixels + 1) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(image.path, formats=FORMATS) as opened:
+        with open_picture(image.path) as opened:
             width, height = opened.size
             if opened.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE:
                 width, height = height, width
