@@ -29,6 +29,8 @@ MAX_PIXELS = 110_000_000
 sensors have about 100 million pixels; reading that many takes up to 1.6 GB."""
 MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 50_000_000, "HEIF": 50_000_000}
 """Format -> its own bound; these decoders hold several copies of the picture."""
+_ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
+"""Formats in which several pictures are an animation or pages, not small copies of the one."""
 STRIP = 4_000_000
 """Pixels that are converted at once."""
 
@@ -191,6 +193,9 @@ def _check_size(picture: Image.Image) -> None:
 
 def _converted(picture: Image.Image, mode: str, name: str) -> Image.Image:
     """Return the picture in mode RGB on white, in sRGB, or L on black."""
+    if mode == "RGB" and picture.format in _ANIMATED and getattr(picture, "n_frames", 1) > 1:
+        frames = getattr(picture, "n_frames", 1)
+        warnings.warn(f"{name} has {frames} pictures, and the first is used", stacklevel=2)
     convert = to_srgb(picture, name) if mode == "RGB" else None
     if convert is not None and picture.mode != "F":
         return _by_strips(picture, mode, lambda strip: _in_srgb(strip, convert))

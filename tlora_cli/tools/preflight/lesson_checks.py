@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -11,7 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.text_length import check_lengths, local_tokenizers
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.photos.captions.files import CAPTION
+from tlora_cli.photos.captions.files import CAPTION, caption_beside
 from tlora_cli.photos.finding import find_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.words import word_doubts
@@ -19,7 +20,7 @@ from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
 from tlora_cli.training.class_pictures import class_prompts
 from tlora_cli.training.encoding import all_texts
 from tlora_cli.training.from_recipe import base_of
-from tlora_cli.training.lessons import captions_of
+from tlora_cli.training.lessons import caption_doubts, captions_of
 from tlora_cli.training.scenes.folder import places_in
 from tlora_cli.training.scenes.lists import list_of
 
@@ -34,15 +35,19 @@ def look_at_words(recipe: Recipe) -> Iterator[Finding]:
         warning("words", doubt, "write V* where it belongs") for doubt in word_doubts(recipe)
     )
     if not concept.captions:
+        with suppress(UserError):  # told where pictures are looked at
+            paths = _pictures(recipe)
+            yield from (warning("captions", one) for one in caption_doubts(paths, concept))
         return
     try:
-        paths = find_images(concept.images, "concept.images")
+        paths = _pictures(recipe)
         for path in paths:
             captions_of(path, concept)
     except UserError as error:
         yield of_error("captions", error)
         return
-    having = sum(path.with_suffix(CAPTION).exists() for path in paths)
+    yield from (warning("captions", one) for one in caption_doubts(paths, concept))
+    having = sum(caption_beside(path) is not None for path in paths)
     if not having:
         yield ok("captions", "no texts beside the pictures; the recipe's prompt is used")
     elif having < len(paths):
@@ -57,6 +62,13 @@ def look_at_words(recipe: Recipe) -> Iterator[Finding]:
         yield ok("captions", "each picture has its text")
 
 
+def _pictures(recipe: Recipe) -> list[Path]:
+    """Return the concept's pictures; what is told of them is told where they are looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return find_images(recipe.concept.images, "concept.images")
+
+
 def look_at_lengths(recipe: Recipe) -> Iterator[Finding]:
     """Yield what the text encoders would cut off, if their tokenizers are on this machine."""
     folder, concept = _tokenizer_folder(recipe), recipe.concept
@@ -64,7 +76,7 @@ def look_at_lengths(recipe: Recipe) -> Iterator[Finding]:
         return
     family = FAMILIES[recipe.family]
     try:
-        paths = find_images(concept.images, "concept.images")
+        paths = _pictures(recipe)
         captions = [text for path in paths for text in captions_of(path, concept)]
     except UserError:  # told where pictures and captions are looked at
         captions = []

@@ -15,7 +15,7 @@ from tlora_cli.foundation.bundled import bundle_of_picture, is_base
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.untrusted_json import parse_json
-from tlora_cli.photos.finding import EXTENSIONS
+from tlora_cli.photos.folder import EXTENSIONS
 from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
