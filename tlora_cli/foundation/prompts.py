@@ -79,6 +79,11 @@ def has_mark(prompt: str) -> bool:
     return any(mark in prompt for mark in CONCEPT_MARKS)
 
 
+def has_any_mark(prompt: str) -> bool:
+    """Whether a prompt has a mark for the concept, or for a part of it."""
+    return _MARK.search(prompt) is not None
+
+
 def odd_mark(prompt: str, known: Iterable[str | None] = ()) -> str:
     """Return what looks like a mark, but is none that is filled in, and what to write; or nothing.
 
