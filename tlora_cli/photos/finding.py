@@ -92,6 +92,12 @@ def _check_file(name: str, key: str) -> Path:
         raise _unreachable(path, error, key) from error
     if found:
         raise UserError(f"{name!r} is not a file", where=key, do="name a picture file")
+    if "://" in name:
+        raise UserError(
+            f"{name!r} is an address, and pictures are read from this machine only",
+            where=key,
+            do="download the picture and name its file",
+        )
     if path.is_symlink():
         raise UserError(f"{name!r} is a broken link", where=key, do="mend or remove the link")
     raise UserError(

@@ -14,6 +14,7 @@ import yaml
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.places import fill_places
 from tlora_cli.recipe.validation import validate
 from tlora_cli.recipe.words import word_problems
 from tlora_cli.recipe.yaml_text import MAX_DEPTH, Dumper, YAMLMistake, parse_yaml
@@ -118,7 +119,15 @@ def read_mapping(
         kind = "a list" if isinstance(data, list) else "a single value"
         wrong = Mistake((), f"the {called} must be `key: value` lines, got {kind}")
         raise recipe_error(mistakes or [wrong], source)
+    for path, text in fill_places(data):
+        mistakes.append(Mistake(path, text, _origin_line(parsed.lines, path)))
     return data, parsed.lines, mistakes
+
+
+def _origin_line(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -178,6 +187,9 @@ def _override(
     except YAMLMistake as error:
         return [Mistake(path, f"{error.text} (text may need quotes)", override=override)]
     wrong = [Mistake((*path, *inner.path), inner.text, None, override) for inner in value.mistakes]
+    given = {".".join(map(str, path)): value.data}
+    for inner_path, said in fill_places(given):
+        wrong.append(Mistake((*path, *inner_path[1:]), said, None, override))
     if isinstance(data.get("base"), str) and path[0] == "base" and len(path) > 1:
         data["base"] = {"model": data["base"]}
     section = data
@@ -189,7 +201,7 @@ def _override(
         if not isinstance(inside, dict):
             return [Mistake(path, f"`{dotted(path[:depth])}` is no section", override=override)]
         section = inside
-    section[str(path[-1])] = value.data
+    section[str(path[-1])] = next(iter(given.values()))
     for below in [known for known in origins if known[: len(path)] == path]:
         del origins[below]
     origins[path] = _Origin(override=override)
