@@ -92,7 +92,9 @@ def test_a_run_that_began_before_can_still_be_read_and_resumed(
         before.setattr("tlora_cli.training.loop.check_words", lambda recipe: None)
         run(tiny_sdxl, tmp_path, **changes)
     text = (tmp_path / "run" / "recipe.yaml").read_text()
-    assert parse_recipe(text).concept.prompt == "a photo of a dog"
+    assert parse_recipe(text, began=True).concept.prompt == "a photo of a dog"
+    with pytest.raises(UserError, match="no training prompt names the concept"):
+        parse_recipe(text)
     changes["train__steps"] = 4
     assert run(tiny_sdxl, tmp_path, resume=True, **changes).step == 4
 

@@ -45,7 +45,7 @@ def check(
     wrong = 0
     for file in files:
         try:
-            load_recipe(file, words=True)
+            load_recipe(file)
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
             wrong += 1

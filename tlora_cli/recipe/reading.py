@@ -30,7 +30,7 @@ class _Origin(NamedTuple):
     override: str = ""
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), *, words: bool = False) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), *, began: bool = False) -> Recipe:
     """Read a recipe file.
 
     Paths in it are left as they are: relative to the current folder.
@@ -38,16 +38,17 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, words: bool = Fals
     Args:
         path: the YAML file.
         overrides: `train.steps=100` settings that win over the file; the value is YAML.
-        words: whether to look at its prompts, too (`recipe.words`); not for a run that began.
+        began: whether it is the recipe of a run that began; what was accepted then (odd characters,
+            prompts without the concept) is read as it was.
 
     Raises:
         UserError: naming every mistake, its line and its key.
     """
-    return parse_recipe(read_text(path), str(path), overrides, words=words)
+    return parse_recipe(read_text(path), str(path), overrides, began=began)
 
 
 def parse_recipe(
-    text: str, source: str = "recipe", overrides: Sequence[str] = (), *, words: bool = False
+    text: str, source: str = "recipe", overrides: Sequence[str] = (), *, began: bool = False
 ) -> Recipe:
     """Return the recipe in `text`; see `load_recipe`.
 
@@ -55,9 +56,9 @@ def parse_recipe(
         text: YAML.
         source: what messages call it.
         overrides: as in `load_recipe`.
-        words: as in `load_recipe`.
+        began: as in `load_recipe`.
     """
-    recipe, mistakes = examine_text(text, source, overrides, words=words)
+    recipe, mistakes = examine_text(text, source, overrides, began=began)
     if recipe is None or mistakes:
         raise recipe_error(mistakes, source)
     return recipe
@@ -73,14 +74,14 @@ def examine_recipe(
     Raises:
         UserError: if the file can't be read, or is no mapping.
     """
-    return examine_text(read_text(path), str(path), overrides, words=True)
+    return examine_text(read_text(path), str(path), overrides)
 
 
 def examine_text(
-    text: str, source: str, overrides: Sequence[str], *, words: bool = False
+    text: str, source: str, overrides: Sequence[str], *, began: bool = False
 ) -> tuple[Recipe | None, list[Mistake]]:
     """Return the recipe in `text` and all that is wrong in it; see `examine_recipe`."""
-    data, lines, mistakes = read_mapping(text, source)
+    data, lines, mistakes = read_mapping(text, source, began=began)
     origins = {path: _Origin(line) for path, line in lines.items()}
     for override in overrides:
         mistakes += _override(data, origins, override)
@@ -88,7 +89,7 @@ def examine_text(
     mistakes += [
         Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
     ]
-    if words and recipe is not None:
+    if recipe is not None and not began:
         mistakes += [
             Mistake(path, text, *_origin(origins, (path,))) for path, text in word_problems(recipe)
         ]
@@ -96,7 +97,7 @@ def examine_text(
 
 
 def read_mapping(
-    text: str, source: str, called: str = "recipe"
+    text: str, source: str, called: str = "recipe", *, began: bool = False
 ) -> tuple[dict[str, Any], dict[KeyPath, int], list[Mistake]]:
     """Return the data in `text`, the line of each path in it, and what could not be read.
 
@@ -104,6 +105,7 @@ def read_mapping(
         text: YAML.
         source: what messages call it.
         called: what kind of file it is, for messages.
+        began: as in `load_recipe`.
 
     Raises:
         UserError: if the text is no YAML, or no mapping.
@@ -119,12 +121,13 @@ def read_mapping(
         kind = "a list" if isinstance(data, list) else "a single value"
         wrong = Mistake((), f"the {called} must be `key: value` lines, got {kind}")
         raise recipe_error(mistakes or [wrong], source)
-    for path, text in fill_places(data):
-        mistakes.append(Mistake(path, text, _origin_line(parsed.lines, path)))
+    unfilled = [Mistake(path, said, _line(parsed.lines, path)) for path, said in fill_places(data)]
+    if not began:
+        mistakes += [*parsed.doubts, *unfilled]
     return data, parsed.lines, mistakes
 
 
-def _origin_line(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
+def _line(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path)
@@ -186,7 +189,8 @@ def _override(
         value = parse_yaml(text)
     except YAMLMistake as error:
         return [Mistake(path, f"{error.text} (text may need quotes)", override=override)]
-    wrong = [Mistake((*path, *inner.path), inner.text, None, override) for inner in value.mistakes]
+    inners = [*value.mistakes, *value.doubts]
+    wrong = [Mistake((*path, *inner.path), inner.text, None, override) for inner in inners]
     given = {".".join(map(str, path)): value.data}
     for inner_path, said in fill_places(given):
         wrong.append(Mistake((*path, *inner_path[1:]), said, None, override))

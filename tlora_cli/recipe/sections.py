@@ -157,11 +157,6 @@ class ConceptConfig(Section):
         """The words that V* stands for, e.g. "sks dog"."""
         return concept_words(self.placeholder, self.class_name)
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """The words, and the rare one, which is enough by itself."""
-        return self.words, self.placeholder
-
     _prompt_braces = field_validator("prompt")(check_prompt)
     _prompts_braces = field_validator("prompts")(check_prompts)
 

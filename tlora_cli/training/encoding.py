@@ -18,7 +18,7 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Texts, encode_texts
 from tlora_cli.training.batch import Encode, Example
 from tlora_cli.training.from_recipe import drawn_prompts
-from tlora_cli.training.lessons import Lesson, class_caption
+from tlora_cli.training.lessons import Lesson, class_caption, names_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def encode_all(
     if concept.caption_dropout:
         wanted.append("")
     texts = all_texts(recipe, captions, by_base)
-    check_lengths(family, pipeline, texts, concept.names, stop=begins)
+    check_lengths(family, pipeline, texts, names_of(concept), stop=begins)
     with torch.no_grad():
         rows = {
             text: to_device(family.encode_prompts(pipeline, [text]), device)

@@ -134,6 +134,11 @@ def with_concept(text: str, words: str) -> str:
     return text if words in text else f"{words}, {text}"
 
 
+def names_of(concept: ConceptConfig) -> tuple[str, str]:
+    """Return the concept's words, and the rare one, which is enough by itself."""
+    return concept.words, concept.placeholder
+
+
 def class_caption(caption: str, concept: ConceptConfig) -> str:
     """Return a caption with the class in place of the concept: "a photo of dog, in the snow"."""
     return caption.replace(concept.words, concept.class_name)

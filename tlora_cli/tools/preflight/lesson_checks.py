@@ -20,7 +20,7 @@ from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
 from tlora_cli.training.class_pictures import class_prompts
 from tlora_cli.training.encoding import all_texts
 from tlora_cli.training.from_recipe import base_of
-from tlora_cli.training.lessons import caption_doubts, captions_of
+from tlora_cli.training.lessons import caption_doubts, captions_of, names_of
 from tlora_cli.training.scenes.folder import places_in
 from tlora_cli.training.scenes.lists import list_of
 
@@ -85,7 +85,7 @@ def look_at_lengths(recipe: Recipe) -> Iterator[Finding]:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
         try:
-            check_lengths(family, local_tokenizers(family, folder), texts, concept.names)
+            check_lengths(family, local_tokenizers(family, folder), texts, names_of(concept))
         except UserError as error:
             yield of_error("words", error)
     yield from (warning("words", str(one.message), "shorten it") for one in told)

@@ -93,7 +93,7 @@ def read_source(path: Path) -> Source:
 
 def _finished(run: RunFolder) -> Path:
     """Return the adapter of a run, which must be finished."""
-    recipe = load_recipe(run.recipe)
+    recipe = load_recipe(run.recipe, began=True)
     if run.finished(recipe) and not is_locked(run.path):
         return run.adapter
     saved, steps = checkpoints(run.checkpoints), recipe.train.steps
