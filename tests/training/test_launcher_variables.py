@@ -15,6 +15,7 @@ import pytest
 from training_runs import run, same_tensors, write_recipe
 
 from tlora_cli.cli.app import main
+from tlora_cli.foundation import environment
 from tlora_cli.foundation.environment import CHANGES_NUMBERS, COUNTS, notices
 from tlora_cli.foundation.errors import UserError
 
@@ -108,6 +109,18 @@ def test_tasks_of_srun_are_told_that_each_is_a_run(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SLURM_PROCID", "2")
     [line] = notices()
     assert "task 2 of 4" in line and "its own output.dir" in line
+
+
+@pytest.mark.parametrize("value", ["", "-1", " "])
+def test_a_card_that_is_hidden_is_told(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "DRIVER", tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    [line] = notices()
+    assert "CUDA_VISIBLE_DEVICES is set so that no card can be used" in line
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert not notices()
 
 
 VALUES = {"NVIDIA_TF32_OVERRIDE": "1", "ONEDNN_DEFAULT_FPMATH_MODE": "BF16"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError
 
@@ -55,6 +56,8 @@ NAMES_FOR_LAUNCHED = {
     "XLA_USE_BF16",
 }
 """Whole names of others."""
+CARDS, DRIVER = "CUDA_VISIBLE_DEVICES", Path("/dev/nvidiactl")
+"""Variable that chooses among cards, and what is there if a driver is."""
 MOST_NAMED = 4
 """Variables that a notice names."""
 
@@ -114,6 +117,8 @@ def notices() -> list[str]:
             f"this is task {os.environ.get(TASK, '?')} of {tasks} that srun started; tlora trains "
             "in one process, so each of them is a run of its own and needs its own output.dir"
         )
+    if os.environ.get(CARDS, "0").strip() in ("", "-1") and DRIVER.exists():
+        said.append(f"{CARDS} is set so that no card can be used, and one is there; unset it")
     for name, (harmless, what) in CHANGES_NUMBERS.items():
         value = os.environ.get(name)
         if value is not None and value.strip().lower() not in harmless:
