@@ -1,4 +1,4 @@
-"""How much of a prompt the text encoders read: what stands behind their last token is cut off."""
+"""Lengths of prompts: what stands behind the last token that a text encoder reads is cut off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 80
 
 @dataclass(frozen=True)
 class Cut:
-    """What one text encoder doesn't read of a text.
+    """The part of a text that one text encoder doesn't read.
 
     Attributes:
         encoder: its name in the pipeline.
@@ -118,10 +118,10 @@ def check_lengths(
 
 def _told(several: Mapping[str, Cut], family: Family) -> str:
     text, cut = next(iter(several.items()))
-    others = f", and {len(several) - 1} more" if len(several) > 1 else ""
+    others = f" ({len(several) - 1} more are too long)" if len(several) > 1 else ""
     elsewhere = "" if cut.whole else f" (the other encoder of {family.title} reads more)"
     return (
-        f"the prompt {_short(text)!r}{others} has {cut.tokens} tokens, and {cut.encoder} reads "
+        f"the prompt {_short(text)!r} has {cut.tokens} tokens{others}, and {cut.encoder} reads "
         f"{cut.limit}{elsewhere}; it does not read: {_short(cut.rest)!r}"
     )
 

@@ -71,7 +71,7 @@ class Parsed:
 
 
 _ENDS = ("\r", "\n", "\0", "#")
-"""What follows the spaces of a line without text."""
+"""Characters that follow the spaces of a line without text."""
 
 
 class _Loader(yaml.SafeLoader):
