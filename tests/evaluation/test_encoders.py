@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_right_prompts_score_higher_than_shuffled_ones(encoders: dict[str, Any])
     for way in ("class", "word"):
         assert right[f"clip TS ({way})"] > wrong[f"clip TS ({way})"] + 0.2
     assert right["dino copying"] == wrong["dino copying"], "prompts don't matter there"
+
+
+def test_words_that_the_scoring_encoder_does_not_read_are_told(encoders: dict[str, Any]) -> None:
+    clip = encoders["clip"]
+    tokenizer = clip.processor.tokenizer
+    limit = tokenizer.model_max_length - 2
+    letters = " ".join("a" * limit)
+    assert len(tokenizer(letters).input_ids) == limit + 2
+    with pytest.warns(UserWarning, match=f"reads {limit} tokens of a prompt, and 1 of 2 have more"):
+        cut, _ = clip.texts([f"{letters} cat", "a cat"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.allclose(clip.texts([letters])[0], cut, atol=1e-6)
 
 
 def test_masks_leave_the_subject_alone(encoders: dict[str, Any]) -> None:

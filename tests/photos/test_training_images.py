@@ -14,24 +14,28 @@ import torch
 from drawings import KEY, assert_same, blob, drawing, load, reference, refused
 from PIL import Image
 
-from tlora_cli.photos.finding import EXTENSIONS, find_images
+from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.folder import EXTENSIONS
 from tlora_cli.photos.training_images import load_training_images
 
 # --- finding --------------------------------------------------------------------------------------
 
 
 def test_finds_a_picture_a_list_and_a_folder(tmp_path: Path) -> None:
-    names = [f"{letter}{ending}" for letter, ending in zip("gfedcba", EXTENSIONS, strict=True)]
+    names = [
+        f"{letter}{ending}" for letter, ending in zip("gfedcbahijklmn", EXTENSIONS, strict=True)
+    ]
     for name in [*names, "H.JPG"]:
         drawing().convert("L").save(tmp_path / name, format="png")
     for name in (".hidden.png", "notes.txt", "g.jpg.bak"):
         (tmp_path / name).write_text("no picture")
     (tmp_path / "folder.png").mkdir()
     drawing().save(tmp_path / "folder.png" / "deep.png")
-    found = find_images(str(tmp_path), KEY)
+    with pytest.warns(UserWarning, match="left out"):
+        found = find_images(str(tmp_path), KEY)
     assert [path.name for path in found] == ["H.JPG", *sorted(names)]
     assert find_images(str(tmp_path / "g.jpg"), KEY) == [tmp_path / "g.jpg"]
-    wanted = [tmp_path / "g.jpg", tmp_path / "a.tiff"]
+    wanted = [tmp_path / "g.jpg", tmp_path / "a.bmp"]
     assert find_images([str(path) for path in wanted], KEY) == wanted
 
 

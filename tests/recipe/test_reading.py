@@ -239,7 +239,7 @@ def test_a_file_without_permission(tmp_path: Path) -> None:
         "adapter: {schedule: {kind: step, points: [[0, 32], [800.5, 16]]}}",
         "train: {optimizer: {lr: 1e-7, betas: [0, 0.5]}, preview: {prompts: [a V*, 'x: y']}}",
         "train: {preview: {prompts: ['1e-4', 'no', '1:30']}}",
-        "train: {preview: {prompts: [' #{*&!|>%@` é 犬 🐕 \\']}}",
+        "train: {preview: {prompts: [' #{class}*&!|>%@` é 犬 🐕 \\']}}",
         'train: {preview: {prompts: ["two\\nlines\\t"]}}',
         "train: {preview: {prompts: ['" + "long " * 60 + "']}}",
     ],

@@ -27,6 +27,7 @@ from tlora_cli.cli import (
     validate,
 )
 from tlora_cli.cli.choices import either
+from tlora_cli.cli.once import Once
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.packages import PRODUCT
 
@@ -38,22 +39,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-# Adding a command is one line: app.command()(module.function).
-app.command()(init.init)
-app.command()(mask.mask)
-app.command()(caption.caption)
-app.command()(train.train)
-app.command()(sample.sample)
-app.command()(convert.convert)
-app.command()(comfyui.comfyui)
-app.command()(merge.merge)
-app.command()(publish.publish)
-app.command()(evaluate.evaluate)
-app.command()(compare.compare)
-app.command()(analyze.analyze)
-app.command()(report.report)
-app.command()(validate.validate)
-app.command()(doctor.doctor)
+# Adding a command is one line: app.command(cls=Once)(module.function).
+app.command(cls=Once)(init.init)
+app.command(cls=Once)(mask.mask)
+app.command(cls=Once)(caption.caption)
+app.command(cls=Once)(train.train)
+app.command(cls=Once)(sample.sample)
+app.command(cls=Once)(convert.convert)
+app.command(cls=Once)(comfyui.comfyui)
+app.command(cls=Once)(merge.merge)
+app.command(cls=Once)(publish.publish)
+app.command(cls=Once)(evaluate.evaluate)
+app.command(cls=Once)(compare.compare)
+app.command(cls=Once)(analyze.analyze)
+app.command(cls=Once)(report.report)
+app.command(cls=Once)(validate.validate)
+app.command(cls=Once)(doctor.doctor)
 app.add_typer(recipe.app)
 app.add_typer(toyworld.app)
 

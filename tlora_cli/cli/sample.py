@@ -25,7 +25,13 @@ _NEGATIVE = ", ".join(one.title for one in FAMILIES.values() if not one.no_negat
 
 
 def sample(
-    adapter: Annotated[Path, typer.Option(help="Adapter file (.safetensors).")],
+    adapter: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE[:STRENGTH]",
+            help="Adapter file (.safetensors). Repeat to draw with several together.",
+        ),
+    ],
     prompt: Annotated[
         list[str] | None, typer.Option(help="A prompt; V* is the concept. Repeat for more.")
     ] = None,
@@ -72,6 +78,10 @@ def sample(
         str, typer.Option(help=f"{either(DEVICES)}.", autocompletion=completing(DEVICES))
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures drawn together.")] = 1,
+    anyway: Annotated[
+        bool,
+        typer.Option("--anyway", help="Draw prompts as they stand, also without the concept."),
+    ] = False,
     contact_sheet: Annotated[
         bool, typer.Option("--contact-sheet", help="Also write all pictures on one sheet.")
     ] = False,
@@ -89,10 +99,14 @@ def sample(
     check_name("--quantization", quantization, QUANTIZATIONS)
     check_name("--device", device, DEVICES)
     hush_libraries()
+    from tlora_cli.sampling.joining import named_adapter
     from tlora_cli.sampling.session import Request, generate
 
+    first, *others = [named_adapter(text) for text in adapter]
     request = Request(
-        adapter=adapter,
+        adapter=first.path,
+        strength=first.strength,
+        others=others,
         prompts=prompts,
         output=output,
         seed=seed,
@@ -107,6 +121,7 @@ def sample(
         device=device,
         batch_size=batch_size,
         sheet=contact_sheet,
+        anyway=anyway,
         settings={
             "width": width,
             "height": height,

@@ -77,7 +77,7 @@ def train(
     overrides = list(set_ or [])
     if output is not None:
         overrides.append(f"output.dir={json.dumps(str(output))}")
-    recipe = load_recipe(config, overrides)
+    recipe = load_recipe(config, overrides, began=resume)
 
     hush_libraries()
     if images:

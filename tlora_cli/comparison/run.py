@@ -16,6 +16,7 @@ from tlora_cli.comparison.sharing import take_over
 from tlora_cli.comparison.summary import Summary, summarize
 from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, Task, changed, locked_patiently, read_result, task_of
+from tlora_cli.foundation.environment import check_alone
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import LOCK, TEMPORARY, remove_leftovers, write_text
 
@@ -53,6 +54,7 @@ def compare(
         UserError: if the folder holds something else, or cells of other settings.
         KeyboardInterrupt: if it was stopped; the tables are then as they were.
     """
+    check_alone()
     folder = plan.folder
     _check_folder(folder)
     tasks = [task_of(cell, plan) for cell in plan.cells]

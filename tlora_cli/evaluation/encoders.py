@@ -5,6 +5,7 @@ Each is a Hub id, a local folder, or a bundled model's name.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,11 @@ class Encoder(ABC):
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Return features (N, D) of length one; longer texts are cut to what the model takes."""
+        """Return features (N, D) of length one.
+
+        Longer texts are cut to what the model takes, with a warning.
+        """
+        self._tell_long(texts)
         parts = []
         for first in range(0, len(texts), BATCH):
             batch = self.processor(
@@ -63,6 +68,19 @@ class Encoder(ABC):
             ).to(self.device)
             parts.append(self._text_features(dict(batch)).float().cpu())
         return normalize(torch.cat(parts), dim=-1)
+
+    def _tell_long(self, texts: Sequence[str]) -> None:
+        tokenizer = self.processor.tokenizer
+        limit = tokenizer.model_max_length - tokenizer.num_special_tokens_to_add()
+        ids = tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids
+        long = [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) > limit]
+        if long:
+            warnings.warn(
+                f"the encoder that scores reads {limit} tokens of a prompt, and {len(long)} of "
+                f"{len(texts)} have more, such as {long[0][:60]!r}: what stands behind is not "
+                "scored",
+                stacklevel=3,
+            )
 
     def _cropped(self, picture: Image.Image) -> Image.Image:
         if self.crop is None:

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from tlora_cli.evaluation.image_requests import ImageRequest
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import remove_leftovers, write_text
-from tlora_cli.foundation.pictures import FORMATS, picture_settings, read_picture
+from tlora_cli.foundation.pictures import open_picture, picture_settings, read_picture
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.sampling.draw import Job, write_picture
@@ -186,7 +186,7 @@ def opened(file: Path) -> Image.Image:
         UserError: if it is none.
     """
     try:
-        return Image.open(file, formats=FORMATS)
+        return open_picture(file)
     except (OSError, UnidentifiedImageError) as error:
         raise UserError(
             "the picture can't be read", where=str(file), do="remove it, or save it anew"

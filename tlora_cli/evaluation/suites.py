@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.prompts import CLASS, CONCEPT_MARKS, PLACEHOLDER, has_mark, odd_mark
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.recipe.mistakes import described
 from tlora_cli.recipe.reading import read_text
@@ -15,8 +16,6 @@ from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml
 
 BASE = "a photo of a V*"
 """The base prompt, on which image similarity is measured (T-LoRA, section 5)."""
-MARKS = ("V*", "{0}", "{concept}")
-"""Words that stand for the concept; {0} as in DreamBooth's lists."""
 
 
 @dataclass(frozen=True)
@@ -203,12 +202,15 @@ def _with_mark(given: Any, path: Path) -> str:
     if not isinstance(given, str):
         raise UserError(f"a prompt must be text, not {described(given)}", str(path))
     prompt: str = given
-    if not any(mark in prompt for mark in MARKS):
+    prompt = prompt.replace(f"{PLACEHOLDER} {CLASS}", "V*")
+    if odd := odd_mark(prompt):
+        raise UserError(f"the prompt {prompt!r} is not understood: {odd}", str(path), "mend it")
+    if not has_mark(prompt):
         raise UserError(
             f"a prompt names no concept: {prompt!r}",
             where=str(path),
-            do=f"write one of {', '.join(MARKS)} where the concept belongs",
+            do=f"write one of {', '.join(CONCEPT_MARKS)} where the concept belongs",
         )
-    for mark in MARKS:
+    for mark in CONCEPT_MARKS:
         prompt = prompt.replace(mark, "V*")
     return prompt

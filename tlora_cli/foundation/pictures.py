@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tlora_cli.foundation.colors import Convert, to_srgb
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.packages import PRODUCT
@@ -17,13 +19,18 @@ from tlora_cli.foundation.untrusted_json import parse_json
 
 _Result = TypeVar("_Result")
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""Formats that are decoded; Pillow's others are left out, since some start other programs."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF")
+"""Formats that are decoded; Pillow's others are left out, since some start other programs. AVIF
+needs Pillow 11.3, and HEIF, which phones write, the package pillow-heif."""
+_OF_PHONES = {"heic": "HEIC", "heix": "HEIC", "mif1": "HEIC", "msf1": "HEIC", "avif": "AVIF"}
+"""Brand in the first bytes of a file -> what people call it (ISO/IEC 23008-12, AVIF)."""
 MAX_PIXELS = 110_000_000
 """Larger pictures are refused before decoding: a small file can claim any size. The largest camera
 sensors have about 100 million pixels; reading that many takes up to 1.6 GB."""
-MAX_PIXELS_OF = {"WEBP": 50_000_000}
-"""Format -> its own bound; the decoder of WebP holds several copies of the picture."""
+MAX_PIXELS_OF = {"WEBP": 50_000_000, "AVIF": 50_000_000, "HEIF": 50_000_000}
+"""Format -> its own bound; these decoders hold several copies of the picture."""
+_ANIMATED = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")
+"""Formats in which several pictures are an animation or pages, not small copies of the one."""
 STRIP = 4_000_000
 """Pixels that are converted at once."""
 
@@ -40,7 +47,8 @@ def save_png(picture: Image.Image, path: Path) -> None:
 def read_picture(path: Path, where: str, mode: str) -> Image.Image:
     """Return the upright picture, transparency put on white (RGB) or black (L).
 
-    An animation gives its first frame.
+    An animation gives its first frame. Colors are those of the file's profile, in sRGB
+    (`foundation.colors`); of L, which masks are read as, the numbers stay as they are.
 
     Args:
         path: the file.
@@ -50,7 +58,7 @@ def read_picture(path: Path, where: str, mode: str) -> Image.Image:
     Raises:
         UserError: whatever goes wrong.
     """
-    return _decoded(path, where, lambda picture: _converted(picture, mode))
+    return _decoded(path, where, lambda picture: _converted(picture, mode, str(path)))
 
 
 def read_alpha(path: Path, where: str) -> Image.Image | None:
@@ -68,7 +76,7 @@ def _decoded(path: Path, where: str, convert: Callable[[Image.Image], _Result]) 
             raise ValueError("it is not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
+            with open_picture(path) as picture:
                 _check_size(picture)
                 ImageOps.exif_transpose(picture, in_place=True)
                 return convert(picture)
@@ -76,8 +84,50 @@ def _decoded(path: Path, where: str, convert: Callable[[Image.Image], _Result]) 
         raise UserError(
             f"{path} can't be read: {_reason(path, error)}",
             where=where,
-            do="open it in an image editor and save it as an 8-bit PNG or JPEG, or leave it out",
+            do=_remedy(path),
         ) from error
+
+
+def open_picture(path: Path) -> Image.Image:
+    """Return a picture that is not yet decoded; Pillow's errors are let through."""
+    _use_pillow_heif()
+    return Image.open(path, formats=[one for one in FORMATS if one in _known_formats()])
+
+
+@cache
+def _use_pillow_heif() -> bool:
+    """Let Pillow read HEIC, if pillow-heif is installed; return whether it is."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+@cache
+def _known_formats() -> frozenset[str]:
+    Image.init()
+    return frozenset(Image.OPEN)
+
+
+def kind_of_phone(path: Path) -> str:
+    """Return HEIC or AVIF for a file that is one, and nothing for another."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return ""
+    return _OF_PHONES.get(start[8:12].decode("latin-1"), "") if start[4:8] == b"ftyp" else ""
+
+
+def _remedy(path: Path) -> str:
+    kind = kind_of_phone(path)
+    if kind == "HEIC" and not _use_pillow_heif():
+        return "pip install 'tlora[heic]', which reads it; or save it as a JPEG on the phone"
+    if kind == "AVIF" and "AVIF" not in _known_formats():
+        return "pip install --upgrade pillow, which reads it from 11.3 on; or save it as a JPEG"
+    return "open it in an image editor and save it as an 8-bit PNG or JPEG, or leave it out"
 
 
 def picture_text(path: Path, key: str) -> str | None:
@@ -87,7 +137,7 @@ def picture_text(path: Path, key: str) -> str | None:
         UserError: if the picture can't be opened.
     """
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with open_picture(path) as picture:
             found = picture.info.get(key)
     except Exception as error:  # as above
         raise UserError(
@@ -114,12 +164,22 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         if path.stat().st_size == 0:
             return "the file is empty"
-        return "it is damaged, or not a JPEG, PNG, WebP, TIFF, BMP or GIF picture"
+        if (kind := kind_of_phone(path)) and kind not in _readable():
+            return f"it is {kind}, as phones take photos, and no package here reads that"
+        return "it is damaged, or not a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC picture"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {MAX_PIXELS // 10**6} million pixels"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+def _readable() -> list[str]:
+    """Return which of a phone's formats can be read here."""
+    return [
+        *(["HEIC"] if _use_pillow_heif() else []),
+        *(["AVIF"] if "AVIF" in _known_formats() else []),
+    ]
 
 
 def _check_size(picture: Image.Image) -> None:
@@ -131,8 +191,14 @@ def _check_size(picture: Image.Image) -> None:
         raise ValueError(f"it is {width} x {height} pixels, more than {most // 10**6} million")
 
 
-def _converted(picture: Image.Image, mode: str) -> Image.Image:
-    """Return the picture in mode RGB on white, or L on black."""
+def _converted(picture: Image.Image, mode: str, name: str) -> Image.Image:
+    """Return the picture in mode RGB on white, in sRGB, or L on black."""
+    if mode == "RGB" and picture.format in _ANIMATED and getattr(picture, "n_frames", 1) > 1:
+        frames = getattr(picture, "n_frames", 1)
+        warnings.warn(f"{name} has {frames} pictures, and the first is used", stacklevel=2)
+    convert = to_srgb(picture, name) if mode == "RGB" else None
+    if convert is not None and picture.mode != "F":
+        return _by_strips(picture, mode, lambda strip: _in_srgb(strip, convert))
     if picture.mode.startswith("I"):  # 16 bits; I is how Pillow opened them once
         return _by_strips(picture, mode, lambda strip: _eight_bits(strip).convert(mode))
     if picture.mode == "F":
@@ -142,6 +208,24 @@ def _converted(picture: Image.Image, mode: str) -> Image.Image:
         return _by_strips(picture, mode, lambda strip: _on_ground(strip, color).convert(mode))
     picture.load()
     return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _in_srgb(strip: Image.Image, convert: Convert) -> Image.Image:
+    """Return a part of a picture in sRGB, on white."""
+    if strip.mode.startswith("I"):
+        return convert(_eight_bits(strip))
+    if strip.mode in ("L", "CMYK") and not strip.has_transparency_data:
+        return convert(strip)
+    if strip.mode in ("L", "LA"):
+        colors = convert(strip.convert("LA").getchannel("L"))
+    elif strip.has_transparency_data:
+        colors = convert(strip.convert("RGBA").convert("RGB"))
+    else:
+        return convert(strip.convert("RGB"))
+    if strip.has_transparency_data:
+        colors.putalpha(strip.convert("RGBA").getchannel("A"))
+        return _on_ground(colors, "white").convert("RGB")
+    return colors
 
 
 def _alpha(picture: Image.Image) -> Image.Image | None:

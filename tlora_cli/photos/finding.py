@@ -7,9 +7,7 @@ from pathlib import Path
 
 from tlora_cli.foundation.bundled import bundle_of_picture, picture_files
 from tlora_cli.foundation.errors import UserError
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Names that count as pictures in a folder; a file named by itself may be called anything."""
+from tlora_cli.photos.folder import pictures_in
 
 IMAGES_KEY, MASKS_KEY = "concept.images", "concept.masks"
 AUTO = "auto"
@@ -21,8 +19,8 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
 
     Args:
         spec: a picture; a folder, of which the files with a known ending are taken in the order of
-            their names (no hidden files, no subfolders); the name of a bundle's pictures
-            (`bundled.picture_files`); or a list of pictures.
+            their names (`photos.folder` says what is told of others); the name of a bundle's
+            pictures (`bundled.picture_files`); or a list of pictures.
         key: the entry, for messages, e.g. `concept.images`.
 
     Raises:
@@ -72,21 +70,9 @@ def _is_folder(path: Path, key: str) -> bool:
 
 def _list_folder(folder: Path, key: str) -> list[Path]:
     try:
-        found = sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in EXTENSIONS
-            and not path.name.startswith(".")
-            and not path.is_dir()
-        )
+        found = pictures_in(folder, key)
     except OSError as error:
         raise _unreachable(folder, error, key) from error
-    if not found:
-        raise UserError(
-            f"no picture is in the folder {folder}",
-            where=key,
-            do=f"put pictures there ({' '.join(EXTENSIONS)}; subfolders are not searched)",
-        )
     return [_check_file(str(path), key) for path in found]
 
 
@@ -106,6 +92,12 @@ def _check_file(name: str, key: str) -> Path:
         raise _unreachable(path, error, key) from error
     if found:
         raise UserError(f"{name!r} is not a file", where=key, do="name a picture file")
+    if "://" in name:
+        raise UserError(
+            f"{name!r} is an address, and pictures are read from this machine only",
+            where=key,
+            do="download the picture and name its file",
+        )
     if path.is_symlink():
         raise UserError(f"{name!r} is a broken link", where=key, do="mend or remove the link")
     raise UserError(

@@ -14,7 +14,9 @@ import yaml
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.places import fill_places
 from tlora_cli.recipe.validation import validate
+from tlora_cli.recipe.words import word_problems
 from tlora_cli.recipe.yaml_text import MAX_DEPTH, Dumper, YAMLMistake, parse_yaml
 
 MAX_BYTES = 1_000_000
@@ -28,7 +30,7 @@ class _Origin(NamedTuple):
     override: str = ""
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: Path, overrides: Sequence[str] = (), *, began: bool = False) -> Recipe:
     """Read a recipe file.
 
     Paths in it are left as they are: relative to the current folder.
@@ -36,22 +38,27 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Args:
         path: the YAML file.
         overrides: `train.steps=100` settings that win over the file; the value is YAML.
+        began: whether it is the recipe of a run that began; what was accepted then (odd characters,
+            prompts without the concept) is read as it was.
 
     Raises:
         UserError: naming every mistake, its line and its key.
     """
-    return parse_recipe(read_text(path), str(path), overrides)
+    return parse_recipe(read_text(path), str(path), overrides, began=began)
 
 
-def parse_recipe(text: str, source: str = "recipe", overrides: Sequence[str] = ()) -> Recipe:
+def parse_recipe(
+    text: str, source: str = "recipe", overrides: Sequence[str] = (), *, began: bool = False
+) -> Recipe:
     """Return the recipe in `text`; see `load_recipe`.
 
     Args:
         text: YAML.
         source: what messages call it.
         overrides: as in `load_recipe`.
+        began: as in `load_recipe`.
     """
-    recipe, mistakes = examine_text(text, source, overrides)
+    recipe, mistakes = examine_text(text, source, overrides, began=began)
     if recipe is None or mistakes:
         raise recipe_error(mistakes, source)
     return recipe
@@ -71,10 +78,10 @@ def examine_recipe(
 
 
 def examine_text(
-    text: str, source: str, overrides: Sequence[str]
+    text: str, source: str, overrides: Sequence[str], *, began: bool = False
 ) -> tuple[Recipe | None, list[Mistake]]:
     """Return the recipe in `text` and all that is wrong in it; see `examine_recipe`."""
-    data, lines, mistakes = read_mapping(text, source)
+    data, lines, mistakes = read_mapping(text, source, began=began)
     origins = {path: _Origin(line) for path, line in lines.items()}
     for override in overrides:
         mistakes += _override(data, origins, override)
@@ -82,11 +89,15 @@ def examine_text(
     mistakes += [
         Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
     ]
+    if recipe is not None and not began:
+        mistakes += [
+            Mistake(path, text, *_origin(origins, (path,))) for path, text in word_problems(recipe)
+        ]
     return recipe, mistakes
 
 
 def read_mapping(
-    text: str, source: str, called: str = "recipe"
+    text: str, source: str, called: str = "recipe", *, began: bool = False
 ) -> tuple[dict[str, Any], dict[KeyPath, int], list[Mistake]]:
     """Return the data in `text`, the line of each path in it, and what could not be read.
 
@@ -94,6 +105,7 @@ def read_mapping(
         text: YAML.
         source: what messages call it.
         called: what kind of file it is, for messages.
+        began: as in `load_recipe`.
 
     Raises:
         UserError: if the text is no YAML, or no mapping.
@@ -109,7 +121,16 @@ def read_mapping(
         kind = "a list" if isinstance(data, list) else "a single value"
         wrong = Mistake((), f"the {called} must be `key: value` lines, got {kind}")
         raise recipe_error(mistakes or [wrong], source)
+    unfilled = [Mistake(path, said, _line(parsed.lines, path)) for path, said in fill_places(data)]
+    if not began:
+        mistakes += [*parsed.doubts, *unfilled]
     return data, parsed.lines, mistakes
+
+
+def _line(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -168,7 +189,11 @@ def _override(
         value = parse_yaml(text)
     except YAMLMistake as error:
         return [Mistake(path, f"{error.text} (text may need quotes)", override=override)]
-    wrong = [Mistake((*path, *inner.path), inner.text, None, override) for inner in value.mistakes]
+    inners = [*value.mistakes, *value.doubts]
+    wrong = [Mistake((*path, *inner.path), inner.text, None, override) for inner in inners]
+    given = {".".join(map(str, path)): value.data}
+    for inner_path, said in fill_places(given):
+        wrong.append(Mistake((*path, *inner_path[1:]), said, None, override))
     if isinstance(data.get("base"), str) and path[0] == "base" and len(path) > 1:
         data["base"] = {"model": data["base"]}
     section = data
@@ -180,7 +205,7 @@ def _override(
         if not isinstance(inside, dict):
             return [Mistake(path, f"`{dotted(path[:depth])}` is no section", override=override)]
         section = inside
-    section[str(path[-1])] = value.data
+    section[str(path[-1])] = next(iter(given.values()))
     for below in [known for known in origins if known[: len(path)] == path]:
         del origins[below]
     origins[path] = _Origin(override=override)

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from tlora_cli.families import FAMILIES, objective_names, sampler_names
 from tlora_cli.formulas.schedules import SCHEDULES
+from tlora_cli.foundation.prompts import CLASS, CONCEPT_MARKS, PLACEHOLDER
 from tlora_cli.methods import METHODS
 from tlora_cli.methods.tlora import STARTS
 from tlora_cli.recipe.named import NAMED
@@ -31,9 +32,6 @@ else:
     ScheduleName = Literal[tuple(SCHEDULES)]
     InitName = Literal[STARTS]
     RecipeName = Literal[tuple(NAMED)]
-
-PROMPT_FIELDS = ("{placeholder}", "{class}")
-"""Names that braces in a prompt may hold."""
 
 SectionT = TypeVar("SectionT", bound="Section")
 
@@ -70,10 +68,10 @@ class Section(BaseModel):
 def check_prompt(prompt: str) -> str:
     """Refuse braces that nothing will fill in."""
     rest = prompt
-    for name in PROMPT_FIELDS:
+    for name in (PLACEHOLDER, CLASS, *CONCEPT_MARKS):
         rest = rest.replace(name, "")
     if wrong := re.search(r"{[^{}]*}?|}", rest):
-        raise ValueError(f"braces may only hold {' and '.join(PROMPT_FIELDS)}, got {wrong[0]!r}")
+        raise ValueError(f"braces may only hold {PLACEHOLDER} and {CLASS}, got {wrong[0]!r}")
     return prompt
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from tlora_cli.recipe.look_alikes import odd_line, odd_scalar
 from tlora_cli.recipe.mistakes import KeyPath, Mistake, shown
 
 MAX_DEPTH = 20
@@ -58,11 +59,19 @@ class YAMLMistake(Exception):
 
 @dataclass
 class Parsed:
-    """Plain data (mappings, lists, scalars), the line of each path in it, and its mistakes."""
+    """Plain data (mappings, lists, scalars), the line of each path in it, and its mistakes.
+
+    Doubts are of characters that can't be meant (`look_alikes`); the data has them.
+    """
 
     data: Any = None
     lines: dict[KeyPath, int] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
+    doubts: list[Mistake] = field(default_factory=list)
+
+
+_ENDS = ("\r", "\n", "\0", "#")
+"""Characters that follow the spaces of a line without text."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,6 +83,19 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.depth = 0
         self.values = 0
+
+    def scan_to_next_token(self) -> None:
+        """Skip tabs, too, where YAML 1.2 has them as spaces: behind text, and in empty lines."""
+        super().scan_to_next_token()
+        while self.peek() == "\t":
+            length = 1
+            while self.peek(length) in (" ", "\t"):
+                length += 1
+            before = self.buffer[self.pointer - self.column : self.pointer]
+            if not before.strip() and self.peek(length) not in _ENDS:
+                return  # it indents, which YAML forbids
+            self.forward(length)
+            super().scan_to_next_token()
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Count what is composed: the recursion here is the depth of the text."""
@@ -103,7 +125,14 @@ def _represent_list(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Sequence
     return dumper.represent_sequence(f"{_TAG}seq", values, flow_style=flow)
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """Write a text in quotes if it would be doubted without."""
+    style = '"' if odd_scalar(text, plain=True) else None
+    return dumper.represent_scalar(f"{_TAG}str", text, style=style)
+
+
 Dumper.add_representer(list, _represent_list)
+Dumper.add_representer(str, _represent_text)
 for _kind, _pattern, _first in CORE_SCHEMA:
     for _class in (_Loader, Dumper):
         _class.add_implicit_resolver(f"{_TAG}{_kind}", re.compile(f"(?:{_pattern})$"), _first)
@@ -123,7 +152,7 @@ def parse_yaml(text: str) -> Parsed:
         character = f"U+{error.character:04X}" if isinstance(error.character, int) else "?"
         raise YAMLMistake(line, f"the character {character} is not allowed") from error
     except yaml.MarkedYAMLError as error:
-        raise YAMLMistake(*_explain(error)) from error
+        raise YAMLMistake(*_explain(error, text)) from error
     except (ValueError, OverflowError) as error:  # PyYAML's chr() of an escape beyond Unicode
         raise YAMLMistake(None, f"not valid YAML: {error}") from error
     parsed = Parsed()
@@ -132,7 +161,7 @@ def parse_yaml(text: str) -> Parsed:
     return parsed
 
 
-def _explain(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
+def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[int | None, str]:
     """Return the line of a syntax error, and the error with its column in one line."""
     mark = error.problem_mark or error.context_mark
     problem = error.problem or error.context or "cannot be read"
@@ -140,7 +169,14 @@ def _explain(error: yaml.MarkedYAMLError) -> tuple[int | None, str]:
         problem = f"{error.context}, {problem}"
     if mark is None:
         return None, f"not valid YAML: {problem}"
+    if odd := odd_line(text, mark.line + 1):
+        return odd[0], f"not valid YAML: {odd[1]}"
     hint = "; indent with spaces, not tabs" if r"\t" in problem else ""
+    if "escape" in problem:
+        hint = (
+            "; in double quotes a backslash starts an escape, so write a Windows path in single "
+            "quotes, or with /"
+        )
     if "mapping values are not allowed" in problem:
         hint = "; put text that holds ': ' in quotes"
     if "undefined alias" in problem or "alphabetic or numeric" in problem:
@@ -175,6 +211,8 @@ class _Converter:
                 self.convert(child, (*path, index), depth + 1)
                 for index, child in enumerate(node.value)
             ]
+        if odd := _odd(node):
+            self._doubt(path, line, odd)
         try:
             return _scalar(node.tag.removeprefix(_TAG), node.value)
         except ValueError as error:
@@ -188,9 +226,13 @@ class _Converter:
         first: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
+            if isinstance(key_node, yaml.ScalarNode) and (odd := _odd(key_node)):
+                self._doubt(path, line, f"a key {odd}")
             if key_node.tag != f"{_TAG}str" or not isinstance(key_node, yaml.ScalarNode):
                 key = key_node.value if isinstance(key_node, yaml.ScalarNode) else "..."
-                self._mistake((*path, key), line, "a key must be text")
+                decimals = isinstance(key, str) and key.isdigit() and value_node.value == ""
+                hint = "; decimals stand behind a point, as in 0.1" if decimals else ""
+                self._mistake((*path, key), line, f"a key must be text{hint}")
                 continue
             key = key_node.value
             if key in first:
@@ -201,8 +243,15 @@ class _Converter:
             self.parsed.lines[(*path, key)] = line
             yield key, self.convert(value_node, (*path, key), depth + 1)
 
+    def _doubt(self, path: KeyPath, line: int, text: str) -> None:
+        self.parsed.doubts.append(Mistake(path, text, line=line))
+
     def _mistake(self, path: KeyPath, line: int, text: str) -> None:
         self.parsed.mistakes.append(Mistake(path, text, line=line))
+
+
+def _odd(node: yaml.Node) -> str:
+    return odd_scalar(node.value, plain=getattr(node, "style", None) is None)
 
 
 def _scalar(kind: str, text: str) -> Any:

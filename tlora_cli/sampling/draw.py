@@ -60,7 +60,10 @@ class Texts:
 def encode_texts(
     family: Family, pipeline: Any, prompts: Sequence[str], negative_prompt: str
 ) -> Texts:
-    """Encode each prompt once, and alone, so that a prompt's embedding depends on nothing else."""
+    """Encode each prompt once, and alone, so that a prompt's embedding depends on nothing else.
+
+    Of what the encoders cut off is told beforehand (`families.text_length`).
+    """
     encoded = {
         prompt: family.encode_prompts(pipeline, [prompt]) for prompt in dict.fromkeys(prompts)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import family_of_base
+from tlora_cli.families.text_length import check_lengths
 from tlora_cli.formats import AdapterInfo, OpenAdapter, open_adapter
 from tlora_cli.foundation.devices import (
     DTYPES,
@@ -22,7 +24,7 @@ from tlora_cli.foundation.devices import (
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import explained
 from tlora_cli.foundation.pictures import save_png
-from tlora_cli.foundation.prompts import sampling_prompt
+from tlora_cli.foundation.prompts import has_any_mark, names_concept, odd_mark, sampling_prompt
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.load import load_adapter, load_words
 from tlora_cli.recipe.models import SamplingConfig
@@ -43,6 +45,7 @@ from tlora_cli.sampling.draw import (
     next_number,
     save_picture,
 )
+from tlora_cli.sampling.joining import Named, check_joinable, joined_concept
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class Request:
         scale: adapter strength.
         quantization: of the base: `nf4`, `int8` or `none`.
         settings: values over those of the file, by name of `SamplingSettings`.
+        strength: of `adapter` beside `others`; `scale` is that of all.
+        others: adapters that are drawn with together with `adapter` (`sampling.joining`); base,
+            size and other settings are those of `adapter`.
+        anyway: draw prompts as they stand that don't name the concept, or hold odd marks.
     """
 
     adapter: Path
@@ -73,6 +80,9 @@ class Request:
     batch_size: int = 1
     sheet: bool = False
     settings: dict[str, Any] | None = None
+    anyway: bool = False
+    strength: float = 1.0
+    others: Sequence[Named] = ()
 
 
 class SamplingSession:
@@ -94,10 +104,28 @@ class SamplingSession:
     def __init__(self, request: Request, notify: Callable[[str], None]) -> None:
         self._opened: OpenAdapter | None = open_adapter(request.adapter)
         family_name, self.info = self._opened.origin
+        self._others = [open_adapter(one.path) for one in request.others]
+        infos = [self.info, *(one.origin[1] for one in self._others)]
+        if self._others:
+            for line in check_joinable([self._opened, *self._others]):
+                notify(f"warning: {line}")
+            if request.min_rank is not None:
+                raise UserError(
+                    "--min-rank belongs to one adapter, and several are named",
+                    where="--min-rank",
+                    do="leave it out; for a file that doesn't say its least rank, run "
+                    "`tlora convert --min-rank` first",
+                )
         self.base = base_of_adapter(request.adapter, self.info, request.base, request.base_config)
         self.family = FAMILIES[family_name or family_of_base(self.base)]
         self.settings = _settings(request, self.family, self.info)
-        self.concept = request.concept or _concept(self.info)
+        self.concept = request.concept or joined_concept([_concept(info) for info in infos])
+        self.names = [
+            name
+            for info in infos
+            for name in (request.concept or _concept(info), info.placeholder)
+            if name
+        ]
         self._request, self._notify = request, notify
         precision = request.precision or self.info.precision
         if precision not in DTYPES:  # the file doesn't say
@@ -111,6 +139,7 @@ class SamplingSession:
         self._plain: Texts | None = None
         self._pipeline: Any = None
         self._adapter: Adapter | None = None
+        self._joined: list[Adapter] = []
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode all prompts that will be drawn, free the encoders, load the denoiser.
@@ -123,6 +152,8 @@ class SamplingSession:
         pipeline = load_text(self.family, self.base, self._device, dtype)
         negative = self.settings.negative_prompt
         assert self._opened is not None, "an adapter is prepared once"
+        texts = [*prompts, *([negative] if negative else [])]
+        check_lengths(self.family, pipeline, texts, self.names, stop=not self._request.anyway)
         words = load_words(pipeline, self._opened)
         self._texts = self._plain = encode_texts(self.family, pipeline, prompts, negative)
         if words:  # the base alone has not learned them
@@ -141,7 +172,8 @@ class SamplingSession:
         denoiser = getattr(self._pipeline, self.family.denoiser)
         _same_attention(denoiser, self.info.attention, self._notify)
         self._adapter = load_adapter(self._pipeline, self._opened, self._request.min_rank)
-        self._opened = None  # with it go the file's tensors
+        self._joined = [load_adapter(self._pipeline, one) for one in self._others]
+        self._opened, self._others = None, []  # with them go the files' tensors
 
     def draw(
         self, jobs: Sequence[Job], scale: float, batch_size: int
@@ -149,13 +181,20 @@ class SamplingSession:
         """Draw jobs, whose prompts were prepared, at an adapter strength; 0 is the base alone."""
         texts = self._texts if scale else self._plain
         assert self._adapter is not None and texts is not None, "prepare comes first"
-        self._adapter.scale = scale
-        yield from draw(
-            self.family, self._pipeline, self._adapter, texts, jobs, self.settings, batch_size
-        )
+        self._adapter.scale = scale * self._request.strength
+        with ExitStack() as frozen:
+            for one, named in zip(self._joined, self._request.others, strict=True):
+                one.scale = scale * named.strength
+                frozen.enter_context(one.frozen())
+            yield from draw(
+                self.family, self._pipeline, self._adapter, texts, jobs, self.settings, batch_size
+            )
 
     def describe(self, **more: Any) -> dict[str, Any]:
         """Return what a picture's metadata says beside prompt, seed and settings."""
+        if self._joined:
+            files = zip(self._joined, self._request.others, strict=True)
+            more["joined"] = {named.path.name: one.scale for one, named in files}
         return describe(
             self._adapter,
             self.base.model,
@@ -179,7 +218,7 @@ def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
 
 def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     session = SamplingSession(request, notify)
-    prompts = [sampling_prompt(p, session.concept) for p in request.prompts]
+    prompts = [_filled(p, session, request) for p in request.prompts]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
     session.prepare(prompts)
@@ -198,6 +237,37 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
         written.append(path)
         notify(str(path))
     return written
+
+
+def _filled(prompt: str, session: SamplingSession, request: Request) -> str:
+    """Return a prompt with the concept's words in it.
+
+    Raises:
+        UserError: if it doesn't name the concept, or has a mark that nothing fills in.
+    """
+    info = session.info
+    own = (None, None) if request.concept else (info.placeholder, info.class_name)
+    if request.others and session.concept is None and session.names and has_any_mark(prompt):
+        raise UserError(
+            "V* could be the words of any of these adapters, which differ",
+            where=repr(prompt),
+            do=f"write the words: {', '.join(session.names)}",
+        )
+    if not request.anyway and (odd := odd_mark(prompt, own)):
+        raise UserError(
+            f"the prompt is not understood: {odd}",
+            where=repr(prompt),
+            do="mend it, or add --anyway to draw it as it stands",
+        )
+    text = sampling_prompt(prompt, session.concept, *own)
+    if request.anyway or not session.names or names_concept(text, session.names):
+        return text
+    raise UserError(
+        f"the prompt names neither V* nor {session.names[0]!r}, so it would show another "
+        f"{info.class_name or 'one'} than the one that was learned",
+        where=repr(prompt),
+        do="write V* where the concept belongs, or add --anyway if it is meant so",
+    )
 
 
 def _same_attention(denoiser: Any, kind: str | None, notify: Callable[[str], None]) -> None:

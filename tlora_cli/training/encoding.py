@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from tlora_cli.families import Conditioning, Family
+from tlora_cli.families.text_length import check_lengths
 from tlora_cli.injection.words import ENCODERS
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.training_images import latent_mask
@@ -17,7 +18,7 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Texts, encode_texts
 from tlora_cli.training.batch import Encode, Example
 from tlora_cli.training.from_recipe import drawn_prompts
-from tlora_cli.training.lessons import Lesson, class_caption
+from tlora_cli.training.lessons import Lesson, class_caption, names_of
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def encode_all(
     captions: Sequence[str],
     by_base: Sequence[str],
     device: torch.device,
+    *,
+    begins: bool = True,
 ) -> EncodedTexts:
     """Encode all texts of a run.
 
@@ -58,6 +61,10 @@ def encode_all(
         captions: of the concept's pictures.
         by_base: prompts of what the base draws before it is adapted.
         device: where the captions are needed.
+        begins: whether the run begins; one that began with words that are cut off goes on.
+
+    Raises:
+        UserError: if the concept's words are cut off.
     """
     concept = recipe.concept
     wanted = list(captions)
@@ -65,6 +72,8 @@ def encode_all(
         wanted += [class_caption(one, concept) for one in captions]
     if concept.caption_dropout:
         wanted.append("")
+    texts = all_texts(recipe, captions, by_base)
+    check_lengths(family, pipeline, texts, names_of(concept), stop=begins)
     with torch.no_grad():
         rows = {
             text: to_device(family.encode_prompts(pipeline, [text]), device)
@@ -82,8 +91,20 @@ def encode_all(
         drawn = functools.partial(encode_texts, family, pipeline, prompts, negative)
         if encoders is None:
             drawn = _constant(drawn())
-    texts = encode_texts(family, pipeline, by_base, "") if by_base else None
-    return EncodedTexts(rows, texts, drawn, encode, encoders)
+    base_texts = encode_texts(family, pipeline, by_base, "") if by_base else None
+    return EncodedTexts(rows, base_texts, drawn, encode, encoders)
+
+
+def all_texts(recipe: Recipe, captions: Sequence[str], by_base: Sequence[str]) -> list[str]:
+    """Return all texts that are encoded in a run, but for captions with the class alone.
+
+    Args:
+        recipe: of the run.
+        captions: of the concept's pictures.
+        by_base: prompts of what the base draws before it is adapted.
+    """
+    texts = [*captions, *by_base, *drawn_prompts(recipe), recipe.sampling.negative_prompt]
+    return [text for text in texts if text]
 
 
 def _encode_anew(family: Family, pipeline: Any, caption: str) -> Conditioning:

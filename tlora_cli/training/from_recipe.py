@@ -47,7 +47,9 @@ def preview_prompts(recipe: Recipe) -> list[str]:
     """Return the preview prompts with the concept filled in; none without previews."""
     if recipe.train.preview is None:
         return []
-    return [sampling_prompt(p, recipe.concept.words) for p in recipe.train.preview.prompts]
+    concept = recipe.concept
+    words = concept.words, concept.placeholder, concept.class_name
+    return [sampling_prompt(p, *words) for p in recipe.train.preview.prompts]
 
 
 def drawn_prompts(recipe: Recipe) -> list[str]:

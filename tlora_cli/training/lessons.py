@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.prompts import CONCEPT_MARKS, sampling_prompt, training_prompt
-from tlora_cli.photos.captions.files import CAPTION
+from tlora_cli.foundation.prompts import has_mark, odd_mark, sampling_prompt, training_prompt
+from tlora_cli.photos.captions.files import caption_beside, without_picture
 from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.sections import ConceptConfig
 
@@ -48,6 +49,8 @@ class Photos:
             Lesson(image, text) for image in images for text in captions_of(image.path, concept)
         ]
         self.captions = [lesson.caption for lesson in self._lessons]
+        for doubt in caption_doubts([image.path for image in images], concept):
+            warnings.warn(doubt, stacklevel=2)
 
     def draw_places(self, family: object, pipeline: object, texts: object) -> None:
         """Draw nothing."""
@@ -64,11 +67,38 @@ def captions_of(picture: Path, concept: ConceptConfig) -> list[str]:
         UserError: if the text can't be read, or is empty.
     """
     if concept.captions:
-        file = picture.with_suffix(CAPTION)
-        if file.exists():
-            return [with_concept(read_caption(file), concept.words)]
+        file = caption_beside(picture)
+        if file is not None:
+            text = read_caption(file)
+            if odd := odd_mark(text, [concept.placeholder]):
+                raise UserError(f"the text {file.name} is not understood: {odd}", str(file), _MEND)
+            text = training_prompt(text, concept.placeholder, concept.class_name)
+            return [with_concept(text, concept.words)]
     words = concept.placeholder, concept.class_name
     return [training_prompt(one, *words) for one in concept.prompts or [concept.prompt]]
+
+
+def caption_doubts(pictures: Sequence[Path], concept: ConceptConfig) -> list[str]:
+    """Return what there is to say of texts that nobody reads."""
+    if not concept.captions:
+        unused = [file.name for one in pictures if (file := caption_beside(one))]
+        if not unused:
+            return []
+        return [
+            f"texts lie beside the pictures and are not used ({_few(unused)}); "
+            "concept.captions: true uses them"
+        ]
+    lost = [file.name for file in without_picture(pictures)]
+    if not lost:
+        return []
+    return [
+        f"texts that belong to no picture are not used: {_few(lost)}; the text of photo.jpg is "
+        "photo.txt"
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def read_caption(file: Path) -> str:
@@ -99,9 +129,14 @@ def with_concept(text: str, words: str) -> str:
         text: V* or {concept} stands for the concept.
         words: for the concept, e.g. "sks dog".
     """
-    if any(mark in text for mark in CONCEPT_MARKS):
+    if has_mark(text):
         return sampling_prompt(text, words)
     return text if words in text else f"{words}, {text}"
+
+
+def names_of(concept: ConceptConfig) -> tuple[str, str]:
+    """Return the concept's words, and the rare one, which is enough by itself."""
+    return concept.words, concept.placeholder
 
 
 def class_caption(caption: str, concept: ConceptConfig) -> str:
@@ -110,3 +145,4 @@ def class_caption(caption: str, concept: ConceptConfig) -> str:
 
 
 _KEY = "concept.captions"
+_MEND = "mend the text; V* stands for the concept"

@@ -20,10 +20,11 @@ from tlora_cli.foundation.devices import (
     memory_explained,
     peak_memory,
 )
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.environment import without_launchers
 from tlora_cli.foundation.files import locked, remove_leftovers, require_space
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe, TrainConfig
+from tlora_cli.recipe.words import check_words, word_doubts
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.average import Average
 from tlora_cli.training.display import Display
@@ -71,8 +72,17 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
         UserError: for anything the user can mend; nothing of an earlier run is overwritten.
     """
     console = console or Console(stderr=True)
+    with without_launchers(
+        lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+    ):
+        return _train_alone(recipe, resume, console)
+
+
+def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
     run = RunFolder(Path(recipe.output.dir).expanduser())
     run.check(recipe, resume)  # before anything is touched, even the lock
+    if not run.holds_run():
+        check_words(recipe)
     reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
     try:
         with locked(run.path), memory_explained(OUT_OF_MEMORY):
@@ -85,6 +95,8 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
             ):
                 remove_leftovers(folder)
             run.check(recipe, resume)
+            for doubt in word_doubts(recipe):
+                console.print(f"warning: {doubt}", highlight=False, markup=False, soft_wrap=True)
             if run.finished(recipe):
                 console.print(f"this run is already complete: {run.adapter}", highlight=False)
                 return Outcome(run.adapter, recipe.train.steps)
@@ -288,20 +300,14 @@ def make_accelerator(train: TrainConfig, trackers: Sequence[str]) -> Accelerator
     """Return accelerate's part in a run: gradient scaling and clipping on one device.
 
     Raises:
-        UserError: if the device or a package is missing, or several processes were started.
+        UserError: if the device or a package is missing.
     """
     on_gpu = is_accelerator(choose_device(train.device, train.precision))
     check_optimizer(train.optimizer, on_gpu)
     check_installed(trackers)
     AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process
-    accelerator = Accelerator(
+    return Accelerator(
         gradient_accumulation_steps=train.accumulation,
         mixed_precision="fp16" if train.precision == "fp16" else "no",
         cpu=not on_gpu,
     )
-    if accelerator.num_processes > 1:
-        raise UserError(
-            "tlora trains in one process",
-            do="start it as `tlora train`, without accelerate launch or torchrun",
-        )
-    return accelerator

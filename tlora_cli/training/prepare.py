@@ -119,7 +119,8 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     notify(f"loading text encoders of {base.model}")
     encoders = load_text(family, base, device, dtype)
     by_base = [*source.prompts, *class_words]
-    encoded = encode_all(recipe, family, encoders, source.captions, by_base, device)
+    begins = not folder.holds_run()
+    encoded = encode_all(recipe, family, encoders, source.captions, by_base, device, begins=begins)
     del encoders
 
     notify(f"loading denoiser and VAE of {base.model}")

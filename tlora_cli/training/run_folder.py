@@ -159,7 +159,7 @@ class RunFolder:
                     do="add --resume to continue it, or choose another output.dir",
                 )
             if self.recipe.exists():
-                self._check_same(load_recipe(self.recipe), recipe)
+                self._check_same(load_recipe(self.recipe, began=True), recipe)
             if self.adapter.exists() and not checkpoints(self.checkpoints):
                 raise UserError(
                     "the folder holds a finished adapter but no checkpoint to resume from",

@@ -32,6 +32,7 @@ from tlora_cli.tools.preflight.gpus import (
     usable_card,
 )
 from tlora_cli.tools.preflight.libraries import look_at_libraries, look_at_optional, look_at_version
+from tlora_cli.tools.preflight.machine_checks import look_at_environment
 from tlora_cli.training.execution import missing_compiler
 
 CUDA_TORCH = "pip install --force-reinstall -c constraints.txt torch (on Linux the CUDA build)"
@@ -56,6 +57,7 @@ def examine_machine() -> list[Finding]:
         _compiler(card),
         *_hub(),
         *_cache(Path(constants.HF_HUB_CACHE)),
+        *look_at_environment(),
         *_processor(card is None),
         _folder(),
     ]

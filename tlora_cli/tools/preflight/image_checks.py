@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pictures import FORMATS, read_alpha, read_picture
+from tlora_cli.foundation.pictures import open_picture, read_alpha, read_picture
 from tlora_cli.photos.finding import AUTO, find_images, match_masks
 from tlora_cli.photos.masks.finder import MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
@@ -71,7 +71,7 @@ def traits_of(image: TrainingImage) -> Traits:
     colors = (image.pixels + 1) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(image.path, formats=FORMATS) as opened:
+        with open_picture(image.path) as opened:
             width, height = opened.size
             if opened.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE:
                 width, height = height, width
@@ -137,14 +137,14 @@ def advice(name: str, traits: Traits, resolution: int) -> Iterator[Finding]:
 def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
     """Yield what is found of the training pictures and their masks."""
     concept, resolution = recipe.concept, recipe.train.resolution
-    paths, wrong = _find(concept.images, _IMAGES)
-    yield from wrong
+    paths, wrong, doubts = _find(concept.images, _IMAGES)
+    yield from (*wrong, *doubts)
     masks: list[Path | None] = [None] * len(paths)
     if concept.masks == AUTO:
         yield from _found_masks(paths, concept.mask_model)
     elif concept.masks is not None:
-        found, missing = _find(concept.masks, _MASKS)
-        yield from missing
+        found, missing, doubts = _find(concept.masks, _MASKS)
+        yield from (*missing, *doubts)
         if not wrong and not missing:
             try:
                 masks = list(match_masks(paths, concept.masks))
@@ -157,16 +157,20 @@ def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
         yield from _class_pictures(concept.prior.images)
 
 
-def _find(spec: str | Sequence[str], key: str) -> tuple[list[Path], list[Finding]]:
-    """Return the files that are there, and a problem for each that is not."""
+def _find(spec: str | Sequence[str], key: str) -> tuple[list[Path], list[Finding], list[Finding]]:
+    """Return the files that are there, a problem for each that is not, and what is left out."""
     paths: list[Path] = []
-    wrong = []
+    wrong: list[Finding] = []
+    doubts: list[Finding] = []
     for entry in [spec] if isinstance(spec, str) else [[one] for one in spec]:
-        try:
-            paths += find_images(entry, key)
-        except UserError as error:
-            wrong.append(of_error(_called(key), error))
-    return paths, wrong
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                paths += find_images(entry, key)
+            except UserError as error:
+                wrong.append(of_error(_called(key), error))
+        doubts += [warning(_called(key), str(one.message)) for one in told]
+    return paths, wrong, doubts
 
 
 def _called(key: str) -> str:
@@ -250,8 +254,8 @@ def _found_masks(paths: list[Path], model: str | None) -> Iterator[Finding]:
 
 def _class_pictures(folder: str) -> Iterator[Finding]:
     key = "concept.prior.images"
-    paths, wrong = _find(folder, key)
-    yield from wrong
+    paths, wrong, doubts = _find(folder, key)
+    yield from (*wrong, *doubts)
     bad = [found for path in paths if (found := _unreadable(path, key, "RGB"))]
     yield from bad
     if paths and not bad:

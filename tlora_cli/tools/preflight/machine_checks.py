@@ -21,6 +21,7 @@ from tlora_cli.foundation.devices import (
     device_name,
     is_accelerator,
 )
+from tlora_cli.foundation.environment import check_alone, notices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import existing_parent, free_space, is_locked
 from tlora_cli.foundation.gpu_only import GPU_ONLY, check_gpu
@@ -38,6 +39,15 @@ LARGE = 500_000_000
 """Parameters of a denoiser from which on a step on a CPU takes minutes."""
 PICTURE_BYTES = 2
 """Bytes of a preview's pixel: PNG of a photograph takes 1 to 2."""
+
+
+def look_at_environment() -> Iterator[Finding]:
+    """Yield what variables of launchers, clusters and libraries mean for a run."""
+    try:
+        check_alone()
+    except UserError as error:
+        yield of_error("environment", error)
+    yield from (warning("environment", line) for line in notices())
 
 
 def look_at_device(recipe: Recipe) -> Iterator[Finding]:

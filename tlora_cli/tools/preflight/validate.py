@@ -21,12 +21,17 @@ from tlora_cli.tools.preflight.findings import Finding, count, of_error, ok, pro
 from tlora_cli.tools.preflight.fitting import Room, look_at_memory, room_of
 from tlora_cli.tools.preflight.gpus import usable_card
 from tlora_cli.tools.preflight.image_checks import look_at_pictures
-from tlora_cli.tools.preflight.lesson_checks import look_at_scenes, look_at_words
+from tlora_cli.tools.preflight.lesson_checks import (
+    look_at_lengths,
+    look_at_scenes,
+    look_at_words,
+)
 from tlora_cli.tools.preflight.libraries import look_at_libraries
 from tlora_cli.tools.preflight.machine_checks import (
     look_at_device,
     look_at_disk,
     look_at_encoders,
+    look_at_environment,
     look_at_output,
     look_at_speed,
 )
@@ -82,6 +87,14 @@ def _device(look: Look) -> Iterator[Finding]:
             yield finding
 
 
+def _lengths(look: Look) -> Iterator[Finding]:
+    yield from look_at_lengths(look.recipe)
+
+
+def _environment(look: Look) -> Iterator[Finding]:
+    yield from look_at_environment()
+
+
 def _encoders(look: Look) -> Iterator[Finding]:
     yield from look_at_encoders(look.recipe)
 
@@ -134,7 +147,9 @@ class Check:
 CHECKS = (
     Check("pictures", _pictures, ("concept", "train.resolution")),
     Check("base", _base, ("family", "base", "train.objective")),
+    Check("words", _lengths, ("family", "base", "concept", "train", "sampling"), after=_base),
     Check("libraries", _libraries, ()),
+    Check("environment", _environment, ()),
     Check("device", _device, ("train",)),
     Check("encoders", _encoders, ("train.select", "base")),
     Check("output", _output, ("output.dir",)),

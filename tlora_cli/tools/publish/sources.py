@@ -15,7 +15,7 @@ from tlora_cli.foundation.bundled import bundle_of_picture, is_base
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.untrusted_json import parse_json
-from tlora_cli.photos.finding import EXTENSIONS
+from tlora_cli.photos.folder import EXTENSIONS
 from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
@@ -93,7 +93,7 @@ def read_source(path: Path) -> Source:
 
 def _finished(run: RunFolder) -> Path:
     """Return the adapter of a run, which must be finished."""
-    recipe = load_recipe(run.recipe)
+    recipe = load_recipe(run.recipe, began=True)
     if run.finished(recipe) and not is_locked(run.path):
         return run.adapter
     saved, steps = checkpoints(run.checkpoints), recipe.train.steps

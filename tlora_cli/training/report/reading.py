@@ -102,7 +102,7 @@ def read_run(folder: Path) -> Run:
             where=str(folder),
             do="name the folder of a run, the output.dir of its recipe",
         )
-    recipe = load_recipe(run.recipe)
+    recipe = load_recipe(run.recipe, began=True)
     notes: list[str] = []
     samples = recipe.train.batch_size * recipe.train.accumulation
     alone = samples == 1 and recipe.concept.prior is None
