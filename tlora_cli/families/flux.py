@@ -54,6 +54,7 @@ DOUBLE = {
     "txt_mod_lin": ("norm1_context.linear",),
 }
 SINGLE = {
+    "attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),  # a part of linear1, in XLabs' files
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
     "modulation_lin": ("norm.linear",),
@@ -72,6 +73,7 @@ OUTSIDE_BLOCKS = {
     "vector_in_out_layer": "time_text_embed.text_embedder.linear_2",
     "guidance_in_in_layer": "time_text_embed.guidance_embedder.linear_1",
     "guidance_in_out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "final_layer_adaLN_modulation_1": "norm_out.linear",
     "final_layer_linear": "proj_out",
 }
 
@@ -108,6 +110,7 @@ class Flux(Family):
     shared_input = r"(.*\.attn)\.(to)_[qkv]|(.*\.attn)\.(add)_[qkv]_proj"
     layer_prefixes = tuple(side for blocks in BLOCKS for side in blocks[:2])
     row_shares: ClassVar = {"proj_mlp": 4}
+    turned_layers = ("final_layer_adaLN_modulation_1",)
     whole_model = (
         r"^(double|single|transformer|single_transformer)_blocks\.\d+\.",
         "a whole transformer",

@@ -80,6 +80,8 @@ class Family(ABC):
     row_shares: ClassVar[Mapping[str, int]] = {}
     """Last part of a layer's name -> its share of the rows of a layer that the original model has
     for several; 1 unless listed."""
+    turned_layers: ClassVar[tuple[str, ...]] = ()
+    """The original model's names of layers whose outputs have the halves the other way round."""
     whole_model: ClassVar[tuple[str, str]]
     """Regular expression for a name in a file of the whole denoiser, and what that file is."""
 

@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from tlora_cli.families import Family, denoiser_of, family_of
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formats.foreign import lacking
 from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
@@ -193,11 +194,7 @@ def _without_ranks(
         )
     modules = {name: m for name, m in denoiser.named_modules() if name in weights.parts}
     if missing := weights.parts.keys() - modules.keys() - learned:
-        raise UserError(
-            f"the adapter has a layer the model lacks: {min(missing)}",
-            where=where,
-            do="use the base model that the adapter was trained on",
-        )
+        raise lacking(min(missing), where)
     changes = new_changes(method, modules, StartSettings(blocks=weights.blocks or 1), seed=0)
     for name, change in changes.items():
         _fill(name, change, weights.parts[name], where)
@@ -267,11 +264,7 @@ def check_fit(
     down, up = pair
     layer: nn.Module | None = layers.get(name)
     if layer is None:
-        raise UserError(
-            f"the adapter has a layer the model lacks: {name}",
-            where=where,
-            do="use the base model that the adapter was trained on",
-        )
+        raise lacking(name, where)
     found, wanted = (up.shape[0], *down.shape[1:]), _shape(layer)
     if found != wanted:
         raise UserError(
