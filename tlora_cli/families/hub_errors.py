@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tlora_cli.foundation.errors import UserError
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -40,9 +42,10 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
     def among(*kinds: type[BaseException]) -> bool:
         return any(isinstance(link, kinds) for link in chain)
 
-    setting = _setting(chain)
+    local = Path(model).expanduser().exists()
+    setting = None if local else _setting(chain)
     if setting:
-        return UserError(f"the Hub can't be asked for {model}: {setting[0]}", "", setting[1])
+        return UserError(f"the Hub can't be asked for {model}: {setting[0]}", "base", setting[1])
     if among(GatedRepoError):
         what = f"the base model {model} is gated: its owner asks you to accept a license"
         do = f"accept it on https://huggingface.co/{model}, then run `hf auth login`"
@@ -55,7 +58,9 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
     elif among(OfflineModeIsEnabled) and _said(_OFFLINE):
         what = f"base not found: {model} is not on this machine, and {_said(_OFFLINE)} is set"
         do = f"unset it, or download the model once with `hf download {model}`"
-    elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError):
+    elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) or (
+        not local and any(_package(link) in _NETWORK for link in chain)
+    ):
         what = f"base not found: {model} is not on this machine and the Hub can't be reached"
         do = "check the path or the connection, or download it once with "
         do += f"`hf download {model}`"
@@ -76,8 +81,13 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
     return UserError(what, where="base.model", do=do)
 
 
+def _package(error: BaseException) -> str:
+    """Return the package that an error's class is of."""
+    return type(error).__module__.partition(".")[0]
+
+
 def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
-    """Return the setting in the environment that an error comes from, and what to do.
+    """Return the setting of this machine that an error comes from, and what to do.
 
     The network libraries raise whatever they stumble over; what is looked for is a sign of each
     setting in one of the errors, and that the setting is there.
@@ -88,7 +98,7 @@ def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
         needs = "socksio" in told or "pysocks" in told or "socks support" in told
         return (
             f"the proxy in {proxy} can't be used ({_reason(chain)})",
-            "pip install 'httpx[socks]', or name an http:// proxy there, or unset it"
+            "pip install socksio, or name an http:// proxy there, or unset it"
             if needs
             else "give it as http://HOST:PORT or socks5://HOST:PORT, or unset it",
         )
@@ -109,12 +119,36 @@ def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
         )
     token = _said(_TOKENS)
     text = os.environ.get(token, "") if token else ""
-    if token and (not text.isascii() or not text.isprintable() or text.strip() != text):
+    odd = not text.isascii() or not text.isprintable() or text.strip() != text
+    if token and odd and ("codec can't encode" in told or "header" in told):
         return (
             f"the token in {token} has a character that no token has",
             "copy it again from https://huggingface.co/settings/tokens, without spaces or quotes",
         )
+    if any(_status(link) == 401 and "invalid" in str(link).lower() for link in chain):
+        return (
+            "it does not take the token" + (f" in {token}" if token else ""),
+            "copy it again from https://huggingface.co/settings/tokens, or unset it",
+        )
+    if os.environ.get("HF_ENDPOINT") and ("protocol" in told or "invalidurl" in told):
+        return (
+            f"HF_ENDPOINT is {os.environ['HF_ENDPOINT']}, which is no address",
+            "give it with https:// in front, or unset it",
+        )
+    numbers = {link.errno for link in chain if isinstance(link, OSError)}
+    if errno.ENOSPC in numbers:
+        return "the disk of its cache is full", "free disk space, or set HF_HUB_CACHE to another"
+    if numbers & {errno.EACCES, errno.EROFS, errno.EPERM}:
+        return (
+            f"its cache can't be written ({_reason(chain)})",
+            "set HF_HOME to a folder that can be written",
+        )
     return None
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status that the Hub answered with, if the error has one."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _said(names: tuple[str, ...]) -> str:
