@@ -366,7 +366,7 @@ def test_the_command_line_converts_other_namings(
         "--base",
         tiny_flux,
         "--output",
-        tmp_path / "o.safetensors",
+        tmp_path / "o.SAFETENSORS",
     )
     assert outcome.returncode == 0, outcome.stderr
     assert f"flux lora, rank {RANK}, {len(pairs['flux'])} layers" in outcome.stdout + outcome.stderr

@@ -87,7 +87,7 @@ def merge_file(
     name, info = opened.origin
     where = base_of_adapter(source, info, base, base_config)
     family = FAMILIES[name or family_of_base(where)]
-    whole = output.suffix != ".safetensors"
+    whole = output.suffix.lower() != ".safetensors"
     _require_space(family, where, output, whole, DTYPES[dtype])
     copied = where.path if whole and where.path is not None and where.path.is_dir() else None
     method = METHODS.get(info.method or "")
