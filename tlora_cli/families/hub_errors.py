@@ -56,7 +56,8 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
         what = f"base not found: there is no folder, file or public Hub repository {model}"
         do = "check the spelling; for a private repository run `hf auth login`"
     elif among(OfflineModeIsEnabled) and _said(_OFFLINE):
-        what = f"base not found: {model} is not on this machine, and {_said(_OFFLINE)} is set"
+        what = f"base not found: {model} is not on this machine and the Hub can't be reached, "
+        what += f"because {_said(_OFFLINE)} is set"
         do = f"unset it, or download the model once with `hf download {model}`"
     elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) or (
         not local and any(_package(link) in _NETWORK for link in chain)

@@ -106,6 +106,9 @@ def merge_file(
     else:
         with folder_atomically(output) as unfinished:
             _write_folder(family, pipeline, where, copied, words, unfinished, rounding.dtype)
+    predicts = pipeline.scheduler.config.get("prediction_type")
+    if not whole and predicts in family.prediction_types[1:]:
+        about.append(f"the file can't say that the model predicts {predicts}; a folder does")
     if dtype != "fp32":
         about.append(
             f"rounding to {dtype} takes {100 * rounding.share:.2g}% of the update; fp32 takes none"
