@@ -1,4 +1,4 @@
-"""What a file may hold beside an adapter: learned words, and tensors that change nothing."""
+"""Leave out what a file holds beside an adapter: learned words, and zeros."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ from tlora_cli.recipe.strict_section import check_expression
 
 MAX_REPEATS = 2
 """Wildcards of a pattern in a file: with more, and long names, matching takes long."""
-RESIDUAL = ("pissa", "olora", "corda", "loftq")
+RESIDUAL = re.compile(r"pissa|olora|corda|loftq")
 """PEFT's starts that also change the base's weights: the factors alone are no update of it."""
 _ORIGINAL = re.compile(r"(double|single|input|output)_blocks\.|middle_block\.")
 
@@ -182,7 +182,7 @@ def _check_kind(settings: Mapping[str, Any], path: Path) -> None:
             where=str(path),
             do="use a LoRA",
         )
-    if isinstance(start, str) and start.lower().startswith(RESIDUAL):
+    if isinstance(start, str) and RESIDUAL.match(start.lower()):
         raise UserError(
             f"the LoRA began as {start}, which also changes the base's weights: its factors alone "
             "are no update of the base",
