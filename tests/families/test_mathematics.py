@@ -40,6 +40,7 @@ def changed(tiny: Path, target: Path, file: str, **values: Any) -> Path:
 
 REFUSED = {
     "EDM": ("tiny_sdxl", SCHEDULER, {"_class_name": "EDMEulerScheduler", "sigma_data": 0.5}, "EDM"),
+    "EDM by its field": ("tiny_sdxl", SCHEDULER, {"sigma_data": 0.5}, "EDM"),
     "cosine": (
         "tiny_sdxl",
         SCHEDULER,

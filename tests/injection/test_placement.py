@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tlora_cli import UserError, attach, load_adapter
 from tlora_cli.families import denoiser_of, family_of
 from tlora_cli.families.wrapping import modules_of
+from tlora_cli.injection.words import embeddings_of
 
 T = torch.tensor([300])
 
@@ -85,6 +86,33 @@ def test_a_compiled_or_wrapped_denoiser(
         assert close(call(model, inputs, T, family), base)
     assert family_of(model).name == family
     assert denoiser_of(model) is adapter.denoiser
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_diffusers_keeps_in_fp8(family: str, file: Callable[[str], Path]) -> None:
+    """enable_layerwise_casting stores in fp8 and computes in fp32; the adapter stays fp32."""
+    make, make_inputs, _ = FAMILIES[family]
+    inputs, rounded, model = make_inputs(1), make(), make()
+    model.enable_layerwise_casting(torch.float8_e4m3fn, torch.float32)
+    with torch.no_grad():
+        own = dict(model.named_parameters())
+        for name, parameter in rounded.named_parameters():
+            parameter.copy_(own[name].float())
+        load_adapter(rounded, file(family))
+        load_adapter(model, file(family))
+        assert close(call(model, inputs, T, family), call(rounded, inputs, T, family))
+
+
+def test_the_embeddings_of_a_compiled_text_encoder(tiny_flux: Path) -> None:
+    """T5's own answer is a module that does not run; inside a wrapper it must be seen through."""
+    from diffusers import FluxPipeline
+
+    pipeline = FluxPipeline.from_pretrained(tiny_flux, transformer=None, vae=None)
+    plain = embeddings_of(pipeline)
+    for name in plain:
+        setattr(pipeline, name, torch.compile(getattr(pipeline, name), backend="eager"))
+    found = embeddings_of(pipeline)
+    assert all(found[name] is module for name, module in plain.items())
 
 
 def test_names_inside_wrappers() -> None:

@@ -97,7 +97,8 @@ def _check_scheduler(family: Family, config: Mapping[str, Any]) -> Iterator[str]
     process, kind = PROCESSES.get(family.process), str(config.get("_class_name", ""))
     if process is None:  # a family from outside answers for its own
         return
-    if kind and kind.removesuffix("Scheduler") not in process.schedulers:
+    unknown = kind and kind.removesuffix("Scheduler") not in process.schedulers
+    if unknown or config.get("sigma_data") is not None:
         edm = "with EDM's noise levels and scaled inputs, which tlora can't train"
         other = "in a way that tlora does not know"
         raise UserError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def check_tensors(family: Family, file: SingleFile, config: Path) -> None:
         config: the diffusers folder that goes with it.
     """
     absent = [part for part in family.single_file_keys if not any(part in n for n in file.shapes)]
-    native = all(name in file.shapes for name in list(_wanted(family, config))[:2])
+    wanted: dict[str, Tensor] = meta_denoiser(family.name, str(config)).state_dict()
+    native = all(name in file.shapes for name in list(wanted)[:2])
     if absent and not native:
         kind = kind_of(file.shapes)
         raise UserError(
@@ -62,7 +63,7 @@ def check_tensors(family: Family, file: SingleFile, config: Path) -> None:
             do="change family or base",
         )
     _check_storage(family, file)
-    _check_shapes(family, file, config)
+    _check_shapes(family, file, wanted)
 
 
 def scales_of(file: SingleFile) -> dict[str, str]:
@@ -140,14 +141,14 @@ def _storage(file: SingleFile, what: str) -> UserError:
     )
 
 
-def _wanted(family: Family, config: Path) -> dict[str, Tensor]:
-    """Return the denoiser's tensors by the folder's configuration, without values."""
-    return meta_denoiser(family.name, str(config)).state_dict()
+def _check_shapes(family: Family, file: SingleFile, wanted: Mapping[str, Tensor]) -> None:
+    """Raise a UserError if the file has more numbers, fewer or others than the denoiser.
 
-
-def _check_shapes(family: Family, file: SingleFile, config: Path) -> None:
-    """Raise a UserError if the file has more numbers, fewer or others than the denoiser."""
-    wanted = _wanted(family, config)
+    Args:
+        family: of the base.
+        file: to look at.
+        wanted: the denoiser's tensors by the folder's configuration, without values.
+    """
     layers = [name.removesuffix(".weight") for name in wanted if name.endswith(".weight")]
     places = {alias: members for alias, members in family.original_names(layers)}
     numbers = 0

@@ -130,9 +130,11 @@ def _check_weights(family: Family, folder: Path) -> None:
 
     diffusers leaves such tensors out with a notice that is not shown.
     """
-    names: set[str] = set()
+    files, names = sorted((folder / family.denoiser).glob("*.safetensors")), set[str]()
+    if not files:  # a folder of configurations alone, or of pickles
+        return
     try:
-        for file in sorted((folder / family.denoiser).glob("*.safetensors")):
+        for file in files:
             with safe_open(file, framework="pt") as opened:
                 names.update(opened.keys())
         wanted = set(meta_denoiser(family.name, str(folder)).state_dict())
