@@ -164,4 +164,4 @@ def test_single_files_that_can_not_be_loaded(tiny_sdxl: Path, tmp_path: Path) ->
     assert "can't be loaded" in message
     no_unet = tmp_path / "no_unet.safetensors"
     write_sdxl(tiny_sdxl, no_unet, parts=("vae",))
-    assert "can't be loaded" in refused("sdxl", Base(str(no_unet), config=str(tiny_sdxl)))
+    assert "is no whole sdxl file" in refused("sdxl", Base(str(no_unet), config=str(tiny_sdxl)))

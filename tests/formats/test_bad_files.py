@@ -211,10 +211,7 @@ FOREIGN = {
     "text_model.encoder.layers.0.mlp.fc1.weight": "the file is a text encoder, not an adapter",
     "decoder.conv_in.weight": "the file is a VAE or an encoder, not an adapter",
     "clip_g": "the file is a textual inversion embedding",
-    "double_blocks.0.processor.qkv_lora1.down": "the file is a whole transformer, not an adapter",
-    "diffusion_model.double_blocks.0.img_attn.qkv.lora_up.weight": (
-        "the file is a LoRA whose names are not known"
-    ),
+    "double_blocks.0.processor.qkv_lora1.down": "the file is a LoRA whose names are not known",
     "something": "the file is no adapter that tlora knows; it holds something",
 }
 

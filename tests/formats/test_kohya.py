@@ -168,7 +168,7 @@ def test_text_encoder_layers_are_left_out_with_a_warning(tmp_path: Path) -> None
         with pytest.warns(UserWarning, match=rf"{file} also adapts text encoders \({count} tens"):
             assert list(read_adapter(tmp_path / file, layers).layers) == [name]
     save_file({k: v for k, v in tensors.items() if k.startswith(text)}, tmp_path / "c.safetensors")
-    with warnings.catch_warnings(), pytest.raises(UserError, match="holds no layer of a denoiser"):
+    with warnings.catch_warnings(), pytest.raises(UserError, match="changes text encoders alone"):
         warnings.simplefilter("ignore")
         read_adapter(tmp_path / "c.safetensors", layers)
 
@@ -201,7 +201,8 @@ def test_kohya_of_the_other_family_and_of_unknown_layers(tmp_path: Path) -> None
         ("lora_unet_double_blocks_0_img_attn_proj", "the adapter is for flux, the model is sdxl"),
         (
             "lora_unet_down_blocks_0_attentions_0_proj_in",
-            "the adapter has a layer the model lacks: down_blocks_0_attentions_0_proj_in",
+            "the adapter has a layer the model lacks: down_blocks_0_attentions_0_proj_in, as "
+            "Stable Diffusion 1 or 2 has",
         ),
     ):
         save_file(factors(stem, "kohya", layer, 2, 1.0), tmp_path / "a.safetensors")

@@ -17,7 +17,10 @@ def rows(section: str) -> list[str]:
     return lines[2:]
 
 
-@pytest.mark.parametrize("section", ["Words", "Photographs", "Environments", "Messages"])
+TOLD = ("Words", "Photographs", "Environments", "Messages", "Bases", "LoRA files")
+
+
+@pytest.mark.parametrize("section", TOLD)
 def test_every_row_names_its_test(section: str) -> None:
     found = rows(section)
     assert len(found) >= 4

@@ -114,8 +114,12 @@ def test_a_single_file(tiny_sdxl: Path, tiny_flux: Path, tmp_path: Path) -> None
     # A FLUX file is the transformer alone; the rest comes from the folder, with its weights.
     shutil.rmtree(folder)
     shutil.copytree(tiny_flux, folder)
-    shutil.rmtree(folder / "transformer")
+    for weights in (folder / "transformer").glob("*.safetensors"):
+        weights.unlink()
     assert [one.level for one in look(tiny_flux, flux)] == ["ok"]
+    config = (folder / "transformer" / "config.json").rename(tmp_path / "config.json")
+    assert "transformer/config.json is missing" in told(look(tiny_flux, flux), "problem")
+    config.rename(folder / "transformer" / "config.json")
     (folder / "text_encoder_2" / "model.safetensors").unlink()
     assert "text_encoder_2 has no weights" in told(look(tiny_flux, flux), "problem")
 

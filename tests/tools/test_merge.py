@@ -18,7 +18,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from reference_runs import difference
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from single_file import write_sdxl
 from torch import Tensor, nn
 
@@ -228,6 +228,23 @@ def test_a_single_file_base_becomes_a_folder(folders: dict[str, Path], tmp_path:
         found, wanted = (getattr(p, part).state_dict() for p in (merged, original))
         assert found.keys() == wanted.keys()
         assert all(torch.equal(found[key], change(wanted[key]).float()) for key in wanted)
+
+
+def test_what_a_marked_file_predicts_is_kept_in_a_folder_and_said_for_a_file(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    file, single = tmp_path / "a.safetensors", tmp_path / "base.safetensors"
+    trained("sdxl", "lora", folders["sdxl"], file)
+    write_sdxl(folders["sdxl"], single)
+    marks = {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}
+    save_file(load_file(single) | marks, single)
+    base = ("--base", single, "--base-config", folders["sdxl"])
+    command("merge", file, *base, "--output", tmp_path / "merged")
+    scheduler = StableDiffusionXLPipeline.from_pretrained(tmp_path / "merged").scheduler.config
+    assert scheduler.prediction_type == "v_prediction"
+    assert scheduler.rescale_betas_zero_snr
+    told = command("merge", file, *base, "--output", tmp_path / "merged.SAFETENSORS")
+    assert "the file can't say that the model predicts v_prediction" in told
 
 
 @pytest.mark.parametrize("output", ["merged", "merged.safetensors"])

@@ -67,7 +67,7 @@ def convert(
     check_known("--to", to, FORMATS)
     hush_libraries()
     folder = FORMATS[to].folder
-    if not folder and output.suffix != ".safetensors":
+    if not folder and output.suffix.lower() != ".safetensors":
         raise UserError("--output must end in .safetensors", str(output), "choose another name")
     if folder and output.suffix:
         raise UserError(f"--output must be a folder for {to}", str(output), "leave the suffix out")

@@ -41,7 +41,7 @@ def merge(
     The rank schedule can't be kept that way; the command says at which rank it merges. Works for
     every method. The sums are made in fp32 in memory: about 4 bytes a parameter of the denoiser.
     """
-    if output.suffix not in ("", ".safetensors"):
+    if output.suffix.lower() not in ("", ".safetensors"):
         raise UserError(
             "--output must be a folder, or end in .safetensors", str(output), "choose another name"
         )

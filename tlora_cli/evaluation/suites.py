@@ -187,7 +187,7 @@ def read_prompts(path: Path, sections: Sequence[str] = ()) -> tuple[str, ...]:
 def _content(path: Path) -> Any:
     text = read_text(path, "prompts file")
     try:
-        if path.suffix == ".json":
+        if path.suffix.lower() == ".json":
             return parse_json(text)
         parsed = parse_yaml(text)
         if parsed.mistakes:

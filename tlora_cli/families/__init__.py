@@ -6,6 +6,7 @@ from typing import Any
 
 from tlora_cli.families.facts import Conditioning, LatentDistribution
 from tlora_cli.families.spec import Family
+from tlora_cli.families.wrapping import unwrapped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.plugins import Registry
 
@@ -46,9 +47,15 @@ def family_of(model: Any) -> Family:
     Raises:
         UserError: if it belongs to none.
     """
+    inner = unwrapped(model)
     for family in FAMILIES.values():
-        if _is_instance(getattr(model, family.denoiser, model), family.denoiser_class):
+        if _is_instance(unwrapped(getattr(inner, family.denoiser, inner)), family.denoiser_class):
             return family
+    if type(inner).__module__.partition(".")[0] == "peft":
+        raise UserError(
+            f"the model is wrapped by PEFT ({type(inner).__name__})",
+            do="pass the denoiser itself, without its LoRA: model.unload()",
+        )
     known = ", ".join(family.denoiser_words for family in FAMILIES.values())
     raise UserError(
         f"{type(model).__name__} is not a model that tlora can adapt",
@@ -57,8 +64,9 @@ def family_of(model: Any) -> Family:
 
 
 def denoiser_of(model: Any) -> Any:
-    """Return the denoiser of a pipeline, or the denoiser itself."""
-    return getattr(model, family_of(model).denoiser, model)
+    """Return the denoiser of a pipeline, or the denoiser itself, without wrappers of torch."""
+    inner = unwrapped(model)
+    return unwrapped(getattr(inner, family_of(model).denoiser, inner))
 
 
 def _is_instance(model: Any, place: str) -> bool:

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from tlora_cli.formulas.objectives import Objective
 
 BASE = "black-forest-labs/FLUX.1-dev"
-STEPS, GUIDANCE = 28, 3.5
-"""Published settings of sampling (T-LoRA, section 5)."""
+STEPS, GUIDANCE = 28, 3.5  # published settings of sampling (T-LoRA, section 5)
 COMFYUI_SHIFT = 1.15
 """ComfyUI's default shift of FLUX.1-dev."""
 SMALL = {"gradient_checkpointing": True}
 
+SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 FLOW = {
     "use_flow_sigmas": True,
     "prediction_type": "flow_prediction",
@@ -54,6 +54,7 @@ DOUBLE = {
     "txt_mod_lin": ("norm1_context.linear",),
 }
 SINGLE = {
+    "attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),  # a part of linear1, in XLabs' files
     "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
     "linear2": ("proj_out",),
     "modulation_lin": ("norm.linear",),
@@ -72,6 +73,7 @@ OUTSIDE_BLOCKS = {
     "vector_in_out_layer": "time_text_embed.text_embedder.linear_2",
     "guidance_in_in_layer": "time_text_embed.guidance_embedder.linear_1",
     "guidance_in_out_layer": "time_text_embed.guidance_embedder.linear_2",
+    "final_layer_adaLN_modulation_1": "norm_out.linear",
     "final_layer_linear": "proj_out",
 }
 
@@ -108,6 +110,7 @@ class Flux(Family):
     shared_input = r"(.*\.attn)\.(to)_[qkv]|(.*\.attn)\.(add)_[qkv]_proj"
     layer_prefixes = tuple(side for blocks in BLOCKS for side in blocks[:2])
     row_shares: ClassVar = {"proj_mlp": 4}
+    turned_layers = ("final_layer_adaLN_modulation_1",)
     whole_model = (
         r"^(double|single|transformer|single_transformer)_blocks\.\d+\.",
         "a whole transformer",
@@ -115,6 +118,10 @@ class Flux(Family):
     latent_patch = 2
     timestep_input = Argument("timestep", 3)
     latent_input = Argument("hidden_states", 0)
+    text_widths: ClassVar = {
+        "joint_attention_dim": ("text_encoder_2.d_model",),
+        "pooled_projection_dim": ("text_encoder.hidden_size",),
+    }
     timestep_scale = 1000.0
     standard_base = BASE
     standard_title = "FLUX.1-dev"
@@ -166,17 +173,13 @@ class Flux(Family):
     kohya = Kohya("networks.lora_flux", "flux1", original_names=True)
     comfyui = ComfyUI(
         nodes={
-            "model": (
-                "UNETLoader", {"unet_name": "flux1-dev.safetensors", "weight_dtype": "default"},
-            ),
-            "clip": (
-                "DualCLIPLoader",
-                {
-                    "clip_name1": "t5xxl_fp16.safetensors",
-                    "clip_name2": "clip_l.safetensors",
-                    "type": "flux",
-                },
-            ),
+            "model": ("UNETLoader", {
+                "unet_name": "flux1-dev.safetensors", "weight_dtype": "default",
+            }),
+            "clip": ("DualCLIPLoader", {
+                "clip_name1": "t5xxl_fp16.safetensors", "clip_name2": "clip_l.safetensors",
+                "type": "flux",
+            }),
             "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
             "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}),
         },
@@ -225,9 +228,8 @@ class Flux(Family):
     def timesteps(self, given: Tensor) -> Tensor:
         """Return 1000 times the timesteps that the transformer is given.
 
-        The caller divided by 1000 in fp32; its rounding is undone, so that t = 300 does not come
-        back as 300.000012 and fall on the other side of a step of the rank. A pipeline in bf16 has
-        rounded t itself before, and the model is told that t too.
+        The caller divided by 1000 in fp32; its rounding is undone, so that 300 is not 300.000012,
+        beyond a step of the rank. A bf16 pipeline rounds t before, and the model is told that t.
         """
         return (given * self.timestep_scale * 1e4).round() / 1e4
 
@@ -293,8 +295,17 @@ class Flux(Family):
             output_type="latent",
             return_dict=False,
         )[0]
-        factor = pipeline.vae_scale_factor
-        return unpack(tokens, 2 * (height // (2 * factor)), 2 * (width // (2 * factor)))
+        unit = 2 * pipeline.vae_scale_factor
+        return unpack(tokens, 2 * (height // unit), 2 * (width // unit))
+
+    def sampler(self, name: str, config: Mapping[str, Any]) -> Any:
+        """Return the scheduler with the ends of the base's moving shift; a fixed one is both."""
+        ends = {key: config[key] for key in SHIFT if key in config}
+        if not config.get("use_dynamic_shifting", True):
+            ends |= dict.fromkeys(SHIFT[:2], math.log(config.get("shift", 1.0)))
+        made = super().sampler(name, config)
+        made.register_to_config(**ends)
+        return made
 
     def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield the original model's names, where queries, keys and values are one layer."""

@@ -16,19 +16,14 @@ from diffusers import BitsAndBytesConfig
 from diffusers.quantizers import PipelineQuantizationConfig
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers.utils import logging as transformers_logging
 
 from tlora_cli.families import FAMILIES
+from tlora_cli.families.hub_errors import explained
+from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
+from tlora_cli.families.variants import check_index, configs_of, is_of, look_at_folder, say
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.plugins import resolve
@@ -58,7 +53,7 @@ class Base:
     @property
     def is_file(self) -> bool:
         """Whether the model is one weights file."""
-        return Path(self.model).expanduser().suffix in (".safetensors", ".ckpt")
+        return Path(self.model).suffix.lower() in (".safetensors", ".ckpt")
 
     @property
     def path(self) -> Path | None:
@@ -111,27 +106,48 @@ def load_pipeline(
             where="quantization",
             do="use a diffusers folder or a Hub id as the base, or drop quantization",
         )
-    if not base.is_file:
-        check_family(family, read_index(base), base)
     try:
+        if not base.is_file:
+            _check(family, base)
         with no_load_bars(base.path is not None):
-            if base.is_file:
-                return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
-            options: dict[str, Any] = dict(absent)
-            if quantized is not None:
-                mapping = {family.denoiser: quantized}
-                options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
-            return resolve(family.pipeline_class).from_pretrained(
-                str(base.path or base.model),
-                revision=base.revision,
-                variant=base.variant,
-                dtype={"default": dtype, "vae": torch.float32},
-                **options,
-            )
+            pipeline = _load(family, base, absent, dtype, quantized)
+        if base.is_file or base.path is None:  # a folder's files were looked at before
+            say(check_configs(family, configs_of(family, pipeline)))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise
-        raise explained(error, base) from error
+        raise explained(error, base.model, base.revision) from error
+    return pipeline
+
+
+def _load(
+    family: Family,
+    base: Base,
+    absent: dict[str, None],
+    dtype: torch.dtype,
+    quantized: BitsAndBytesConfig | None,
+) -> Any:
+    if base.is_file:
+        return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
+    options: dict[str, Any] = dict(absent)
+    if quantized is not None:
+        mapping = {family.denoiser: quantized}
+        options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
+    return resolve(family.pipeline_class).from_pretrained(
+        str(base.path or base.model),
+        revision=base.revision,
+        variant=base.variant,
+        dtype={"default": dtype, "vae": torch.float32},
+        **options,
+    )
+
+
+def _check(family: Family, base: Base) -> None:
+    """Raise a UserError if a base's index or configurations, where they are here, don't fit."""
+    notes = check_index(family, read_index(base), base.model)
+    if base.path is not None:
+        notes += look_at_folder(family, base.path)
+    say(notes)
 
 
 def family_of_base(base: Base) -> str:
@@ -148,7 +164,7 @@ def family_of_base(base: Base) -> str:
         )
     index = read_index(base)
     for family in FAMILIES.values():
-        if _is_of(family, index):
+        if is_of(family, index):
             return family.name
     raise UserError(
         f"the base {base.model} is a {index.get('_class_name')}, which tlora does not know",
@@ -203,56 +219,7 @@ def _download_index(base: Base) -> Path:
     try:
         return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
     except Exception as error:
-        raise explained(error, base) from error
-
-
-def explained(error: Exception, base: Base) -> UserError:
-    """Return what to tell of a failed load or look-up, and what to do about it."""
-    if isinstance(error, UserError):
-        return error
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-
-    def among(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    if among(GatedRepoError):
-        what = f"the base model {base.model} is gated: its owner asks you to accept a license"
-        do = f"accept it on https://huggingface.co/{base.model}, then run `hf auth login`"
-    elif among(RevisionNotFoundError):
-        what = f"the base model {base.model} has no revision {base.revision}"
-        do = "check base.revision"
-    elif among(RepositoryNotFoundError):
-        what = f"base not found: there is no folder, file or public Hub repository {base.model}"
-        do = "check the spelling; for a private repository run `hf auth login`"
-    elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError):
-        what = f"base not found: {base.model} is not on this machine and the Hub can't be reached"
-        do = "check the path or the connection, or download it once with "
-        do += f"`hf download {base.model}`"
-    else:
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        what = (
-            f"the base model {base.model} can't be loaded: {type(error).__name__}: {reason[:300]}"
-        )
-        do = "check that all its files are there and whole; download it again if in doubt"
-    return UserError(what, where="base.model", do=do)
-
-
-def check_family(family: Family, index: dict[str, Any], base: Base) -> None:
-    """Raise a UserError if the index is of another family."""
-    if not _is_of(family, index):
-        raise UserError(
-            f"the base {base.model} is a {index.get('_class_name')}, not a {family.name} model",
-            where="base.model",
-            do="change family or base",
-        )
-
-
-def _is_of(family: Family, index: dict[str, Any]) -> bool:
-    # Variants such as StableDiffusionXLImg2ImgPipeline hold the same parts.
-    prefix = family.pipeline_class.rpartition(":")[2].removesuffix("Pipeline")
-    return str(index.get("_class_name")).startswith(prefix)
+        raise explained(error, base.model, base.revision) from error
 
 
 def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:

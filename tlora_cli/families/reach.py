@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tlora_cli.families.wrapping import modules_of
 from tlora_cli.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def target_layers(
         ) from error
     # An expression means linear layers, as it did before convolutions could be adapted.
     kinds = (nn.Linear, nn.Conv2d) if targets == WIDEST else (nn.Linear,)
-    there = {name: m for name, m in denoiser.named_modules() if isinstance(m, kinds)}
+    there = {name: m for name, m in modules_of(denoiser).items() if isinstance(m, kinds)}
     layers = {name: layer for name, layer in there.items() if pattern.fullmatch(name)}
     if not layers:
         raise UserError(

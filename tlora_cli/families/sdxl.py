@@ -86,6 +86,13 @@ class StableDiffusionXL(Family):
     whole_model = (r"^(down_blocks|up_blocks|mid_block)\..*weight$", "a whole UNet")
     timestep_input = Argument("timestep", 1)
     latent_input = Argument("sample", 0)
+    denoiser_settings: ClassVar = {
+        "addition_embed_type": "text_time",
+        **dict.fromkeys(("time_cond_proj_dim", "class_embed_type", "encoder_hid_dim_type")),
+    }
+    text_widths: ClassVar = {
+        "cross_attention_dim": ("text_encoder.hidden_size", "text_encoder_2.hidden_size")
+    }
     timestep_scale = 1.0
     noise_line = (1.533, 0.652)  # least squares over t = 0..999 of its published noise schedule
     standard_base = BASE
@@ -189,7 +196,14 @@ class StableDiffusionXL(Family):
 
         from tlora_cli.formulas.objectives import Epsilon, VPrediction
 
-        scheduler = DDPMScheduler.from_config(scheduler_config)
+        try:
+            scheduler = DDPMScheduler.from_config(scheduler_config)
+        except NotImplementedError as error:
+            raise UserError(
+                f"the base's noise schedule is not known: {error}",
+                where="scheduler/scheduler_config.json",
+                do="use a base with a noise schedule of diffusers' DDPMScheduler",
+            ) from error
         if name == "auto":
             name = scheduler.config.prediction_type
         kinds = {"epsilon": Epsilon, "v_prediction": VPrediction}

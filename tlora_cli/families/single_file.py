@@ -7,12 +7,23 @@ encoders and VAE then come from the folder.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tlora_cli.families import FAMILIES, Family
+from tlora_cli.families.single_file_facts import (
+    SingleFile,
+    look_into,
+    notes_of,
+    scheduler_settings,
+)
+from tlora_cli.families.single_file_storage import check_tensors, scaled_tensors, scales_of
+from tlora_cli.families.variants import look_at_folder, say
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.plugins import resolve
 
@@ -38,12 +49,32 @@ def load_single_file(
         UserError: if the file or the folder is missing.
     """
     file, folder = find_single_file(model, config)
+    facts = look_at_single_file(family, file, folder)
+    say(notes_of(family, facts) if facts else [f"{file.name} is a pickle; it is not looked into"])
+    with _plain_ending(file) as named:
+        loaded = _load(family, named, folder, facts, absent, dtype)
+    if facts and (settings := scheduler_settings(family, facts)):
+        config_now = {**loaded.scheduler.config, **settings}
+        loaded.scheduler = type(loaded.scheduler).from_config(config_now)
+    return loaded
+
+
+def _load(
+    family: Family,
+    file: Path,
+    folder: Path,
+    facts: SingleFile | None,
+    absent: dict[str, None],
+    dtype: torch.dtype,
+) -> Any:
     local: dict[str, Any] = {"config": str(folder), "local_files_only": True}
     parts: dict[str, Any] = dict(absent)
     if family.denoiser not in absent:
         options = {**local, "subfolder": family.denoiser, "dtype": dtype}
         loader = resolve(family.denoiser_class)
-        parts[family.denoiser] = loader.from_single_file(str(file), **options)
+        scaled = facts is not None and scales_of(facts)
+        weights = scaled_tensors(facts, dtype) if facts and scaled else str(file)
+        parts[family.denoiser] = loader.from_single_file(weights, **options)
     pipeline = resolve(family.pipeline_class)
     if not family.single_file_is_whole:
         dtypes = {"default": dtype, "vae": torch.float32}
@@ -53,6 +84,46 @@ def load_single_file(
             str(file), subfolder="vae", dtype=torch.float32, **local
         )
     return pipeline.from_single_file(str(file), dtype=dtype, **local, **parts)
+
+
+@contextmanager
+def _plain_ending(file: Path) -> Iterator[Path]:
+    """Give the file under a name that ends in small letters, by which diffusers knows its kind."""
+    if file.suffix == file.suffix.lower():
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"{file.stem}{file.suffix.lower()}"
+        try:
+            link.symlink_to(file.resolve())
+        except OSError as error:
+            raise UserError(
+                f"diffusers does not know the base {file.name} by an ending in capital letters",
+                where="base.model",
+                do=f"rename it to {link.name}",
+            ) from error
+        yield link
+
+
+def look_at_single_file(family: Family, file: Path, folder: Path) -> SingleFile | None:
+    """Return what a file says of itself; None of a pickle, which is not looked into.
+
+    Args:
+        family: the expected family.
+        file: the base.
+        folder: the diffusers folder that goes with it.
+
+    Raises:
+        UserError: if file or folder are of another kind than the family, or hold what is not
+            understood.
+    """
+    look_at_folder(family, folder)
+    if file.suffix.lower() != ".safetensors":
+        return None
+    facts = look_into(file)
+    scheduler_settings(family, facts)
+    check_tensors(family, facts, folder)
+    return facts
 
 
 def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.facts import (
@@ -79,6 +80,8 @@ class Family(ABC):
     row_shares: ClassVar[Mapping[str, int]] = {}
     """Last part of a layer's name -> its share of the rows of a layer that the original model has
     for several; 1 unless listed."""
+    turned_layers: ClassVar[tuple[str, ...]] = ()
+    """The original model's names of layers whose outputs have the halves the other way round."""
     whole_model: ClassVar[tuple[str, str]]
     """Regular expression for a name in a file of the whole denoiser, and what that file is."""
 
@@ -90,6 +93,11 @@ class Family(ABC):
     """Latent sides must be multiples of this."""
     timestep_input: ClassVar[Argument]
     latent_input: ClassVar[Argument]
+    denoiser_settings: ClassVar[Mapping[str, Any]] = {}
+    """Fields of the denoiser's configuration that `predict` counts upon; None: not there."""
+    text_widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Field of the denoiser's configuration -> `part.field` of text encoders, which add up to
+    it."""
     timestep_scale: ClassVar[float | None] = None
     """Scale in the header of an adapter file: the denoiser's timestep times this is t. None where
     `timesteps` is no factor."""
@@ -267,7 +275,16 @@ class Family(ABC):
                 do=f"use one of {', '.join(self.samplers)}",
             )
         sampler = self.samplers[name]
-        return resolve(sampler.scheduler).from_config(config, **sampler.options)
+        made = resolve(sampler.scheduler)
+        known = signature(made.__init__).parameters
+        if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in known:
+            raise UserError(
+                f"sampler {name} can't draw with this base's noise, which ends in noise alone "
+                "(rescale_betas_zero_snr)",
+                where="sampling.scheduler",
+                do="use default, euler, or another",
+            )
+        return made.from_config(config, **sampler.options)
 
     # --- layers -------------------------------------------------------------------------------
 

@@ -18,8 +18,7 @@ DECODED_PIXELS = 1024 * 1024
 def encode_image(vae: Any, pixels: Tensor) -> LatentDistribution:
     """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
     moments = vae.encode(pixels.unsqueeze(0).to(vae.device, vae.dtype)).latent_dist
-    shift = vae.config.shift_factor or 0.0
-    scale = vae.config.scaling_factor
+    shift, scale = _shift_and_scale(vae, moments.mean)
     return LatentDistribution(
         ((moments.mean - shift) * scale)[0].float(), (moments.std * scale)[0].float()
     )
@@ -32,8 +31,9 @@ def decode(vae: Any, latents: Tensor) -> list[Image.Image]:
     As many are decoded at once as take no more memory than one of 1024 x 1024 pixels: in fp32 at
     that size the VAE is what needs most.
     """
-    shift = vae.config.shift_factor or 0.0
-    unscaled = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor + shift
+    placed = latents.to(vae.device, vae.dtype)
+    shift, scale = _shift_and_scale(vae, placed)
+    unscaled = placed / scale + shift
     height, width = latents.shape[-2:]
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     at_once = max(1, DECODED_PIXELS // (height * width * factor**2))
@@ -43,3 +43,19 @@ def decode(vae: Any, latents: Tensor) -> list[Image.Image]:
         levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
         pictures += [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in levels.cpu()]
     return pictures
+
+
+def _shift_and_scale(vae: Any, like: Tensor) -> tuple[Any, Any]:
+    """Return what is taken from the VAE's latents, and what they are then multiplied with.
+
+    A VAE says one number for all channels, or a mean and a standard deviation for each of them
+    (as Playground v2.5's does); its scaling factor is then what they are scaled to.
+    """
+    config = vae.config
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
+        return config.shift_factor or 0.0, config.scaling_factor
+    shape = (1, -1, 1, 1)
+    return like.new_tensor(mean).view(shape), config.scaling_factor / like.new_tensor(std).view(
+        shape
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
@@ -62,6 +63,33 @@ def scaled_pair(name: str, parts: dict[str, Tensor], scale: float, path: Path) -
     return down.float(), up.float() * scale
 
 
+def alpha_of(name: str, alpha: Tensor, path: Path) -> float:
+    """Return a layer's alpha, which is one number.
+
+    Raises:
+        UserError: if it is several.
+    """
+    if alpha.numel() != 1:
+        raise UserError(
+            f"alpha of layer {name} is {alpha.numel()} numbers, not one", str(path), DAMAGED
+        )
+    return float(alpha)
+
+
+def as_of(pair: Pair, layer: Any) -> Pair:
+    """Return factors in the form of their layer, linear or a convolution.
+
+    Tools write the factors of one with the 1 x 1 places of the other, which is the same update.
+    """
+    down, up = pair
+    flat, square = down.shape[2:] == (), down.shape[2:] == (1, 1)
+    if isinstance(layer, nn.Linear) and square:
+        return down.flatten(1), up.flatten(1)
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and flat:
+        return down[:, :, None, None], up[:, :, None, None]
+    return pair
+
+
 def fit_each_other(down: Tensor, up: Tensor) -> bool:
     """Whether factors are those of a linear layer, or of a convolution, of one width."""
     one_kind = (down.dim(), up.shape[2:]) in ((2, ()), (4, (1, 1)))
@@ -72,9 +100,10 @@ def plain_lora(layers: dict[str, Pair], family: str | None, path: Path) -> Adapt
     """Return a LoRA that is at full rank at every timestep."""
     if not layers:
         raise UserError(
-            "the file holds no layer of a denoiser; tlora does not adapt text encoders",
+            "the LoRA changes text encoders alone, and tlora applies what changes a UNet or a "
+            "transformer",
             where=str(path),
-            do="use a LoRA that was trained on the UNet or the transformer",
+            do="use a LoRA that was trained on the UNet or the transformer, too",
         )
     rank = max(down.shape[0] for down, _ in layers.values())
     schedule = RankSchedule(rank, rank, kind="constant")

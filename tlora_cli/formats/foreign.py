@@ -10,6 +10,13 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
 
 UNREADABLE = {
+    r"query_norm\.scale$|\.norm_(added_)?[qk]\.weight$": "a control LoRA (FLUX.1 Depth or Canny)",
+    r"reshape_weight$": "a LoRA that widens the model's input",
+    r"lora_embedding_[AB]": "a LoRA with embeddings of words",
+    r"lora_E(\.|$)|ranknum": "an AdaLoRA of PEFT",
+    r"vera_lambda": "a VeRA adapter",
+    r"\.[ab][12]\.weight$": "a GLoRA adapter (LyCORIS)",
+    r"\.base_layer\.": "a model that PEFT has wrapped, not an adapter",
     r"dora_scale|lora_magnitude_vector": "a DoRA adapter",
     r"hada_w1|hada_t1": "a LoHa adapter (LyCORIS)",
     r"lokr_w1|lokr_w2": "a LoKr adapter (LyCORIS)",
@@ -21,7 +28,25 @@ UNREADABLE = {
 }
 """Pattern of a key -> the kind of adapter, none of which is a pair of factors a layer."""
 
+MODELS = {
+    r"(double|single)_stream_modulation|to_qkv_mlp_proj": "FLUX.2",
+    r"distilled_guidance_layer": "Chroma",
+    r"joint_blocks[._]\d+": "Stable Diffusion 3",
+    r"double_blocks\.\d+\.(img|txt)_attn_(qkv|proj)|individual_token_refiner": "HunyuanVideo",
+    r"(double|single)_stream_blocks[._]\d+": "HiDream",
+    r"(img|txt)_(mod[._]1\b|mod_1_|mlp[._]net)": "Qwen-Image",
+    r"(^|[._])blocks[._]\d+[._](self|cross)_attn[._]": "Wan",
+    r"(^|[._])(noise_refiner|context_refiner|layers)[._]\d+[._](attention|feed_forward|adaLN)":
+        "Lumina 2 or Z-Image",
+    r"^transformer_blocks[._]\d+[._]attn[12][._]": "LTX-Video, Sana or another transformer",
+    r"^(down_blocks[._]0[._]attentions|up_blocks[._]3[._]|input_blocks[._][12][._]1[._])":
+        "Stable Diffusion 1 or 2",
+}  # fmt: skip
+"""Pattern of a layer's name, without prefixes -> the model whose layer it is."""
+
+BASE = "use the base model that the adapter was trained on"
 OTHERS = {
+    r"(?i)lora": "a LoRA whose names are not known",
     r"^model\.diffusion_model\.": "a whole model in one file, not an adapter",
     **{
         key: f"{what}, not an adapter"
@@ -31,7 +56,6 @@ OTHERS = {
     r"^(encoder|decoder|first_stage_model)\.": "a VAE or an encoder, not an adapter",
     r"^(emb_params|string_to_param|clip_g|clip_l)": "a textual inversion embedding",
     r"^(control_model|controlnet|input_hint)": "a ControlNet",
-    r"(?i)lora": "a LoRA whose names are not known",
 }
 
 
@@ -55,6 +79,30 @@ def unknown(keys: Collection[str], path: Path) -> UserError:
     if kind:
         return _refusal(f"the file is {kind}", path)
     return _refusal(f"the file is no adapter that tlora knows; it holds {min(keys)}", path)
+
+
+def lacking(name: str, path: Path | str) -> UserError:
+    """Return the error for a layer that the model lacks; it says the other model, if it is known.
+
+    Args:
+        name: of the layer, without prefixes.
+        path: of the file.
+    """
+    other = _first_match(MODELS, [name])
+    return UserError(
+        f"the adapter has a layer the model lacks: {name}" + (f", as {other} has" if other else ""),
+        where=str(path),
+        do=f"use it with {other}"
+        if other
+        else "use the base model that the adapter was trained on",
+    )
+
+
+def refuse_other_models(layers: Collection[str], present: Collection[str], path: Path) -> None:
+    """Raise a UserError if layers are not the model's but another's, whose name is known."""
+    for name in sorted(set(layers) - set(present)):
+        if _first_match(MODELS, [name]):
+            raise lacking(name, path)
 
 
 def _refusal(what: str, path: Path) -> UserError:

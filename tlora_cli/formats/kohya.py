@@ -24,15 +24,17 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.facts import Kohya as KohyaFacts
 from tlora_cli.formats.common import (
     DAMAGED,
+    alpha_of,
     families_of,
     only_family,
     plain_lora,
     scaled_pair,
     warn_of_text_layers,
 )
-from tlora_cli.formats.foreign import refuse_unreadable
+from tlora_cli.formats.foreign import lacking, refuse_unreadable
 from tlora_cli.formats.headers import mask_lost, model_spec
-from tlora_cli.formats.kohya_names import known_names, share_of_rows
+from tlora_cli.formats.kohya_names import known_names, share_of_rows, turned
+from tlora_cli.formats.lora_names import parse
 from tlora_cli.formats.spec import Format, Reader, Sizes
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.foundation.errors import UserError
@@ -44,7 +46,6 @@ PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 
 TEXT = "lora_te"
 """Beginnings of the names of text encoder layers."""
-_PARTS = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha"}
 
 
 def matches(keys: set[str], header: Mapping[str, str]) -> bool:
@@ -72,16 +73,35 @@ def read(file: AdapterFile) -> AdapterWeights:
     check_family(parts, file)
     layers: dict[str, Pair] = {}
     for name, found in sorted(parts.items()):
-        pair = scaled_pair(name, found, _scale(found), file.path)
+        pair = scaled_pair(name, found, _scale(name, found, file.path), file.path)
         if name not in names:
-            raise UserError(
-                f"the adapter has a layer the model lacks: {name}",
-                where=str(file.path),
-                do="use the base model that the adapter was trained on",
-            )
-        layers |= _split_rows(name, pair, names[name], file.path)
+            raise lacking(name, file.path)
+        layers |= split_rows(name, pair, names[name], file.path)
+    weights = plain_lora(layers, only_family(layers), file.path)
     warn_of_text_layers(text, file.path)
-    return plain_lora(layers, only_family(layers), file.path)
+    return weights
+
+
+def placed(
+    name: str,
+    pair: Pair,
+    layer_names: Collection[str],
+    names: Mapping[str, tuple[str, ...]],
+    path: Path,
+) -> dict[str, Pair]:
+    """Return the layers that a name with dots means, each with its pair.
+
+    Args:
+        name: in diffusers' or in the original model's naming.
+        pair: its factors.
+        layer_names: the denoiser's layers; empty if they are not known.
+        names: of `known_names`.
+        path: of the file, for messages.
+    """
+    alias = name.replace(".", "_")
+    if name in layer_names or alias not in names:
+        return {name: pair}
+    return split_rows(alias, pair, names[alias], path)
 
 
 def bare(name: str) -> str:
@@ -93,14 +113,14 @@ def _parts(file: AdapterFile) -> dict[str, dict[str, Tensor]]:
     """Return kohya's name without prefix -> part -> tensor."""
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in file.tensors.items():
-        name, _, part = key.partition(".")
-        if name.startswith(TEXT):
+        if key.startswith(TEXT):
             continue
-        if not name.startswith(PREFIXES) or part not in _PARTS:
+        name = parse(key)
+        if name is None or not name.layer.startswith(PREFIXES):
             raise UserError(
                 f"the LoRA holds a tensor that is not known: {key}", str(file.path), DAMAGED
             )
-        parts[bare(name)][_PARTS[part]] = tensor
+        parts[bare(name.layer).replace(".", "_")][name.part] = tensor
     return parts
 
 
@@ -115,22 +135,22 @@ def check_family(names: Mapping[str, object], file: AdapterFile) -> None:
         )
 
 
-def _scale(parts: dict[str, Tensor]) -> float:
+def _scale(name: str, parts: dict[str, Tensor], path: Path) -> float:
     down, alpha = parts.get("down"), parts.get("alpha")
     if down is None or alpha is None or down.dim() < 2:  # what is wrong is told with the pair
         return 1.0
-    return float(alpha.reshape(-1)[0]) / down.shape[0]
+    return alpha_of(name, alpha, path) / down.shape[0]
 
 
-def _split_rows(name: str, pair: Pair, layers: tuple[str, ...], path: Path) -> dict[str, Pair]:
-    """Return the pair of each of the layers that a fused layer drives.
+def split_rows(name: str, pair: Pair, layers: tuple[str, ...], path: Path) -> dict[str, Pair]:
+    """Return the pair of each of the layers that a layer of the original model drives.
 
     The rows of up belong to the layers in turn. Components that a layer's rows don't use are left
     out, so q, k and v that were fused as a block-diagonal of rank 3r come back with rank r.
     """
     down, up = pair
     if len(layers) == 1:
-        return {layers[0]: pair}
+        return {layers[0]: (down, turned(name, up))}
     split = {}
     for layer, rows in zip(layers, rows_of_layers(name, up, layers, path), strict=True):
         used = rows.any(dim=0)
@@ -218,6 +238,7 @@ def kohya_tensors(layers: Mapping[str, Pair], family: Family, sizes: Sizes) -> d
     for name, members in _grouped(layers, family, sizes).items():
         if len(members) == 1:
             down, up = (factor.float().clone() for factor in layers[members[0]])
+            up = turned(name, up)
         else:
             down, up = _fused([(layers.get(one), sizes[one]) for one in members])
         stem = PREFIXES[0] + name

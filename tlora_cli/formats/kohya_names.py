@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
+from torch import Tensor
+
 from tlora_cli.families import FAMILIES
 
 
@@ -31,3 +34,13 @@ def share_of_rows(layer: str) -> int:
         if family.knows([layer]):
             return family.row_shares.get(layer.rpartition(".")[2], 1)
     return 1
+
+
+def turned(name: str, up: Tensor) -> Tensor:
+    """Return the rows of a layer as the other model has them, there and back.
+
+    The original model's last modulation gives shift before scale, diffusers' scale before shift.
+    """
+    if name not in {name for family in FAMILIES.values() for name in family.turned_layers}:
+        return up
+    return torch.cat(up.chunk(2)[::-1])

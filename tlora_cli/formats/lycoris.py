@@ -18,8 +18,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlora_cli.formats.common import DAMAGED, method_name, only_family, warn_of_text_layers
-from tlora_cli.formats.foreign import refuse_unreadable
+from tlora_cli.formats.common import (
+    DAMAGED,
+    alpha_of,
+    method_name,
+    only_family,
+    warn_of_text_layers,
+)
+from tlora_cli.formats.foreign import lacking, refuse_unreadable
 from tlora_cli.formats.headers import model_spec
 from tlora_cli.formats.kohya import PREFIXES, TEXT, bare, check_family, rows_of_layers
 from tlora_cli.formats.kohya_names import known_names
@@ -85,7 +91,7 @@ def read(file: AdapterFile) -> AdapterWeights:
         down, up = ortho_pair(name, found, file.path)
         alpha, rank = found.get("alpha"), len(down) // 2
         if alpha is not None:
-            up = up * (float(alpha.reshape(-1)[0]) / rank)
+            up = up * (alpha_of(name, alpha, file.path) / rank)
         members = _members(name, names, file.path)
         rows = rows_of_layers(name, up, members, file.path)
         layers |= {member: (down, own) for member, own in zip(members, rows, strict=True)}
@@ -129,11 +135,7 @@ def _parts(file: AdapterFile) -> dict[str, dict[str, Tensor]]:
 
 def _members(name: str, names: Mapping[str, tuple[str, ...]], path: Path) -> tuple[str, ...]:
     if name not in names:
-        raise UserError(
-            f"the adapter has a layer the model lacks: {name}",
-            where=str(path),
-            do="use the base model that the adapter was trained on",
-        )
+        raise lacking(name, path)
     return names[name]
 
 

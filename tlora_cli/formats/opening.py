@@ -29,6 +29,9 @@ NAMES = (
 """Names of an adapter file in a folder: ours, diffusers' and the published SDXL one, the
 published FLUX one, PEFT's."""
 
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""Kinds of whole numbers."""
+
 _AGAIN = "download or copy the file again"
 
 
@@ -89,7 +92,7 @@ def open_file(path: Path) -> OpenFile:
         )
     if head.lstrip().startswith(b"<"):
         raise UserError("the file is a web page, not an adapter", str(path), _AGAIN)
-    if path.suffix in PICKLES:
+    if path.suffix.lower() in PICKLES:
         return _open_pickle(path)
     return _open_safetensors(path, head)
 
@@ -154,6 +157,9 @@ def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
         if not tensor.numel():  # its other sides may be of any length
             raise UserError(f"tensor {key} is empty", str(path), _AGAIN)
+        if tensor.dtype in WHOLE and tensor.numel() == 1:  # alpha, as some tools store it
+            tensors[key] = tensor.float()
+            continue
         if not tensor.is_floating_point() or tensor.layout != torch.strided:
             raise UserError(
                 f"tensor {key} holds {str(tensor.dtype).removeprefix('torch.')}, not real numbers",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
 
-from tlora_cli.formats.common import DAMAGED
+from tlora_cli.formats.additions import without_additions
+from tlora_cli.formats.common import DAMAGED, as_of
 from tlora_cli.formats.foreign import unknown
 from tlora_cli.formats.opening import OpenFile, locate, open_file
 from tlora_cli.formats.registry import FORMATS
@@ -59,8 +61,13 @@ class OpenAdapter:
         Raises:
             UserError: if the file is damaged, or has a tensor that is not finite.
         """
-        file = AdapterFile(self._file.path, self._file.header, self._tensors, layer_names)
+        tensors = without_additions(self._tensors, self._file.path)
+        file = AdapterFile(self._file.path, self._file.header, tensors, layer_names)
         weights = self._reader.read(file)
+        if isinstance(layer_names, Mapping):
+            found = weights.layers.items()
+            layers = {name: as_of(pair, layer_names.get(name)) for name, pair in found}
+            weights = dataclasses.replace(weights, layers=layers)
         for name, pair in weights.layers.items():  # the numbers are, but a scale was folded in
             if not all(bool(factor.isfinite().all()) for factor in pair):
                 raise UserError(

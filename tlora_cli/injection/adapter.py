@@ -8,6 +8,7 @@ until the next call, so they also hold in the backward pass and when checkpointe
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tlora_cli.families import Family
+from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.formulas.schedules import RankSchedule
@@ -25,6 +27,7 @@ from tlora_cli.injection.call_state import CallState
 from tlora_cli.injection.changes import Change, LowRankUpdate, MadeT
 from tlora_cli.injection.folded_weights import Folding, can_fold
 from tlora_cli.injection.layer_groups import UpdateHook, autocast_dtype
+from tlora_cli.injection.placement import Placement
 from tlora_cli.methods import METHODS, PLAIN, Method
 
 _NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
@@ -67,8 +70,10 @@ class Adapter:
         self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
         for parameter in self._unfrozen:
             parameter.requires_grad_(False)
+        modules = {**modules_of(denoiser), **(encoders or {})}
+        self._placement = Placement(modules, layers)
+        _forget_compiled()
         self._hooks = [denoiser.register_forward_pre_hook(self._on_call, with_kwargs=True)]
-        modules = {**dict(denoiser.named_modules()), **(encoders or {})}
         for name, change in layers.items():
             self._hooks += change.hook(name, modules[name], self)
 
@@ -76,6 +81,7 @@ class Adapter:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # compiled code starts after it
     def _on_call(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._placement.check()
         timestep = self.family.timestep_input.of(args, kwargs)
         sample = self.family.latent_input.of(args, kwargs)
         device = sample.device if sample is not None else timestep.device
@@ -194,7 +200,7 @@ class Adapter:
             training: whether there will be gradients.
             device: `cpu`, or `meta` to plan what it takes there.
         """
-        modules = dict(self.denoiser.named_modules())
+        modules = modules_of(self.denoiser)
         possible = can_fold(modules, self._updates, training=training, device=device)
         return Folding(modules, self._updates) if possible else None
 
@@ -242,3 +248,10 @@ class Adapter:
             model: Any = self.denoiser
             model.disable_gradient_checkpointing()
         self._hooks, self._unfrozen, self._checkpointed = [], [], False
+        _forget_compiled()
+
+
+def _forget_compiled() -> None:
+    """Have torch compile again what it has compiled, which does not look for new hooks."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()

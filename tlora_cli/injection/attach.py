@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from tlora_cli.families import Family, denoiser_of, family_of
+from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats.weights import AdapterInfo
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.changes import Change, new_change
+from tlora_cli.injection.placement import check_ready
 from tlora_cli.injection.targets import (
     as_seen_by,
     check_blocks,
@@ -108,6 +110,7 @@ def attach(
     """
     family, model = family_of(denoiser), denoiser_of(denoiser)
     _check_names(method, init, schedule, min_rank)
+    check_ready(modules_of(model))
     layers = chosen_modules(method, family, model, targets)
     chosen = METHODS[method]
     check_convolutions(chosen, layers)

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from tlora_cli.families import Family, denoiser_of, family_of
+from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formats.foreign import lacking
 from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import new_changes
 from tlora_cli.injection.changes import Change, LearnedWord, fixed_pair, new_change
+from tlora_cli.injection.placement import check_ready
 from tlora_cli.injection.words import ENCODERS, embeddings_of, new_words
 from tlora_cli.methods import METHODS, StartSettings, lora, tlora
 
@@ -43,9 +46,11 @@ def load_adapter(
 
     Raises:
         UserError: if the file is missing, damaged, of another family or of another model's shape,
-            or if it should have a rank schedule but doesn't say it.
+            if it should have a rank schedule but doesn't say it, or if the model has other layers
+            in place of its own (a LoRA of PEFT, fused projections).
     """
     denoiser, family = denoiser_of(model), family_of(model)
+    check_ready(modules_of(denoiser))
     opened = _opened(path)
     weights, where = opened.read(matrix_layers(denoiser)), str(opened.given)
     if weights.family not in (None, family.name):
@@ -78,7 +83,7 @@ def _on_base(schedule: RankSchedule | None, family: Family, model: Any) -> RankS
 def matrix_layers(denoiser: nn.Module) -> dict[str, Any]:
     """Return the linear layers and convolutions of a model by name."""
     kinds = (nn.Linear, nn.Conv2d)
-    return {name: m for name, m in denoiser.named_modules() if isinstance(m, kinds)}
+    return {name: m for name, m in modules_of(denoiser).items() if isinstance(m, kinds)}
 
 
 def rows_of(layers: Mapping[str, Any]) -> dict[str, int]:
@@ -191,13 +196,9 @@ def _without_ranks(
             where=where,
             do="load it on the whole pipeline",
         )
-    modules = {name: m for name, m in denoiser.named_modules() if name in weights.parts}
+    modules = {name: m for name, m in modules_of(denoiser).items() if name in weights.parts}
     if missing := weights.parts.keys() - modules.keys() - learned:
-        raise UserError(
-            f"the adapter has a layer the model lacks: {min(missing)}",
-            where=where,
-            do="use the base model that the adapter was trained on",
-        )
+        raise lacking(min(missing), where)
     changes = new_changes(method, modules, StartSettings(blocks=weights.blocks or 1), seed=0)
     for name, change in changes.items():
         _fill(name, change, weights.parts[name], where)
@@ -267,11 +268,7 @@ def check_fit(
     down, up = pair
     layer: nn.Module | None = layers.get(name)
     if layer is None:
-        raise UserError(
-            f"the adapter has a layer the model lacks: {name}",
-            where=where,
-            do="use the base model that the adapter was trained on",
-        )
+        raise lacking(name, where)
     found, wanted = (up.shape[0], *down.shape[1:]), _shape(layer)
     if found != wanted:
         raise UserError(

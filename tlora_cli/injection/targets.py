@@ -11,6 +11,7 @@ from torch import nn
 
 from tlora_cli.families import Family
 from tlora_cli.families.reach import LINEAR, REACHES, WIDEST, expression_of
+from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formulas.convolution import ConvolutionMatrix
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import METHODS, Method
@@ -43,7 +44,7 @@ def chosen_modules(
     pattern = re.compile(targets or ".*")
     found = {
         name: module
-        for name, module in denoiser.named_modules()
+        for name, module in modules_of(denoiser).items()
         if pattern.fullmatch(name)
         and _has_parameters(module)
         and (reach == "everything" or _has_matrix(module))

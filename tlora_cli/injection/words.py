@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from tlora_cli.families import FAMILIES
+from tlora_cli.families.wrapping import unwrapped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.changes import LearnedWord
 
@@ -27,6 +28,7 @@ def embeddings_of(pipeline: Any) -> dict[str, nn.Module]:
 def _embedding(encoder: Any) -> nn.Module:
     from transformers import T5EncoderModel
 
+    encoder = unwrapped(encoder)
     # T5's own answer is a module that shares the weights but isn't the one that runs.
     running = encoder.encoder if isinstance(encoder, T5EncoderModel) else encoder
     module: nn.Module = running.get_input_embeddings()

@@ -87,7 +87,7 @@ def merge_file(
     name, info = opened.origin
     where = base_of_adapter(source, info, base, base_config)
     family = FAMILIES[name or family_of_base(where)]
-    whole = output.suffix != ".safetensors"
+    whole = output.suffix.lower() != ".safetensors"
     _require_space(family, where, output, whole, DTYPES[dtype])
     copied = where.path if whole and where.path is not None and where.path.is_dir() else None
     method = METHODS.get(info.method or "")
@@ -106,6 +106,9 @@ def merge_file(
     else:
         with folder_atomically(output) as unfinished:
             _write_folder(family, pipeline, where, copied, words, unfinished, rounding.dtype)
+    predicts = pipeline.scheduler.config.get("prediction_type")
+    if not whole and predicts in family.prediction_types[1:]:
+        about.append(f"the file can't say that the model predicts {predicts}; a folder does")
     if dtype != "fp32":
         about.append(
             f"rounding to {dtype} takes {100 * rounding.share:.2g}% of the update; fp32 takes none"

@@ -23,9 +23,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.loading import Base, check_family, explained, read_index
-from tlora_cli.families.single_file import find_single_file
+from tlora_cli.families.hub_errors import explained
+from tlora_cli.families.loading import Base, read_index
+from tlora_cli.families.single_file import find_single_file, look_at_single_file
+from tlora_cli.families.single_file_facts import notes_of
 from tlora_cli.families.standard import meta_denoiser, meta_vae
+from tlora_cli.families.variants import check_index, look_at_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import free_space
 from tlora_cli.recipe.models import Recipe
@@ -51,7 +54,8 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
             yield from _single_file(family, base)
             return
         index = read_index(base)
-        check_family(family, index, base)
+        for note in check_index(family, index, base.model):
+            yield warning("base", note)
         if base.path is not None:
             yield from _folder(family, base, base.path, recipe.train.objective)
         else:
@@ -73,24 +77,28 @@ def _single_file(family: Family, base: Base) -> Iterator[Finding]:
             yield problem(
                 "base", f"{folder}: {part.lacking}", "give the whole folder as base.config"
             )
-    if file.suffix != ".safetensors":
-        yield warning("base", f"{file} is not looked into", "a .safetensors file is safer")
+    if not (folder / family.denoiser / "config.json").is_file():
+        lacking = f"{folder}: {family.denoiser}/config.json is missing"
+        yield problem("base", lacking, "give the whole folder as base.config")
+        return
+    if any(part.lacking for part in parts):
         return
     try:
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-    except (OSError, SafetensorError) as error:
-        yield problem("base", f"{file} is damaged: {error}", "download it again")
+        for note in look_at_folder(family, folder):
+            yield warning("base", note)
+        facts = look_at_single_file(family, file, folder)
+    except UserError:
+        raise
+    except Exception as error:  # whatever settings that don't go together make diffusers raise
+        yield problem("base", f"{folder} makes no model: {type(error).__name__}: {error}")
         return
-    absent = [part for part in family.single_file_keys if not any(part in n for n in names)]
-    if absent:
-        yield problem(
-            "base",
-            f"{file} is no whole {family.name} file: no tensor is called {absent[0]}*",
-            "change family or base",
-        )
-    else:
-        yield ok("base", f"{file}: {gigabytes(file.stat().st_size)}, {len(names)} tensors")
+    if facts is None:
+        yield warning("base", f"{file} is not looked into", "a .safetensors file is safer")
+        return
+    for note in notes_of(family, facts):
+        yield warning("base", note)
+    size = gigabytes(file.stat().st_size)
+    yield ok("base", f"{file}: {size}, {len(facts.shapes)} tensors")
 
 
 def _names(folder: Path) -> list[str]:
@@ -165,6 +173,9 @@ def _folder(family: Family, base: Base, folder: Path, objective: str) -> Iterato
             sizes.append((folder / name).stat().st_size)
     if not wrong:
         wrong = [*_denoiser_shapes(family, folder, parts), *_scheduler(family, folder, objective)]
+    if not wrong:
+        for note in look_at_folder(family, folder):
+            yield warning("base", note)
     for what in wrong:
         yield problem("base", f"{folder}: {what}", "download it again, or mend the folder")
     if not wrong:
@@ -246,7 +257,7 @@ def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]
             base.model, revision=base.revision, files_metadata=True, timeout=SECONDS
         )
     except HfHubHTTPError as error:
-        raise explained(error, base) from error
+        raise explained(error, base.model, base.revision) from error
     except Exception as error:  # whatever the network library raises
         why = f"the Hub can't be reached ({type(error).__name__})"
         yield from _snapshot(family, base, cached, objective, why)

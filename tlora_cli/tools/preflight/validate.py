@@ -16,6 +16,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import examine_recipe
+from tlora_cli.tools.preflight.base_choices import look_at_choices
 from tlora_cli.tools.preflight.base_files import look_at_base
 from tlora_cli.tools.preflight.findings import Finding, count, of_error, ok, problem, warning
 from tlora_cli.tools.preflight.fitting import Room, look_at_memory, room_of
@@ -76,7 +77,10 @@ def _pictures(look: Look) -> Iterator[Finding]:
 
 
 def _base(look: Look) -> Iterator[Finding]:
-    yield from look_at_base(look.recipe)
+    found = list(look_at_base(look.recipe))
+    yield from found
+    if not count(found, "problem"):
+        yield from look_at_choices(look.recipe)
 
 
 def _device(look: Look) -> Iterator[Finding]:
@@ -146,7 +150,7 @@ class Check:
 
 CHECKS = (
     Check("pictures", _pictures, ("concept", "train.resolution")),
-    Check("base", _base, ("family", "base", "train.objective")),
+    Check("base", _base, ("family", "base", "train.objective", "sampling.scheduler")),
     Check("words", _lengths, ("family", "base", "concept", "train", "sampling"), after=_base),
     Check("libraries", _libraries, ()),
     Check("environment", _environment, ()),

@@ -1,0 +1,154 @@
+"""The parts of a base: whether they are those of its family, by what its files say.
+
+A family's name stands for many models: for inpainting, control and editing, refiners, successors.
+What counts is not what a pipeline is called, but which parts it has and what these take.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from tlora_cli.families.mathematics import check_configs
+from tlora_cli.families.spec import Family
+from tlora_cli.families.standard import meta_denoiser
+from tlora_cli.foundation.errors import UserError
+
+BESIDE = ("feature_extractor", "image_encoder", "safety_checker", "watermark")
+"""Parts of diffusers' pipelines that text-to-image models may also have, and that are not used."""
+
+
+def say(notes: Iterable[str]) -> None:
+    """Warn of each of the sentences."""
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
+
+
+def is_of(family: Family, index: Mapping[str, Any]) -> bool:
+    """Say whether an index names a pipeline of the family, or a variant of it.
+
+    Variants such as StableDiffusionXLImg2ImgPipeline may hold the same parts.
+    """
+    prefix = _class_name(family.pipeline_class).removesuffix("Pipeline")
+    return str(index.get("_class_name")).startswith(prefix)
+
+
+def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[str]:
+    """Return what should be said of a base by its index, in sentences.
+
+    Args:
+        family: the expected family.
+        index: of model_index.json.
+        model: the base, as it was given, for messages.
+
+    Raises:
+        UserError: if it is of another family, or lacks a part or has another in its place.
+    """
+    pipeline = index.get("_class_name")
+    if not is_of(family, index):
+        raise UserError(
+            f"the base {model} is a {pipeline}, not a {family.name} model",
+            where="base.model",
+            do="change family or base",
+        )
+    wanted = {family.denoiser: _class_name(family.denoiser_class)}
+    wanted["vae"] = _class_name(family.vae_class)
+    for part in (family.denoiser, "vae", *family.text_parts):
+        entry = index.get(part)
+        found = entry[-1] if isinstance(entry, list | tuple) and entry else None
+        if found is None:
+            raise _other(family, model, pipeline, f"has no {part}")
+        if found != wanted.get(part, found):
+            raise _other(family, model, pipeline, f"has a {found} in place of a {wanted[part]}")
+    return list(_notes(family, index, model))
+
+
+def _notes(family: Family, index: Mapping[str, Any], model: str) -> Iterator[str]:
+    own = _class_name(family.pipeline_class)
+    if index.get("_class_name") != own:
+        yield (
+            f"{model} is a {index['_class_name']}; it is trained and drawn as a {own}, from words "
+            "alone"
+        )
+    known = (*family.text_parts, family.denoiser, "vae", "scheduler", *BESIDE)
+    for part, entry in index.items():
+        if part.startswith("_") or part in known or not isinstance(entry, list | tuple):
+            continue
+        if any(entry):
+            yield f"{model} also has a part {part} ({entry[-1]}), which is left out"
+
+
+def _other(family: Family, model: str, pipeline: object, what: str) -> UserError:
+    return UserError(
+        f"the base {model} ({pipeline}) is no {family.title} text-to-image model: it {what}",
+        where="base.model",
+        do=f"use the text-to-image base of the family, as {family.standard_base} is",
+    )
+
+
+def configs_of(family: Family, pipeline: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the configurations of the parts that a pipeline holds."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for part in (family.denoiser, "vae", "scheduler", *family.encoder_names):
+        held = getattr(pipeline, part, None)
+        if held is not None:
+            config = held.config
+            found[part] = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return found
+
+
+def look_at_folder(family: Family, folder: Path) -> list[str]:
+    """Return what should be said of a base's folder by the configurations in it.
+
+    A file that is missing or damaged is not looked at: loading tells of it.
+
+    Raises:
+        UserError: as `check_configs` does.
+    """
+    found = {}
+    for part in (family.denoiser, "vae", "scheduler", *family.encoder_names):
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        try:
+            config = json.loads((folder / part / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(config, dict):
+            found[part] = config
+    notes = check_configs(family, found)
+    if "quantization_config" not in found.get(family.denoiser, {}):
+        _check_weights(family, folder)
+    return notes
+
+
+def _check_weights(family: Family, folder: Path) -> None:
+    """Raise a UserError if the denoiser's files hold what it does not take, such as scales.
+
+    diffusers leaves such tensors out with a notice that is not shown.
+    """
+    files, names = sorted((folder / family.denoiser).glob("*.safetensors")), set[str]()
+    if not files:  # a folder of configurations alone, or of pickles
+        return
+    try:
+        for file in files:
+            with safe_open(file, framework="pt") as opened:
+                names.update(opened.keys())
+        wanted = set(meta_denoiser(family.name, str(folder)).state_dict())
+    except Exception:  # loading tells of files that are damaged, and settings that make no model
+        return
+    if extra := sorted(names - wanted):
+        raise UserError(
+            f"the base's {family.denoiser} holds {len(extra)} tensors that a {family.title} "
+            f"{family.denoiser} does not take, such as {extra[0]}: it is stored in a way that is "
+            "not known, or is another model",
+            where=str(folder / family.denoiser),
+            do="use a base in fp32, fp16 or bf16 that save_pretrained wrote",
+        )
+
+
+def _class_name(place: str) -> str:
+    return place.rpartition(":")[2]
