@@ -100,7 +100,7 @@ def look_into(path: Path) -> SingleFile:
             return SingleFile(path, dict(file.metadata() or {}), shapes)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"the base can't be loaded, {path.name} is damaged: {error}",
+            f"the base {path.name} can't be loaded: it is damaged ({error})",
             where="base.model",
             do="download it again",
         ) from error
