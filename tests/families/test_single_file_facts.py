@@ -230,6 +230,14 @@ def test_parts_that_are_not_used_are_said(
     assert any("also holds vae, which are not used" in text for text in texts)
 
 
+def test_a_buffer_that_a_text_encoder_does_not_take_is_said(
+    written: dict[str, dict[str, Tensor]], config: Path
+) -> None:
+    mask = {"conditioner.embedders.1.model.attn_mask": torch.zeros(3)}
+    with pytest.warns(UserWarning, match=r"also holds conditioner\.embedders\.1\.model\.attn_mask"):
+        assert load(written["sdxl"] | mask, config).unet is not None
+
+
 @pytest.mark.parametrize("ending", [".SAFETENSORS", ".SafeTensors"])
 def test_upper_case_endings(
     ending: str, written: dict[str, dict[str, Tensor]], config: Path, tiny_sdxl: Path

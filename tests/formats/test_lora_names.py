@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, StableDiffusionXLPipeline, UNet2DConditionModel
 from lora_files import check_same, updates
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from training_runs import tlora
 
-from tlora_cli import UserError
+from tlora_cli import UserError, load_adapter
 from tlora_cli.formats import read_adapter, read_origin
 from tlora_cli.formats.kohya_names import known_names
 
@@ -370,3 +370,29 @@ def test_the_command_line_converts_other_namings(
     )
     assert outcome.returncode == 0, outcome.stderr
     assert f"flux lora, rank {RANK}, {len(pairs['flux'])} layers" in outcome.stdout + outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("header", "base", "said"),
+    [
+        ({"ss_v_parameterization": "True"}, "epsilon", True),
+        ({"modelspec.prediction_type": "v"}, "epsilon", True),
+        ({"ss_v_parameterization": "True"}, "v_prediction", False),
+        ({"ss_v_parameterization": "False"}, "epsilon", False),
+    ],
+)
+def test_a_lora_for_a_base_that_predicts_v(
+    header: dict[str, str],
+    base: str,
+    said: bool,
+    pairs: Any,
+    tiny_sdxl: Path,
+    tmp_path: Path,
+) -> None:
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_sdxl)
+    pipeline.scheduler.register_to_config(prediction_type=base)
+    save_file(named(kohya(pairs["sdxl"]), "", KOHYA), tmp_path / "a.safetensors", header)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        load_adapter(pipeline, tmp_path / "a.safetensors")
+    assert any("a base that predicts v" in str(one.message) for one in told) == said

@@ -54,6 +54,12 @@ UNUSED = (
 )
 """Beginnings of what training programs leave in a file, and nobody reads."""
 
+LEAVES = re.compile(
+    r".*(\.|^)(weight|bias|scale|in_proj_weight|in_proj_bias|text_projection|logit_scale"
+    r"|positional_embedding|position_ids|class_embedding)"
+)
+"""Names of tensors that models of these families have."""
+
 _EDM = ("edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 MARKS = (*_EDM, "v_pred", "ztsnr")
 """Names of tensors that say how the model was trained, as ComfyUI knows them."""
@@ -94,7 +100,7 @@ def look_into(path: Path) -> SingleFile:
             return SingleFile(path, dict(file.metadata() or {}), shapes)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"the base can't be loaded, {path.name} is damaged: {error}",
+            f"the base {path.name} can't be loaded: it is damaged ({error})",
             where="base.model",
             do="download it again",
         ) from error
@@ -162,7 +168,8 @@ def notes_of(family: Family, file: SingleFile) -> list[str]:
     unknown = sorted(
         name
         for name in file.shapes
-        if name not in inside and not name.startswith((*OTHER_PARTS, *UNUSED)) and name not in MARKS
+        if name not in inside and name not in MARKS and not name.startswith(UNUSED)
+        if not (name.startswith(OTHER_PARTS) and LEAVES.fullmatch(name))
     )
     if unknown:
         notes.append(f"{file.path.name} also holds {unknown[0]}, which tlora does not know")

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tlora_cli.families.single_file_facts import (
     DENOISER,
+    LEAVES,
     MARKS,
     OTHER_PARTS,
     UNUSED,
@@ -31,10 +32,7 @@ from tlora_cli.families.spec import Family
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.foundation.errors import UserError
 
-_LEAVES = re.compile(
-    r".*(\.|^)(weight|bias|scale|in_proj_weight|in_proj_bias|text_projection|logit_scale"
-    r"|positional_embedding|position_ids|class_embedding)"
-)
+_QUANTIZED = re.compile(r"scale|absmax|quant|qweight|qzeros|SCB")
 _SCALE = re.compile(r"(?P<layer>.+)\.(?:scale_weight|weight_scale)")
 _ACTIVATIONS = re.compile(r".+\.(?:scale_input|input_scale)")
 _MARK = re.compile(r"(?:.*\.)?(?:scaled_fp8|comfy_quant)")
@@ -103,7 +101,7 @@ def _check_storage(family: Family, file: SingleFile) -> None:
         if _is_storage(name):
             if name not in denoiser:
                 raise _storage(file, f"{name}; scales are read for the denoiser alone")
-        elif not _LEAVES.fullmatch(name):
+        elif not LEAVES.fullmatch(name) and (name in denoiser or _QUANTIZED.search(name)):
             raise _storage(file, name)
     for weight, scale in scales_of(file).items():
         if scale not in denoiser:

@@ -47,6 +47,14 @@ class OpenAdapter:
         return self._reader.origin(self._file.keys, self._file.header, self._file.path)
 
     @property
+    def trained_for_v(self) -> bool:
+        """Whether another trainer's header says that the base predicted v."""
+        header = self._file.header
+        return header.get("ss_v_parameterization", "").lower() == "true" or (
+            header.get("modelspec.prediction_type", "").lower() in ("v", "v_prediction")
+        )
+
+    @property
     def needs_weights(self) -> bool:
         """Whether the adapter can be read with its base model's weights only."""
         return self._reader.needs_weights(self._file.keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,25 @@ def load_adapter(
             where=where,
             do=f"use it with a {weights.family} base",
         )
+    _warn_of_prediction(opened, family, model)
     schedule = _on_base(choose_schedule(weights, min_rank, where), family, model)
     changes = changes_of(weights, model, denoiser, where, trainable)
     encoders = embeddings_of(model) if changes.keys() & ENCODERS.keys() else {}
     return Adapter(
         denoiser, family, changes, schedule, weights.info, trainable, weights.blocks, encoders
     )
+
+
+def _warn_of_prediction(opened: OpenAdapter, family: Family, model: Any) -> None:
+    """Warn if the file was trained on a base that predicts v, and the pipeline's does not."""
+    config = getattr(getattr(model, "scheduler", None), "config", {})
+    predicts = config.get("prediction_type")
+    if opened.trained_for_v and predicts in family.prediction_types[:1]:
+        warnings.warn(
+            f"{opened.given.name} says that it was trained on a base that predicts v, but this "
+            f"base predicts {predicts}: pictures may be washed out or noisy",
+            stacklevel=3,
+        )
 
 
 def _on_base(schedule: RankSchedule | None, family: Family, model: Any) -> RankSchedule | None:
