@@ -130,8 +130,8 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         "grid: {method: [lora], concept: [pipp]}",
         [
             "line 5: grid.concept[0]: pipp is no concept of the built-in world (did you mean pip? "
-            "known: pip, momo, finn, kiwi, toto, casa, otto, boo, luna, nova, mimi, rosa); a concept "
-            "of your own needs name, images and class"
+            "known: pip, momo, finn, kiwi, toto, casa, otto, boo, luna, nova, mimi, rosa); a "
+            "concept of your own needs name, images and class"
         ],
     ),
     "pictures that are not there": (
