@@ -28,6 +28,6 @@ def mask_lost(weights: AdapterWeights) -> list[str]:
     if schedule is None or schedule.always_full:
         return []
     return [
-        f"the rank schedule is gone: all {schedule.rank} ranks act at every timestep, so pictures "
-        "follow the prompt less; `--to comfyui` keeps it"
+        f"the rank schedule is gone: all {schedule.rank} ranks act at every timestep, as they "
+        "never did in training; `--to comfyui` keeps it"
     ]

@@ -177,8 +177,8 @@ def _about_ranks(weights: AdapterWeights, keep: int) -> list[str]:
         noisiest = schedule.active_rank(float(schedule.num_train_timesteps))
         about.append(
             f"the rank schedule is gone: {keep} ranks act at every timestep. Trained were "
-            f"{noisiest} at the noisiest to {schedule.active_rank(0.0)} at the clearest; with all "
-            "of them pictures follow the prompt less. tlora convert --to comfyui keeps the schedule"
+            f"{noisiest} at the noisiest to {schedule.active_rank(0.0)} at the clearest. "
+            "tlora convert --to comfyui keeps the schedule"
         )
     return about
 

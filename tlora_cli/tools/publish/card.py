@@ -228,9 +228,9 @@ def _limits(card: Card) -> str:
         items.append("It changes the weights themselves: only tlora can use the file.")
     elif schedule and not schedule.always_full:
         items.append(
-            "The rank schedule acts only in tlora and in a ComfyUI workflow that tlora writes. "
+            "The rank schedule acts only in tlora, and in ComfyUI with tlora's node or workflow. "
             "diffusers, and every tool that loads it as a plain LoRA, uses all ranks at every "
-            "timestep; then it follows prompts less and keeps more of the training picture."
+            "timestep, as they never acted in training."
         )
     if card.shown:
         items.append("The pictures here show what it does on these prompts; they measure nothing.")

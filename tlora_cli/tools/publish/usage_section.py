@@ -90,8 +90,10 @@ def _comfyui(files: Mapping[str, str], masked: bool) -> str:
         )
     elif masked:
         parts.append(
-            "A workflow that keeps the rank schedule, without a custom node:\n\n"
-            f"```bash\ntlora convert {ADAPTER} --to comfyui --output comfyui\n```"
+            "Both keep the rank schedule: a node that loads the adapter, and a workflow without a "
+            "custom node.\n\n"
+            "```bash\ntlora comfyui ~/ComfyUI\n"
+            f"tlora convert {ADAPTER} --to comfyui --output comfyui\n```"
         )
     if "kohya" in files:
         lost = ", without the rank schedule" if masked else ""
