@@ -186,7 +186,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("toyworld-work"), help="work folder")
-    parser.add_argument("--concepts", default=",".join(CONCEPTS), help="default: all ten")
+    parser.add_argument("--concepts", default=",".join(CONCEPTS), help="default: all")
     parser.add_argument("--report", action="store_true", help="only show what is there")
     options = parser.parse_args()
     log = options.work / "choice" / "judged.jsonl"
