@@ -49,6 +49,7 @@ RUN = (
     "sample",
     "recipe",
     "convert",
+    "comfyui",
     "merge",
     "publish",
     "evaluate",
@@ -76,6 +77,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory, tiny_flux: Path) -> Path:
             seed = 20 + len(kind) + number
             draw_picture(folder / "photos" / kind / f"{number}.jpg", seed)
     (folder / "photos" / "rex.jpg").write_bytes((folder / "dog.jpg").read_bytes())
+    (folder / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     (folder / "prompts.txt").write_text("a V* in a boat\n")
     for name in ("configs", "assets"):
         shutil.copytree(ROOT / name, folder / name)
@@ -140,6 +142,8 @@ def quick(words: list[str], number: int) -> list[str]:
             words[words.index(option) + 1] = "2"
     if words[0] == "compare" and "--dry-run" not in words:
         return [*words, "--dry-run"]  # minutes; test_comparing.py runs one
+    if words[0] == "comfyui":
+        return ["comfyui", "ComfyUI"]  # it is not at home here
     if words[0] == "convert":
         published = "checkpoint" in words[1]
         base = "base" if published else str(model_folder("toy-sdxl"))

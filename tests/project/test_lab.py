@@ -90,6 +90,18 @@ def test_what_a_claim_picks_is_one_arm_of_its_grid(
         assert all(arms_of(claim.curve, pick) == 1 for pick in CURVE.values())
 
 
+KEPT = sorted(path.stem for path in (ROOT / "docs" / "lab").glob("*.csv"))
+
+
+@pytest.mark.parametrize("grid", KEPT)
+def test_what_was_run_still_fits_its_grid(grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new key of the recipe that means what was before makes no finished run another one."""
+    monkeypatch.chdir(ROOT)
+    keys = keys_of(grid)
+    rows = Results.read(ROOT / "docs" / "lab" / f"{grid}.csv").rows
+    assert rows and all(keys.get(row["cell"]) == row["key"] for row in rows)
+
+
 def test_verdicts() -> None:
     more, less = (Contrast("", "TS*", Pick(), Pick(), sign) for sign in (1, -1))
     up, down, none = Interval(1, 0.5, 2, 15), Interval(-1, -2, -0.5, 15), Interval(0, -1, 1, 15)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,21 @@ from tlora_cli.training.run_folder import RunFolder, differences, short
 FREE_RECIPE_KEYS = (("output", "dir"), ("output", "trackers"), ("output", "project"),
                     ("train", "checkpoint"), ("train", "preview"))  # fmt: skip
 """Recipe keys that a result doesn't depend on."""
+AS_BEFORE: dict[tuple[str, ...], Any] = {
+    ("recipe",): "paper",
+    ("concept", "captions"): False,
+    ("concept", "caption_dropout"): 0.0,
+    ("concept", "mask_model"): None,
+    ("concept", "prompts"): None,
+    ("concept", "prior", "prompts"): None,
+    ("concept", "scenes"): None,
+    ("adapter", "schedule", "axis"): "timestep",
+    ("train", "ema"): None,
+    ("train", "preserve"): None,
+    ("train", "select"): "last",
+}
+"""Recipe keys that cells of an earlier version don't have -> the value that means the same. It is
+left out of what is compared, so that those cells fit. A new key of the recipe is added here."""
 SCORING = ("metrics", "mask")
 """Settings of the evaluation that may change: the pictures stay, and are scored again."""
 PATIENCE = 20.0
@@ -96,18 +111,9 @@ class Task:
     def stamp(self) -> dict[str, Any]:
         """All that pictures and weights depend on."""
         free = set(FREE_RECIPE_KEYS)
-        if self.recipe["train"].get("select", "last") == "last":
-            free.add(("train", "select"))  # cells of before it could be said fit
-        else:
+        if self.recipe["train"].get("select", "last") != "last":
             free.remove(("train", "checkpoint"))  # says which steps can be chosen
-        if self.recipe["train"].get("ema") is None:
-            free.add(("train", "ema"))  # the same
-        recipe = {
-            section: {k: v for k, v in values.items() if (section, k) not in free}
-            if isinstance(values, dict)
-            else values
-            for section, values in self.recipe.items()
-        }
+        recipe = _kept(self.recipe, free)
         drawing = {key: value for key, value in self.evaluate.items() if key not in SCORING}
         return {"recipe": recipe, "evaluate": drawing, "threads": self.threads}
 
@@ -117,6 +123,19 @@ class Task:
         scoring = {key: self.evaluate[key] for key in SCORING}
         text = json.dumps([self.stamp, scoring], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _kept(
+    recipe: dict[str, Any], free: Collection[tuple[str, ...]], path: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return a recipe, or a section of it, without what doesn't matter or is as before."""
+    kept = {}
+    for key, value in recipe.items():
+        place = (*path, key)
+        if place in free or (place in AS_BEFORE and value == AS_BEFORE[place]):
+            continue
+        kept[key] = _kept(value, free, place) if isinstance(value, dict) else value
+    return kept
 
 
 def task_of(cell: Cell, plan: Plan) -> Task:
@@ -138,6 +157,8 @@ def changed(task: Task) -> list[str]:
     before = _read(task.folder / "cell.json")
     if before is None:
         return []  # none, or damaged: the run's and the evaluation's own folders know theirs
+    if isinstance(before.get("recipe"), dict):
+        before["recipe"] = _kept(before["recipe"], ())
     return [
         f"{key}: was {short(old)}, is {short(new)}"
         for key, old, new in differences(before, _plain(task.stamp))
