@@ -90,10 +90,10 @@ def _comfyui(files: Mapping[str, str], masked: bool) -> str:
         )
     elif masked:
         parts.append(
-            "Both keep the rank schedule: a node that loads the adapter, and a workflow without a "
-            "custom node.\n\n"
-            "```bash\ntlora comfyui ~/ComfyUI\n"
-            f"tlora convert {ADAPTER} --to comfyui --output comfyui\n```"
+            "A node for ComfyUI that loads the adapter under its rank schedule, and a workflow that "
+            "keeps it without one:\n\n"
+            "```bash\ntlora comfyui ~/ComfyUI\n```\n\n"
+            f"```bash\ntlora convert {ADAPTER} --to comfyui --output comfyui\n```"
         )
     if "kohya" in files:
         lost = ", without the rank schedule" if masked else ""
