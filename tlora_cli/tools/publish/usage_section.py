@@ -90,8 +90,8 @@ def _comfyui(files: Mapping[str, str], masked: bool) -> str:
         )
     elif masked:
         parts.append(
-            "A node for ComfyUI that loads the adapter under its rank schedule, and a workflow that "
-            "keeps it without one:\n\n"
+            "A node for ComfyUI that loads the adapter under its rank schedule, and a workflow "
+            "that keeps it without one:\n\n"
             "```bash\ntlora comfyui ~/ComfyUI\n```\n\n"
             f"```bash\ntlora convert {ADAPTER} --to comfyui --output comfyui\n```"
         )
