@@ -88,13 +88,19 @@ def drawn(folder: Path, name: str, *adapters: str, more: tuple[Any, ...] = ()) -
     return np.asarray(picture).astype(int), json.loads(picture.info["tlora"]), done.stdout
 
 
-def test_both_are_drawn_with_and_strengths_count(two: Path) -> None:
+def test_both_are_drawn_with(two: Path) -> None:
     a, _, _ = drawn(two, "only-a", "a.safetensors")
     b, _, _ = drawn(two, "only-b", "b.safetensors")
     both, about, told = drawn(two, "both", "a.safetensors", "b.safetensors:0.7")
     assert min(abs(both - a).max(), abs(both - b).max()) > 3
     assert about["scale"] == 1.0 and about["joined"] == {"b.safetensors": 0.7}
     assert "one name for what they learned, 'sks dog'" in told
+
+
+@pytest.mark.full
+def test_strengths_count_and_the_order_does_not(two: Path) -> None:
+    a, _, _ = drawn(two, "alone", "a.safetensors")
+    both, _, _ = drawn(two, "first", "a.safetensors", "b.safetensors:0.7")
     turned, _, _ = drawn(two, "turned", "b.safetensors:0.7", "a.safetensors")
     assert abs(turned - both).max() <= 1, "the order doesn't matter"
     nothing, _, _ = drawn(two, "nothing", "a.safetensors", "b.safetensors:0")
