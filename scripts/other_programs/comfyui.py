@@ -33,7 +33,7 @@ hush_libraries()
 
 import torch
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tlora_cli import RankSchedule
 from tlora_cli.families import FAMILIES
@@ -261,26 +261,23 @@ def run(workflow: dict[str, Any], work: Path) -> list[dict[str, Any]]:
 
 def compare(family: str, what: str, file: Path, calls: list[dict[str, Any]], work: Path) -> Row:
     """Return how far ComfyUI's answers are from ours on the same inputs."""
-    from safetensors.torch import load_file
-
     cls, config = (
         (UNet2DConditionModel, SDXL) if family == "sdxl" else (FluxTransformer2DModel, FLUX)
     )
     model = cls(**config)
     model.load_state_dict(load_file(work / family / "weights.safetensors"))
-    adapter = load_adapter(model.eval(), file)
-    schedule, worst, wrong, ranks = RankSchedule(RANK, LEAST), 0.0, 0, []
-    for call in calls:
-        t = call["timesteps"].double() * (FAMILIES[family].timestep_scale or 1.0)
-        ranks.append(int(schedule.active_rank(t)[0]))
-        with torch.no_grad():
-            ours = answer(family, model, call)
-            difference = distance(ours, call["answer"])
-            if difference > TOLERANCE:  # is it another rank, or something else?
-                wrong += 1
-        worst = max(worst, difference)
-    del adapter
-    return Row(family, what, ranks, wrong, worst)
+    load_adapter(model.eval(), file)
+    scale = FAMILIES[family].timestep_scale or 1.0
+    t = torch.stack([call["timesteps"][0].double() * scale for call in calls])
+    with torch.no_grad():
+        differences = [distance(answer(family, model, call), call["answer"]) for call in calls]
+    return Row(
+        family,
+        what,
+        RankSchedule(RANK, LEAST).active_rank(t).tolist(),
+        sum(difference > TOLERANCE for difference in differences),
+        max(differences),
+    )
 
 
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -46,6 +46,10 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
     setting = None if local else _setting(chain)
     if setting:
         return UserError(f"the Hub can't be asked for {model}: {setting[0]}", "base", setting[1])
+    away = (
+        f"base not found: {model} is not on this machine and the Hub can't be reached",
+        f"check the path or the connection, or download it once with `hf download {model}`",
+    )
     if among(GatedRepoError):
         what = f"the base model {model} is gated: its owner asks you to accept a license"
         do = f"accept it on https://huggingface.co/{model}, then run `hf auth login`"
@@ -56,15 +60,12 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
         what = f"base not found: there is no folder, file or public Hub repository {model}"
         do = "check the spelling; for a private repository run `hf auth login`"
     elif among(OfflineModeIsEnabled) and _said(_OFFLINE):
-        what = f"base not found: {model} is not on this machine and the Hub can't be reached, "
-        what += f"because {_said(_OFFLINE)} is set"
+        what = f"{away[0]}, because {_said(_OFFLINE)} is set"
         do = f"unset it, or download the model once with `hf download {model}`"
     elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) or (
         not local and any(_package(link) in _NETWORK for link in chain)
     ):
-        what = f"base not found: {model} is not on this machine and the Hub can't be reached"
-        do = "check the path or the connection, or download it once with "
-        do += f"`hf download {model}`"
+        what, do = away
     elif among(EntryNotFoundError):
         what = (
             f"the repository {model} holds no whole diffusers model: a file of it is missing. It "
@@ -72,9 +73,7 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
         )
         do = "name the repository of the whole model, or download its single file and name that"
     elif among(HfHubHTTPError):
-        what = f"base not found: {model} is not on this machine and the Hub can't be reached"
-        do = "check the path or the connection, or download it once with "
-        do += f"`hf download {model}`"
+        what, do = away
     else:
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
         what = f"the base model {model} can't be loaded: {type(error).__name__}: {reason[:300]}"

@@ -24,6 +24,11 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP", "AVIF", "HEIF")
 needs Pillow 11.3, and HEIF, which phones write, the package pillow-heif."""
 _OF_PHONES = {"heic": "HEIC", "heix": "HEIC", "mif1": "HEIC", "msf1": "HEIC", "avif": "AVIF"}
 """Brand in the first bytes of a file -> what people call it (ISO/IEC 23008-12, AVIF)."""
+_READERS = {
+    "HEIC": "pip install 'tlora[heic]', which reads it; or save it as a JPEG on the phone",
+    "AVIF": "pip install --upgrade pillow, which reads it from 11.3 on; or save it as a JPEG",
+}
+"""Format of phones -> what to do where nothing reads it."""
 MAX_PIXELS = 110_000_000
 """Larger pictures are refused before decoding: a small file can claim any size. The largest camera
 sensors have about 100 million pixels; reading that many takes up to 1.6 GB."""
@@ -123,10 +128,8 @@ def kind_of_phone(path: Path) -> str:
 
 def _remedy(path: Path) -> str:
     kind = kind_of_phone(path)
-    if kind == "HEIC" and not _use_pillow_heif():
-        return "pip install 'tlora[heic]', which reads it; or save it as a JPEG on the phone"
-    if kind == "AVIF" and "AVIF" not in _known_formats():
-        return "pip install --upgrade pillow, which reads it from 11.3 on; or save it as a JPEG"
+    if kind and kind not in _readable():
+        return _READERS[kind]
     return "open it in an image editor and save it as an 8-bit PNG or JPEG, or leave it out"
 
 

@@ -65,10 +65,10 @@ class MaskedUpdate:
         ranks = self.schedule.ranks(timesteps.detach().cpu().double() * self.timestep_scale)
         on = torch.arange(self.schedule.rank) < ranks[:, None]
         mask = self.strength * on.repeat(1, self.copies).to(x.device, x.dtype)
-        modules = dict(model.named_modules())
         for (place, _), pair in zip(self.layers, self._factors(x), strict=True):
             hook = _adding(pair, mask, place.rows)
-            hooks.callback(modules[place.module].register_forward_hook(hook).remove)
+            module = model.get_submodule(place.module)
+            hooks.callback(module.register_forward_hook(hook).remove)
 
     def _factors(self, like: Tensor) -> list[Pair]:
         """Return the factors on a device and in a number format; they are moved there once."""
@@ -120,16 +120,13 @@ def _rows_for(mask: Tensor, batch: int) -> Tensor:
     raise RuntimeError(f"{batch} rows can't be told apart by {len(mask)} timesteps")
 
 
-def places(
-    key_map: Mapping[str, Any], names: Sequence[str], prefix: str = "diffusion_model."
-) -> dict[str, Place]:
+def places(key_map: Mapping[str, Any], names: Sequence[str]) -> dict[str, Place]:
     """Return where the layers of an adapter are in ComfyUI's model.
 
     Args:
         key_map: of `comfy.lora.model_lora_keys_unet`: a LoRA's name -> weight, or weight and
             (dimension, first, count).
         names: with underscores for dots.
-        prefix: of the denoiser's weights.
 
     Raises:
         KeyError: for a layer that the model lacks; its argument is the name.
@@ -141,6 +138,6 @@ def places(
         if target is None:
             raise KeyError(name)
         weight, part = target if isinstance(target, tuple) else (target, None)
-        module = weight.removeprefix(prefix).removesuffix(".weight")
+        module = weight.removeprefix("diffusion_model.").removesuffix(".weight")
         found[name] = Place(module, None if part is None else (part[1], part[2]))
     return found
