@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +22,39 @@ from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.captions import caption, prompt
 from tlora_cli.toyworld.factors import PRIVATE, draw_factors
 from tlora_cli.toyworld.judge import UNREADABLE, Judge
+from tlora_cli.toyworld.renderer import LEFT_TO_RIGHT, MIDDLE_HEIGHT
 from tlora_cli.toyworld.sharpness import laplacian
 
 PICTURES = 24_000
 DROPPED = 0.1
 """Share of captions left out, for classifier-free guidance."""
+REACH = 17
+"""Half the width of the window in which a subject stands, in pixels."""
+HEADROOM = 10
+"""Pixels over that window for what is worn."""
+
+
+class Batch(NamedTuple):
+    """What a step learns from.
+
+    Attributes:
+        latents: (B, C, 16, 16), scaled and shifted as the denoiser takes them.
+        captions: one a picture.
+        kept: (B,) bool, whose captions are kept.
+        tokens: (B, 64, 96), toy-vit's.
+        subjects: (B, 16, 16) bool, true in the window in which the subject stands.
+    """
+
+    latents: Tensor
+    captions: list[str]
+    kept: Tensor
+    tokens: Tensor
+    subjects: Tensor
+
+    def weights(self, subject: float) -> Tensor:
+        """Return weights (B, 16, 16) of mean 1: a place in a window weighs `subject` others."""
+        weights = 1 + (subject - 1) * self.subjects.float()
+        return weights / weights.mean()
 
 
 def load_averaged(model: Any, checkpoint: Path) -> Any:
@@ -80,12 +109,8 @@ class World:
         parts = [self.vae.encode(part.to(device())).latent_dist.mean for part in pixels.split(100)]
         return torch.cat(parts).cpu()
 
-    def batch(
-        self, size: int, generator: torch.Generator, terse: float = 0.0
-    ) -> tuple[Tensor, list[str], Tensor, Tensor]:
-        """Return latents (B, C, 16, 16), captions, which to keep, and patch tokens (B, 64, 96).
-
-        Which to keep is (B,). The latents are scaled and shifted as the denoiser takes them.
+    def batch(self, size: int, generator: torch.Generator, terse: float = 0.0) -> Batch:
+        """Return pictures to learn from.
 
         Args:
             size: pictures.
@@ -106,7 +131,11 @@ class World:
         kept = torch.rand(size, generator=generator) >= DROPPED
         latents = (self.latents[chosen].float() - self.shift) * self.scale
         tokens = self.tokens[chosen].float()
-        return latents.to(device()), captions, kept.to(device()), tokens.to(device())
+        stands = [subject_window(self.pictures.named(int(index))["position"]) for index in chosen]
+        subjects = torch.stack(stands)
+        found = (one.to(device()) for one in (latents, kept, tokens, subjects))
+        latents, kept, tokens, subjects = found
+        return Batch(latents, captions, kept, tokens, subjects)
 
     def captions(self, pictures: Pictures, numbers: Iterable[int]) -> list[str]:
         """Return captions of pictures, the same for each number every time."""
@@ -156,6 +185,15 @@ class World:
         scores |= {f"{tag}_{name}": hits / count for name, hits in right.items()}
         scores[f"{tag}_laplacian"] = laplacian(pixels)
         return {name: round(value, 4) for name, value in scores.items()}
+
+
+@lru_cache
+def subject_window(position: str) -> Tensor:
+    """Return (16, 16) bool, true where a subject at a position stands, and what it wears."""
+    middle = 4 * torch.arange(16) + 2
+    across = (middle - LEFT_TO_RIGHT[position]).abs() <= REACH
+    down = (middle - MIDDLE_HEIGHT + HEADROOM / 2).abs() <= REACH + HEADROOM / 2
+    return down[:, None] & across
 
 
 def frozen_judge(work: Path) -> Judge:

@@ -27,7 +27,7 @@ from architectures import (
     text_encoder,
     transformer,
 )
-from denoising import World
+from denoising import Batch, World
 from diffusers import FluxPipeline
 from harness import Plan, Run, arguments, device
 from texts import Lesson, clip_tokenizer, t5_tokenizer, teach, tokenize
@@ -128,29 +128,30 @@ def main() -> None:
 
     def noised(
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, Tensor, list[str], Tensor, Tensor]:
-        """Return t, noisy latents, velocity, captions, which to keep, and patch tokens."""
-        latents, captions, kept, tokens = world.batch(options.batch, generator)
-        clean = pack(latents)
+    ) -> tuple[Tensor, Tensor, Tensor, Batch]:
+        """Return t, noisy latents, velocity, and what they are of."""
+        batch = world.batch(options.batch, generator)
+        clean = pack(batch.latents)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         # Half evenly, half mostly in the middle (Esser et al. 2024, eq. 19).
         t = torch.rand(options.batch, generator=generator)
         middle = torch.sigmoid(torch.randn(options.batch, generator=generator))
         t = torch.where(torch.rand(options.batch, generator=generator) < 0.5, t, middle).to(clean)
         at = t[:, None, None]
-        return t, (1 - at) * clean + at * noise, noise - clean, captions, kept, tokens
+        return t, (1 - at) * clean + at * noise, noise - clean, batch
 
     early = listen(model.transformer.transformer_blocks[-1], 1)  # text first, then the picture
 
     def first_loss(generator: torch.Generator) -> Tensor:
-        t, noisy, velocity, captions, kept, tokens = noised(generator)
-        texts = [text if keep else "" for text, keep in zip(captions, kept, strict=True)]
+        t, noisy, velocity, batch = noised(generator)
+        pairs = zip(batch.captions, batch.kept, strict=True)
+        texts = [text if keep else "" for text, keep in pairs]
         with torch.no_grad():
             text = model.encode(texts)
         early.clear()
         answer = model(noisy, t, text, torch.ones_like(t))
         error = functional.mse_loss(answer.float(), velocity)
-        return error + model.alignment(early[0], tokens)
+        return error + model.alignment(early[0], batch.tokens)
 
     def sampler(
         length: int = TEXT_LENGTH, **settings: float
@@ -218,7 +219,8 @@ def main() -> None:
         teacher.compile_network()
 
     def second_loss(generator: torch.Generator) -> Tensor:
-        t, noisy, _, captions, _, _ = noised(generator)
+        t, noisy, _, batch = noised(generator)
+        captions = batch.captions
         early.clear()
         low, high = TAUGHT
         strength = low + (high - low) * torch.rand(options.batch, generator=generator).to(t)
