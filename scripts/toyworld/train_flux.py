@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from architectures import (
     transformer,
 )
 from denoising import Batch, World
-from diffusers import FluxPipeline
+from diffusers import FluxPipeline, FluxTransformer2DModel
 from harness import Plan, Run, arguments, device
 from texts import Lesson, clip_tokenizer, t5_tokenizer, teach, tokenize
 from torch import Tensor, nn
@@ -44,6 +45,8 @@ GUIDANCE = 3.5
 TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20
+SUBJECT = 3.0
+"""Weight of a place around the subject, in terms of another; as in train_sdxl.py."""
 LONG = (64, 128, 256, 512)
 """Tokens of a text with more padding, in half of the student's batches."""
 
@@ -103,8 +106,19 @@ def read_options() -> argparse.Namespace:
         parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
         parser.add_argument("--batch", type=int, default=BATCH)
         parser.add_argument("--pictures", type=int, default=48_000, help="to learn from")
+        parser.add_argument("--start", type=Path, help="folder of a base whose transformer goes "
+                            "on, such as the toy-flux of an earlier world")  # fmt: skip
 
-    return arguments(__doc__, 40_000, more)
+    return arguments(__doc__, 25_000, more)
+
+
+def begun(base: Path) -> dict[str, Tensor]:
+    """Return the weights of a base's transformer in float32.
+
+    The text encoders are trained anew in any case: a world has its own words.
+    """
+    whole = FluxTransformer2DModel.from_pretrained(base / "transformer", torch_dtype=torch.float32)
+    return dict(whole.state_dict())
 
 
 def main() -> None:
@@ -113,6 +127,8 @@ def main() -> None:
     model = ToyFlux().to(device())
     if options.compile:
         model.compile_network()
+    if options.start:
+        model.transformer.load_state_dict(begun(options.start))
     lesson = Lesson(model.encoders, model.summaries, [2 * TEXT_WIDTH, TEXT_WIDTH], LONG)
     teach("flux", lesson, options.work, options.seed)
     pipeline = FluxPipeline(
@@ -150,7 +166,9 @@ def main() -> None:
             text = model.encode(texts)
         early.clear()
         answer = model(noisy, t, text, torch.ones_like(t))
-        error = functional.mse_loss(answer.float(), velocity)
+        errors = (answer.float() - velocity).square().mean(2)
+        weights = functional.avg_pool2d(batch.weights(SUBJECT), 2).flatten(1)
+        error = (errors * weights).mean()
         return error + model.alignment(early[0], batch.tokens)
 
     def sampler(
