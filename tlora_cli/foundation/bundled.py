@@ -137,6 +137,11 @@ def bundle_of_picture(name: object) -> Bundle | None:
     return next((one for one in BUNDLES.values() if name.startswith(one.prefix)), None)
 
 
+def shipped_concept(bundle: Bundle, file: Path) -> bool:
+    """Say whether a file is one of the bundle's own pictures."""
+    return file.resolve().is_relative_to(bundle.pictures.resolve())
+
+
 def concepts() -> dict[str, Bundle]:
     """Return the concepts of all bundles -> their bundle."""
     return {concept: one for one in BUNDLES.values() for concept in one.concepts}

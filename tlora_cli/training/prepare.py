@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.foundation.devices import DTYPES, choose_device, release_memory, restart_peak
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
+from tlora_cli.photos.known_world import another_base, strangers
 from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
@@ -109,6 +111,8 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     device = choose_device(train.device, train.precision, train.quantization)
     dtype = DTYPES[train.precision]
     images = load_concept(concept, train.resolution, folder, notify)
+    for told in strangers(recipe.base.model, [image.path for image in images]):
+        warnings.warn(f"{told}; {another_base('base')}", stacklevel=2)
     settings = sampling_settings(recipe)
     source: Scenes | Photos = Photos(images, concept)
     if concept.scenes:

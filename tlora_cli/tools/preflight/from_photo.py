@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.foundation.plugins import resolve
-from tlora_cli.methods import DEFAULT
 from tlora_cli.photos.finding import find_images
-from tlora_cli.photos.training_images import load_training_image
+from tlora_cli.photos.known_world import another_base, strangers, world_of
 from tlora_cli.tools.preflight.findings import Finding, ok
 from tlora_cli.tools.preflight.fitting import Room
 from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
@@ -100,26 +96,16 @@ def check_class(base: str, class_name: str) -> None:
 
 def check_world(base: str, images: Sequence[str]) -> None:
     """Raise a UserError if a base of a bundle can't draw what a picture shows."""
-    bundle = bundle_of_base(base)
-    if bundle is None or bundle.recognizes is None:
+    bundle = world_of(base)
+    if bundle is None:
         return
-    recognizes: Callable[[str, Tensor], bool] = resolve(bundle.recognizes)
-    side = bundle.settings(base, DEFAULT)["train"]["resolution"]
-    for path in find_images(images[0] if len(images) == 1 else images, "PHOTO"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a small drawing is what it should be
-            pixels = load_training_image(path, None, side).pixels
-        if not recognizes(base, pixels):
-            raise UserError(
-                f"{path} is no drawing of {bundle.title}, and {base} draws nothing else",
-                where="--base",
-                do=f"for photographs take another --base, such as {_standard()} on a CUDA card; "
-                f"a drawing is, for example, {bundle.example_picture}",
-            )
-
-
-def _standard() -> str:
-    return next(iter(FAMILIES.values())).standard_base
+    paths = find_images(images[0] if len(images) == 1 else images, "PHOTO")
+    for told in strangers(base, paths):
+        raise UserError(
+            told,
+            where="--base",
+            do=f"{another_base('--base')}; a drawing is, for example, {bundle.example_picture}",
+        )
 
 
 def _no_base() -> UserError:

@@ -6,6 +6,7 @@ import hashlib
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import open_picture, read_alpha, read_picture
 from tlora_cli.photos.finding import AUTO, find_images, match_masks
+from tlora_cli.photos.known_world import another_base, strangers
 from tlora_cli.photos.masks.finder import MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
 from tlora_cli.recipe.models import Recipe
@@ -153,6 +155,9 @@ def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
         elif wrong:
             yield from (bad for mask in found if (bad := _unreadable(mask, _MASKS, "L")))
     yield from _each(paths, masks, resolution)
+    with suppress(UserError):  # of a picture that can't be read, `_each` tells
+        for told in strangers(recipe.base.model, paths):
+            yield warning("base", told, another_base("base"))
     if concept.prior and concept.prior.images:
         yield from _class_pictures(concept.prior.images)
 

@@ -14,6 +14,7 @@ from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.known_world import another_base, strangers
 from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
@@ -125,6 +126,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
             for name, one in traits.items()
         ),
         *(a for name, one in traits.items() for a in advice(name, one, recipe.train.resolution)),
+        *(warning("base", told, another_base("--base")) for told in _strangers(wishes)),
         ok("resolution", _resolution_reason(recipe, traits)),
         *_class_reason(wishes),
         ok(
@@ -142,6 +144,12 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
 
 
 # --- choices ----------------------------------------------------------------------------------
+
+
+def _strangers(wishes: Wishes) -> Iterator[str]:
+    given = wishes.images
+    paths = find_images(given[0] if len(given) == 1 else given, "IMAGE")
+    return strangers(wishes.base, paths)
 
 
 def _look(images: list[str], side: int) -> dict[str, Traits]:

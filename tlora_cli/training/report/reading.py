@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from tlora_cli.families import FAMILIES
 from tlora_cli.formats.schedule_fields import read_schedule
 from tlora_cli.formulas.noise_axis import AXIS, NoiseAxis
+from tlora_cli.foundation.bundled import bundle_of_picture
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
@@ -19,6 +21,7 @@ from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.finding import AUTO
+from tlora_cli.photos.known_world import world_of
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
@@ -103,7 +106,7 @@ def read_run(folder: Path) -> Run:
             do="name the folder of a run, the output.dir of its recipe",
         )
     recipe = load_recipe(run.recipe, began=True)
-    notes: list[str] = []
+    notes: list[str] = list(_world(recipe))
     samples = recipe.train.batch_size * recipe.train.accumulation
     alone = samples == 1 and recipe.concept.prior is None
     metrics = read_metrics(run.metrics, alone, notes)
@@ -125,6 +128,17 @@ def read_run(folder: Path) -> Run:
         _axis(adapter, recipe, notes),
         notes,
     )
+
+
+def _world(recipe: Recipe) -> Iterator[str]:
+    """Yield what to know of a base that draws one world, where pictures may be of another."""
+    images, world = recipe.concept.images, world_of(recipe.base.model)
+    given = [images] if isinstance(images, str) else images
+    if world and any(bundle_of_picture(one) is not world for one in given):
+        yield (
+            f"{recipe.base.model} knows only drawings of {world.title}: of photographs it makes "
+            "smears, which say nothing of the method."
+        )
 
 
 def _newest_adapter(run: RunFolder) -> Path | None:
