@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.number_formats import TORCH_NAMES
+from tlora_cli.foundation.number_formats import DEVICES, QUANTIZATIONS, TORCH_NAMES
 
-DEVICES = ("auto", "cpu", "cuda")
+__all__ = [
+    "DEVICES",
+    "PRECISIONS",
+    "QUANTIZATIONS",
+    "check_known",
+    "check_name",
+    "completing",
+    "either",
+]
+
 PRECISIONS = tuple(TORCH_NAMES)
-QUANTIZATIONS = ("none", "nf4", "int8")
 
 
 def completing(names: Iterable[str]) -> Callable[[str], list[str]]:

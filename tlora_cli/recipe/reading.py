@@ -30,7 +30,7 @@ class _Origin(NamedTuple):
     override: str = ""
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), *, began: bool = False) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, began: bool = False) -> Recipe:
     """Read a recipe file.
 
     Paths in it are left as they are: relative to the current folder.
@@ -44,7 +44,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, began: bool = Fals
     Raises:
         UserError: naming every mistake, its line and its key.
     """
-    return parse_recipe(read_text(path), str(path), overrides, began=began)
+    return parse_recipe(read_text(Path(path)), str(path), overrides, began=began)
 
 
 def parse_recipe(
