@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tlora_cli.comparison.cells import CELLS, Arm, Cell
+from tlora_cli.comparison.changes import SET_BY_AXES
 from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
 from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
@@ -23,15 +24,6 @@ from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.validation import validate
 
 ValueT = TypeVar("ValueT")
-
-SET_BY_AXES = {
-    "adapter.method": "method",
-    "adapter.rank": "rank",
-    "adapter.schedule": "schedule",
-    "concept.class": "concept",
-    "train.seed": "seed",
-}
-"""Recipe keys that a variant may not set where the grid has the axis."""
 
 
 @dataclass
@@ -114,7 +106,7 @@ class Expansion:
 
     def mistakes(self) -> list[Mistake]:
         """Return what is wrong, once for all cells it is wrong with."""
-        told = []
+        told = self.file.changes.overruled(self.grid)
         for (path, text, in_base), names in self._wrong.items():
             if 0 < len(names) < self._tried and not in_base:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
