@@ -112,7 +112,7 @@ def write_page(page: Path, runs: Path, kept: Path, part: Part) -> None:
             if len(results.shown.rows) < results.wanted:
                 ended = f"not finished ({len(results.shown.rows)} of {results.wanted} runs)"
             curve = found[claim.curve].curve if claim.curve else Results([])
-            text = section(number, claim, results.shown, curve, ended, page.parent)
+            text = section(number, claim, results.shown, curve, ended, page)
         else:
             text = f"## {number}. {claim.title}\n\n{claim.says}\n\nNot run.\n{_again(claim)}"
         sections.append(text + "".join(f"\n{line}\n" for line in results.told))
@@ -190,7 +190,7 @@ def found_of(grid: str, runs: Path, kept: Path, part: Part) -> Found:
 
 
 def section(
-    number: int, claim: Claim, results: Results, curve: Results, ended: str, folder: Path
+    number: int, claim: Claim, results: Results, curve: Results, ended: str, page: Path
 ) -> str:
     """Return a claim's part of the page.
 
@@ -200,18 +200,19 @@ def section(
         results: of its grid.
         curve: of the grid with T-LoRA's curve.
         ended: what came out, in a few words.
-        folder: of the page.
+        page: its file; figures go into a folder of its name.
     """
     drawn = {name: arm for name, arm in claim.arms.items() if any(map(arm.fits, results.rows))}
     missing = [named(name, claim) for name in claim.arms if name not in drawn]
     there = replace(claim, arms=drawn)
-    picture = plot(there, results, folder / "images" / "lab")
+    folder = page.parent / "images" / page.stem
+    picture = plot(there, results, folder)
     lines = [
         f"## {number}. {claim.title}: {ended}",
         "",
         f"{claim.says} ({claim.source})",
         "",
-        f"![{claim.title}](images/lab/{picture})",
+        f"![{claim.title}](images/{page.stem}/{picture})",
         "",
         *([f"Not among these runs: {'; '.join(missing)}.", ""] if missing else []),
         *tables.means(there, results),
@@ -219,8 +220,8 @@ def section(
         *(tables.deciding(claim, results) if decide(claim, results) else [UNDECIDED]),
     ]
     if curve.rows:
-        picture = plot_matched(there, results, curve, folder / "images" / "lab")
-        lines += ["", MATCHED, "", f"![At the same likeness](images/lab/{picture})", ""]
+        picture = plot_matched(there, results, curve, folder)
+        lines += ["", MATCHED, "", f"![At the same likeness](images/{page.stem}/{picture})", ""]
         lines += tables.matched(there, results, curve)
     if measured(claim.noticed, claim, results):
         lines += ["", NOTICED, "", *tables.noticed(claim, results)]

@@ -57,6 +57,8 @@ def test_other_seeds_are_kept_parts_are_drawn_and_unknown_rows_are_told(
     told = capsys.readouterr().err
     assert all(words in each for words in (more, stale, strange) for each in (text, told))
 
+    assert not (tmp_path / "docs" / "images" / "lab").exists(), "those are of the whole page"
+    assert (tmp_path / "docs" / "images" / "p" / "timesteps.png").stat().st_size > 5000
     text = page("seed=7")
     assert "**can't tell**" in text, "all four runs are there"
     assert "| [800, 1000) | 0.50 [0.50, 0.50] | 0.10 [0.10, 0.10] |" in text
