@@ -36,7 +36,7 @@ def part_of(plan: Plan, only: Sequence[str]) -> Plan:
                 f"no axis {axis!r}",
                 where=WHERE,
                 do=f"{known_names(axis, AXES)}; a key of the recipe is changed for all cells with "
-                f"--set {axis}=VALUE",
+                f"--set {axis or 'KEY'}=VALUE",
             )
         wanted = values.split(",")
         known = dict.fromkeys(_value(cell, axis) for cell in plan.cells)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.places import fill_places
@@ -165,7 +165,7 @@ def read_text(path: Path, called: str = "recipe") -> str:
             f"a folder is no {called}", str(path), "name the .yaml file in it"
         ) from error
     except OSError as error:
-        why = error.strerror or str(error)
+        why = system_reason(error)
         raise UserError(f"cannot read the {called}: {why}", str(path), "check the file") from error
     if len(data) > MAX_BYTES:
         raise UserError(f"the file is too large for a {called} (over 1 MB)", str(path))
