@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.comparison.changes import Changes
+from tlora_cli.comparison.concept_folders import with_folders
 from tlora_cli.comparison.grid import GRID, Grid, as_written, spelled_out
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.mistakes import KeyPath, Mistake, recipe_error
@@ -72,8 +73,12 @@ def load_grid(path: Path, options: Sequence[str] = ()) -> GridFile:
     origins = {place: Origin(line) for place, line in lines.items()}
     changes = Changes.of(options)
     mistakes += changes.put_into(data, origins)
+    full, wrong_folders = with_folders(spelled_out(data))
+    for one in wrong_folders:
+        place = as_written(one.path, data)
+        mistakes.append(Mistake(place, one.text, *origin_of(origins, [place])))
     known = [mistake.path for mistake in mistakes]
-    grid, wrongs = validate(spelled_out(data), set(known), Grid, GRID)
+    grid, wrongs = validate(full, set(known), Grid, GRID)
     for wrong in wrongs:
         place = as_written(wrong.path, data)
         if any(place[: len(known_path)] == known_path for known_path in known):
