@@ -125,13 +125,14 @@ def small(name: str, tiny: Path, folder: Path) -> list[str]:
         ("[4, 8, 16, 32, 64]", "[2, 4]"),
         ("[4, 16, 64]", "[2, 4]"),
         ("rank: 64}", "rank: 4}"),
-        ("rank: 64\n", "rank: 4\n"),
+        ("rank: 64\n", "rank: 4\n    blocks: 4\n"),
         ("min_rank: 32", "min_rank: 2"),
         ("min_rank: 16", "min_rank: 1"),
         ("blocks: 64", "blocks: 4"),
     ):
         text = text.replace(large, little)
     (folder / "grid.yaml").write_text(text)
+    (folder / "prompts.json").write_text('["a V* in the snow", "a blue V*"]')  # in place of 31
     values: dict[str, Any] = {
         "base": tiny,
         "train.steps": 2,
@@ -141,6 +142,7 @@ def small(name: str, tiny: Path, folder: Path) -> list[str]:
         "sampling.steps": 1,
         "evaluate.metrics": "[clip=toy-clip]",
         "evaluate.mask": "none",
+        "evaluate.prompts": "prompts.json",
         "evaluate.count": 1,
         "evaluate.base_count": 1,
         "evaluate.batch_size": 16,
