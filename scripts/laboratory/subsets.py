@@ -1,4 +1,4 @@
-"""Which runs a page shows: those of the grid, or a part that is named; the others are told."""
+"""The runs that a page shows: those of the grid, or a part that is named; others are told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many pictures the evaluation of a cell draws."""
+"""The number of pictures that the evaluation of a cell draws."""
 
 from __future__ import annotations
 

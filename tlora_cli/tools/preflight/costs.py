@@ -1,4 +1,4 @@
-"""What many runs cost: arithmetic, hours at the speed of this machine, and disk."""
+"""The cost of many runs: arithmetic, hours at the speed of this machine, and disk."""
 
 from __future__ import annotations
 
