@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tlora_cli.foundation.lazy import public_names
 
 if TYPE_CHECKING:
-    from tlora_cli.formulas.schedules import RankSchedule
+    from tlora_cli.families import FAMILIES
+    from tlora_cli.formulas.schedules import SCHEDULES, RankSchedule
     from tlora_cli.foundation.errors import UserError
     from tlora_cli.injection.adapter import Adapter
     from tlora_cli.injection.attach import attach
     from tlora_cli.injection.load import load_adapter
+    from tlora_cli.methods import METHODS
+    from tlora_cli.recipe.models import Recipe
+    from tlora_cli.recipe.reading import load_recipe
+    from tlora_cli.sampling.sample import sample
+    from tlora_cli.training.loop import Outcome, train
 
-__all__ = ["Adapter", "RankSchedule", "UserError", "attach", "load_adapter"]
+__all__ = [
+    "FAMILIES",
+    "METHODS",
+    "SCHEDULES",
+    "Adapter",
+    "Outcome",
+    "RankSchedule",
+    "Recipe",
+    "UserError",
+    "attach",
+    "load_adapter",
+    "load_recipe",
+    "sample",
+    "train",
+]
 
-_HOME = {
-    "Adapter": "injection.adapter",
-    "RankSchedule": "formulas.schedules",
-    "UserError": "foundation.errors",
-    "attach": "injection.attach",
-    "load_adapter": "injection.load",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that `tlora` can check a recipe without torch."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+# Nothing is imported before it is used, so that `tlora` can check a recipe without torch.
+__getattr__, __dir__ = public_names(
+    __name__,
+    {
+        "FAMILIES": "families",
+        "METHODS": "methods",
+        "SCHEDULES": "formulas.schedules",
+        "Adapter": "injection.adapter",
+        "Outcome": "training.loop",
+        "RankSchedule": "formulas.schedules",
+        "Recipe": "recipe.models",
+        "UserError": "foundation.errors",
+        "attach": "injection.attach",
+        "load_adapter": "injection.load",
+        "load_recipe": "recipe.reading",
+        "sample": "sampling.sample",
+        "train": "training.loop",
+    },
+)

@@ -104,8 +104,9 @@ def _dots(
         if x is None or y is None:
             continue
         color = _color(arm)
-        axes.plot([x.low, x.high], [y.mean, y.mean], color=color, lw=1, alpha=0.3)
-        axes.plot([x.mean, x.mean], [y.low, y.high], color=color, lw=1, alpha=0.3)
+        if x.low is not None and y.low is not None:  # of more than one pair
+            axes.plot([x.low, x.high], [y.mean, y.mean], color=color, lw=1, alpha=0.3)
+            axes.plot([x.mean, x.mean], [y.low, y.high], color=color, lw=1, alpha=0.3)
         axes.plot(x.mean, y.mean, "o", color=color)
         names.append((label, x.mean, y.mean))
         if label in CURVE:
@@ -137,8 +138,9 @@ def _curves(axes: Any, claim: Claim, results: Results, metric: str) -> None:
     for label, arm in claim.arms.items():
         name, _, place = label.partition("/")
         found = results.mean(arm, metric)
-        if found is not None and found.low is not None and found.high is not None:
-            series.setdefault(name, []).append((int(place), found.mean, found.low, found.high))
+        if found is not None:
+            low, high = (found.mean if end is None else end for end in (found.low, found.high))
+            series.setdefault(name, []).append((int(place), found.mean, low, high))
     for color, (name, points) in zip(COLORS[::-1], series.items(), strict=False):
         x, mean, low, high = (list(column) for column in zip(*points, strict=True))
         axes.plot(x, mean, "o-", color=color, label=name)

@@ -21,6 +21,7 @@ KEY = "key"
 """Column: digest of all that a row depends on."""
 COSTS = ("steps", "training seconds", "peak memory GB")
 """Columns of costs.csv that are kept with the scores."""
+Row = dict[str, str]
 Pair = tuple[str, int]
 """Concept and seed."""
 
@@ -34,7 +35,7 @@ class Pick:
     schedule: str | None = None
     variant: str | None = None
 
-    def fits(self, row: dict[str, str]) -> bool:
+    def fits(self, row: Row) -> bool:
         """Whether a row of cells.csv belongs to the arm."""
         wanted = {name: getattr(self, name) for name in ARM}
         return all(value is None or row[name] == str(value) for name, value in wanted.items())
@@ -48,7 +49,7 @@ class Results:
         rows: of its cells.csv.
     """
 
-    rows: list[dict[str, str]]
+    rows: list[Row]
 
     @classmethod
     def read(cls, table: Path) -> Results:
@@ -76,7 +77,7 @@ class Results:
         Args:
             fresh: of the newer runs.
             keys: cell -> digest of all that its result depends on; rows of other settings than
-                the grid has now are left out.
+                the grid has now are left out (`subsets.unknown` tells of them).
         """
         rows = {
             row["cell"]: row

@@ -35,7 +35,7 @@ HEADROOM = 10
 
 
 class Batch(NamedTuple):
-    """What a step learns from.
+    """Examples that a step learns from.
 
     Attributes:
         latents: (B, C, 16, 16), scaled and shifted as the denoiser takes them.

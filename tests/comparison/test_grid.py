@@ -60,7 +60,8 @@ def test_a_part_of_a_grid() -> None:
 @pytest.mark.parametrize(
     ("only", "what", "do"),
     [
-        (["seed=3"], "the grid has no seed '3'", "known: 0, 7"),
+        (["seed=3"], "the grid has no seed '3'", "known: 0, 7; to run others: --set seed=VALUES"),
+        (["base=toy-flux"], "no axis 'base'", "for all cells with --set base=VALUE"),
         (["method=lorra"], "the grid has no method 'lorra'", "did you mean lora?"),
         (["seeds=0"], "no axis 'seeds'", "did you mean seed?"),
         (["seed"], "'seed' is no choice", "AXIS=VALUE"),

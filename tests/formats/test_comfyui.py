@@ -223,6 +223,17 @@ def test_the_workflow_is_whole(family: str, bases: dict[str, Path], tmp_path: Pa
     assert "a photo of a sks dog" in texts
 
 
+def test_a_file_that_does_not_say_its_concept_has_no_hole_in_its_prompt(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    source, lora = tmp_path / "dog.safetensors", tmp_path / "lora.safetensors"
+    random_adapter(source, "sdxl", method="lora")
+    convert(source, "--to", "kohya", "--base", bases["sdxl"], "--output", lora)
+    convert(lora, "--to", "comfyui", "--base", bases["sdxl"], "--output", tmp_path / "dog")
+    texts = [n["inputs"].get("text") for n in Comfy(tmp_path / "dog", "sdxl").nodes.values()]
+    assert "a photo" in texts and "a photo of a" not in texts
+
+
 def test_many_slices_are_combined_in_groups(bases: dict[str, Path], tmp_path: Path) -> None:
     """Twenty hooks need three nodes of eight, and one for these."""
     from tlora_cli.families.sdxl import SDXL

@@ -184,6 +184,8 @@ def test_every_piece_of_a_recipe_fits_in(
         file.write_text(json.dumps({**grids[0], **data}))  # JSON is YAML
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos" / "rex.jpg").touch()
+        (tmp_path / "photos" / "dog6").mkdir()
+        (tmp_path / "photos" / "dog6" / "00.jpg").touch()
         monkeypatch.chdir(tmp_path)
         assert make_plan(load_grid(file)).cells
         return

@@ -6,10 +6,12 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from small_denoisers import make_transformer, make_unet, stir
 
@@ -23,7 +25,15 @@ from tlora_cli.formulas.spectra import (
     singular_values,
     stable_rank,
 )
-from tlora_cli.tools.analyze.spectra_of_file import analyze, kind_of, place_in_model, table
+from tlora_cli.tools.analyze.plots import COLORS, plot_analyses
+from tlora_cli.tools.analyze.spectra_of_file import (
+    Analysis,
+    analyze,
+    kind_of,
+    place_in_model,
+    summary,
+    table,
+)
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -160,6 +170,66 @@ def test_the_command_leaves_tables_and_plots(
         "spectra.json",
         *(f"{n}.{e}" for n in ("spectra", "ranks_by_depth", "active_rank") for e in ("png", "svg")),
     }
+
+
+def figures(
+    analyses: list[Analysis], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Figure]:
+    """Return the figures of an analysis by name."""
+    drawn: dict[str, Figure] = {}
+
+    def keep(figure: Figure, file: Path, **_: Any) -> None:
+        drawn[file.stem] = figure
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    plot_analyses(analyses, folder)
+    return drawn
+
+
+def lines_of(axes: Any, color: str) -> list[Any]:
+    return [line for line in axes.lines if line.get_color() == color]
+
+
+def test_methods_are_compared_by_the_same_matrix_in_the_same_colors_on_the_same_axes(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [analyze(files["lora"], "LoRA"), analyze(files["tlora"], "mine")]
+    drawn = figures(found, tmp_path, monkeypatch)
+    depth = drawn["ranks_by_depth"].axes
+    assert [axes.get_title() for axes in depth] == [
+        f"attn{n} {part}" for n in (1, 2) for part in ("k", "q", "v", "out")
+    ]
+    assert len({axes.get_ylim() for axes in depth}) == 1
+    for axes in depth:
+        for color, one in zip(COLORS, found, strict=False):
+            update = [s for s in one.of("update", "trained") if s.kind == axes.get_title()]
+            [line] = lines_of(axes, color)
+            assert list(line.get_ydata()) == [s.ranks()["95% of the energy"] for s in update]
+            assert max(line.get_ydata()) <= axes.get_ylim()[1], "nothing is cut off"
+    spectra = {axes.get_title().partition(":")[0]: axes for axes in drawn["spectra"].axes}
+    assert list(spectra) == ["update", "B", "B diag(S)", "B S A"]
+    for matrix, axes in spectra.items():
+        whole = [len(lines_of(axes, color)) for color in COLORS[:2]]
+        assert whole == {"update": [1, 1], "B": [1, 2]}.get(matrix, [0, 2])  # and its start
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in spectra.values()}) == 1
+    first = [s.values / s.values[0] for s in found[1].of("update", "trained")]
+    [line] = lines_of(spectra["update"], COLORS[1])
+    np.testing.assert_allclose(line.get_ydata(), torch.stack(first).mean(0), atol=1e-12)
+    for name in ("ranks_by_depth", "spectra"):
+        told = [text.get_text() for text in drawn[name].legends[0].get_texts()]
+        assert told[:2] == ["LoRA", "mine (tlora)"]
+    assert [line.get_color() for line in drawn["active_rank"].axes[0].lines] == list(COLORS[:2])
+
+
+def test_the_printed_lines_put_what_is_alike_together(files: dict[str, Path]) -> None:
+    found = [analyze(files["lora"], "LoRA"), analyze(files["tlora"], "T")]
+    lines = [line.split("  ")[0] for line in summary(found)]
+    assert lines[1:6] == ["update, trained"] * 2 + ["B, trained", "B, start", "B, trained"]
+    rank = EFFECTIVE_RANKS["95% of the energy"]
+    for line, one in zip(summary(found)[1:3], found, strict=True):
+        ranks = [rank(spectrum.values) for spectrum in one.of("update", "trained")]
+        assert f"{sum(ranks) / len(ranks):.1f}" == line.split()[5]
+    assert "by their update; B S A has the start in it" in summary(found)[-1]
 
 
 def test_mistakes(

@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.number_formats import TORCH_NAMES
+from tlora_cli.foundation.number_formats import DEVICES, QUANTIZATIONS, TORCH_NAMES
 
-DEVICES = ("auto", "cpu", "cuda")
+__all__ = [
+    "DEVICES",
+    "PRECISIONS",
+    "QUANTIZATIONS",
+    "check_known",
+    "check_name",
+    "completing",
+    "either",
+]
+
 PRECISIONS = tuple(TORCH_NAMES)
-QUANTIZATIONS = ("none", "nf4", "int8")
 
 
 def completing(names: Iterable[str]) -> Callable[[str], list[str]]:
@@ -34,10 +42,14 @@ def either(names: Iterable[str]) -> str:
 def check_name(option: str, value: str | None, names: Iterable[str]) -> None:
     """Raise a UserError if a value, where one is given, is none of a few names."""
     if value is not None and value not in names:
-        raise UserError(f"{option} {value} is not known", do=f"use one of {', '.join(names)}")
+        raise UserError(
+            f"{option} {value or repr(value)} is not known", do=f"use one of {', '.join(names)}"
+        )
 
 
 def check_known(option: str, value: str | None, names: Iterable[str]) -> None:
     """Raise a UserError, with the name that may be meant, as `check_name` does."""
     if value is not None and value not in names:
-        raise UserError(f"{option} {value} is not known", do=known_names(value, names))
+        raise UserError(
+            f"{option} {value or repr(value)} is not known", do=known_names(value, names)
+        )

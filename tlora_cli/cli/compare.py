@@ -31,6 +31,14 @@ def compare(
         list[str] | None,
         typer.Option(metavar="AXIS=VALUES", help="A part of the grid: seed=0, method=lora,tlora."),
     ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUES",
+            help="Other values of an axis, or of a key of the recipe: seed=7,8, base=toy-sdxl.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the grid, name its cells, run nothing.")
     ] = False,
@@ -45,8 +53,8 @@ def compare(
     from tlora_cli.comparison.planning import make_plan
     from tlora_cli.comparison.selection import part_of
 
-    chosen = only or []
-    plan = part_of(make_plan(load_grid(grid)), chosen)
+    chosen, changes = only or [], set_ or []
+    plan = part_of(make_plan(load_grid(grid, changes)), chosen)
     if dry_run:
         for cell in plan.cells:
             typer.echo(cell.name)
@@ -57,10 +65,13 @@ def compare(
 
     workers = workers or plan.grid.workers
     console = Console(stderr=True)
-    parts = [word for text in chosen for word in ("--only", text)]
+    parts = [word for text in changes for word in ("--set", text)]
+    parts += [word for text in chosen for word in ("--only", text)]
     again = shlex.join([PRODUCT, "compare", str(grid), *parts])
     title = f"Comparison {grid.stem}"
     text = grid.read_text(encoding="utf-8-sig")
+    if changes:
+        text = f"# {again}\n{text}"
     try:
         done = run(plan, text, title, lambda: _engine(plan, workers, ray), console)
     except KeyboardInterrupt:

@@ -99,18 +99,20 @@ def sample(
     check_name("--quantization", quantization, QUANTIZATIONS)
     check_name("--device", device, DEVICES)
     hush_libraries()
-    from tlora_cli.sampling.joining import named_adapter
-    from tlora_cli.sampling.session import Request, generate
+    from tlora_cli.sampling.sample import sample as draw
 
-    first, *others = [named_adapter(text) for text in adapter]
-    request = Request(
-        adapter=first.path,
-        strength=first.strength,
-        others=others,
-        prompts=prompts,
-        output=output,
+    draw(
+        adapter,
+        prompts,
+        output,
         seed=seed,
         count=count,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance=guidance,
+        negative_prompt=negative_prompt,
+        scheduler=scheduler,
         scale=scale,
         min_rank=min_rank,
         concept=concept,
@@ -120,18 +122,10 @@ def sample(
         quantization=quantization,
         device=device,
         batch_size=batch_size,
-        sheet=contact_sheet,
         anyway=anyway,
-        settings={
-            "width": width,
-            "height": height,
-            "steps": steps,
-            "guidance": guidance,
-            "negative_prompt": negative_prompt,
-            "scheduler": scheduler,
-        },
+        contact_sheet=contact_sheet,
+        notify=typer.echo,
     )
-    generate(request, typer.echo)
 
 
 def _read_prompts(path: Path) -> list[str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.grid_check import is_grid, look_at_grid
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.cli.recipe import Overrides
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.tools.preflight.findings import count, lines, summary
+from tlora_cli.tools.preflight.findings import Finding, count, lines, summary
 
 
 def validate(
-    file: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe.")],
+    file: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, or a grid.")],
     overrides: Overrides = None,
     card: Annotated[
         str | None,
@@ -33,16 +35,27 @@ def validate(
     """Look at all that could go wrong in a run, before it starts.
 
     Recipe, pictures, masks, base model, packages, device, output folder, disk, and memory part by
-    part. `tlora recipe check` looks at the recipe alone, at once.
+    part. `tlora recipe check` looks at the recipe alone, at once. Of the grid of a comparison:
+    runs, hours and disk, too, and what the paper leaves unsaid whose table it runs again.
     """
     hush_libraries()
-    from tlora_cli.tools.preflight.gpus import card_size
+    given = "".join(f" --set {shlex.quote(one)}" for one in overrides or ())
+    if is_grid(file):
+        if deep:
+            raise UserError("--deep tries one recipe, and this is a grid", do="drop --deep")
+        found = []
+        for finding in look_at_grid(file, overrides or (), _size(card)):
+            found.append(finding)
+            for line in lines([finding]):
+                typer.echo(line)
+        _end(found, f"tlora compare {shlex.quote(str(file))}{given}")
+        return
     from tlora_cli.tools.preflight.trial_run import try_recipe
     from tlora_cli.tools.preflight.validate import validate_recipe
 
     if deep and card:
         raise UserError("--deep tries this machine's card", do="drop --card or --deep")
-    recipe, found = validate_recipe(file, overrides or (), card_size(card) if card else None)
+    recipe, found = validate_recipe(file, overrides or (), _size(card))
     for line in lines(found):
         typer.echo(line)
     if deep and recipe is not None and not count(found, "problem"):
@@ -50,8 +63,18 @@ def validate(
         found += tried
         for line in lines(tried):
             typer.echo(line)
+    _end(found, f"tlora train --config {shlex.quote(str(file))}{given}")
+
+
+def _size(card: str | None) -> int | None:
+    from tlora_cli.tools.preflight.gpus import card_size
+
+    return card_size(card) if card else None
+
+
+def _end(found: Sequence[Finding], command: str) -> None:
+    """Count what was found, and name the next command, unless there is a problem."""
     typer.echo(summary(found))
     if count(found, "problem"):
         raise typer.Exit(2)
-    given = "".join(f" --set {shlex.quote(one)}" for one in overrides or ())
-    typer.echo(f"next: tlora train --config {shlex.quote(str(file))}{given}")
+    typer.echo(f"next: {command}")

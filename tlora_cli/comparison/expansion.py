@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tlora_cli.comparison.cells import CELLS, Arm, Cell
+from tlora_cli.comparison.changes import SET_BY_AXES
 from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
 from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
@@ -23,15 +24,8 @@ from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.validation import validate
 
 ValueT = TypeVar("ValueT")
-
-SET_BY_AXES = {
-    "adapter.method": "method",
-    "adapter.rank": "rank",
-    "adapter.schedule": "schedule",
-    "concept.class": "concept",
-    "train.seed": "seed",
-}
-"""Recipe keys that a variant may not set where the grid has the axis."""
+PICTURE = re.compile(r"\{picture(\d+)\}")
+"""A place for a picture of a concept's folder."""
 
 
 @dataclass
@@ -114,7 +108,7 @@ class Expansion:
 
     def mistakes(self) -> list[Mistake]:
         """Return what is wrong, once for all cells it is wrong with."""
-        told = []
+        told = self.file.changes.overruled(self.grid)
         for (path, text, in_base), names in self._wrong.items():
             if 0 < len(names) < self._tried and not in_base:
                 more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -221,10 +215,15 @@ class Expansion:
         concept = draft.data.get("concept")
         images = concept.get("images") if isinstance(concept, dict) else None
         name = choice.concept.name if choice.concept else _concept_name(concept)
+        real = choice.concept.real if choice.concept else None
         for key, value in self.grid.variants.get(choice.variant or "", {}).items():
-            if key in ("concept.images", "concept.masks"):
-                value = _filled(value, name)
             origin: KeyPath = ("variants", str(choice.variant), key)
+            if key in ("concept.images", "concept.masks"):
+                value = _filled(value, name, real)
+                if lacking := PICTURE.search(str(value)):
+                    text = f"the concept {name} has no picture {lacking[1]}"
+                    self._add(origin, text, name)
+                    return None
             draft.put(tuple(key.split(".")), value, origin)
         draft.data["output"] = {**_section(draft.data.get("output")), "dir": "cell"}
         recipe, wrongs = validate(draft.data, set(), Recipe, RECIPE)
@@ -253,7 +252,7 @@ class Expansion:
             label_of(adapter.schedule) if _masked(adapter.method) else None,
             choice.variant,
         )
-        cell = Cell(arm, name, recipe.train.seed, recipe, images or recipe.concept.images)
+        cell = Cell(arm, name, recipe.train.seed, recipe, real or images or recipe.concept.images)
         folder = Path(self.grid.output).expanduser() / CELLS / cell.name / "run"
         output = recipe.output.model_copy(update={"dir": str(folder)})
         return Cell(arm, name, cell.seed, recipe.model_copy(update={"output": output}), cell.images)
@@ -277,11 +276,15 @@ def _concept_name(concept: Any) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "_", str(own.get("class", ""))).strip("_") or "concept"
 
 
-def _filled(value: Any, concept: str) -> Any:
-    """Return paths with {concept} filled in."""
+def _filled(value: Any, concept: str, real: str | list[str] | None) -> Any:
+    """Return paths with {concept}, and {picture1} and so on of a concept's folder, filled in."""
     if isinstance(value, list):
-        return [_filled(one, concept) for one in value]
-    return value.replace("{concept}", concept) if isinstance(value, str) else value
+        return [_filled(one, concept, real) for one in value]
+    if not isinstance(value, str):
+        return value
+    for number, picture in enumerate(real if isinstance(real, list) else [], 1):
+        value = value.replace(f"{{picture{number}}}", picture)
+    return value.replace("{concept}", concept)
 
 
 def _missing(spec: str | list[str] | None, key: str) -> str:

@@ -45,6 +45,9 @@ class ConceptEntry(Section):
         None, alias="class", min_length=1, description="Class of the concept, e.g. dog."
     )
     masks: str | list[str] | None = Field(None, description="As concept.masks of a recipe.")
+    real: str | list[str] | None = Field(
+        None, description="Pictures that results are compared with. Default: images."
+    )
     placeholder: str | None = Field(None, min_length=1, description="Rare word for it.")
     prompt: str | None = Field(None, min_length=1, description="Training prompt.")
 
@@ -53,7 +56,7 @@ class ConceptEntry(Section):
     def _is_name(cls, value: str) -> str:
         return check_name(value)
 
-    @field_validator("images", "masks", mode="before")
+    @field_validator("images", "masks", "real", mode="before")
     @classmethod
     def _are_files(cls, value: Any) -> Any:
         return value if value is None else check_files(value)
@@ -90,7 +93,10 @@ class Block(Section):
         "method of the block must take one.",
     )
     concept: list[ConceptEntry] | None = Field(
-        None, min_length=1, description="Built-in concepts by name, or sections."
+        None,
+        min_length=1,
+        description="Built-in concepts by name, or sections; {folder: photos, pictures: 1} is a "
+        "concept for each folder in photos.",
     )
     seed: list[int] | None = Field(None, min_length=1, description="Training seeds.")
     variant: list[str] | None = Field(
@@ -183,6 +189,25 @@ class BaselineConfig(Section):
     variant: str | None = Field(None, description="Its variant.")
 
 
+class PublishedFigure(BaselineConfig):
+    """The published figures of an arm, by name of the metric. What is left out may be anything."""
+
+    scores: dict[str, float] = Field(description="Metric -> value.")
+
+
+class PublishedConfig(Section):
+    """The table of a paper that the grid runs again."""
+
+    source: str = Field(min_length=1, description="The table, and the paper.")
+    figures: list[PublishedFigure] = Field(
+        default_factory=list, description="Its figures; tables and page set them beside one's own."
+    )
+    notes: list[str] = Field(
+        default_factory=list,
+        description="What the paper leaves unsaid, or is otherwise here; `tlora validate` says it.",
+    )
+
+
 class Grid(Section):
     """A whole comparison."""
 
@@ -204,6 +229,7 @@ class Grid(Section):
         None, description="What the others are compared with, concept by concept, seed by seed."
     )
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    published: PublishedConfig | None = Field(None, description="The table that it runs again.")
     workers: int | None = Field(
         None, ge=1, description="Cells at once. Default: one a GPU; one without GPUs."
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlora_cli.comparison.engine import Engine, Report
 from tlora_cli.comparison.tasks import Task, read_result
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.training.interruption import Interruption
 
 LISTEN = 0.25
@@ -141,7 +141,9 @@ def _do(task: Task, folder: str) -> str:
     try:
         os.chdir(folder)
     except OSError as refusal:
-        return f"the worker has no folder {folder}: {refusal.strerror}; all nodes must share it"
+        return (
+            f"the worker has no folder {folder}: {system_reason(refusal)}; all nodes must share it"
+        )
     task.folder.mkdir(parents=True, exist_ok=True)
     with task.log.open("a", encoding="utf-8") as log:
         error = attempt(task, lambda line: print(line, file=log, flush=True), log)

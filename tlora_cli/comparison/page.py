@@ -5,6 +5,7 @@ from __future__ import annotations
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.page_images import sheets
 from tlora_cli.comparison.pareto import Point, pareto_svg
+from tlora_cli.comparison.published import beside
 from tlora_cli.comparison.summary import ArmSummary, Summary, lower_is_better
 from tlora_cli.comparison.tables import explained, missing
 from tlora_cli.foundation.bundled import BUNDLES
@@ -33,6 +34,7 @@ def page(summary: Summary, title: str) -> str:
     """
     cells = summary.plan.cells
     made, left_out = sheets(summary)
+    heads, rows = beside(summary)
     return render(
         "comparison/page.html.jinja",
         title=title,
@@ -45,6 +47,8 @@ def page(summary: Summary, title: str) -> str:
         explained=explained(summary),
         resamples=f"{RESAMPLES:,}",
         least_pairs=LEAST_PAIRS,
+        published=summary.plan.grid.published,
+        beside=(heads, [(row[0], row[1:]) for row in rows]),
         differences=_differences(summary),
         costs=[(summary.label(one.arm), _costs(summary, one)) for one in summary.arms],
         sheets=[(sheet, [summary.label(arm) for arm in sheet.arms]) for sheet in made],

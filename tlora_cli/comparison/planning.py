@@ -74,9 +74,9 @@ def match_baselines(arms: Sequence[Arm], baseline: BaselineConfig) -> dict[Arm, 
 
 
 def _agree(baseline: Arm, arm: Arm, asked: Collection[str]) -> bool:
-    """Whether a baseline has the arm's values where it was not told which to have."""
+    """Whether a baseline has the arm's values where both have one that was not asked for."""
     return all(
-        getattr(baseline, key) in (None, getattr(arm, key))
+        getattr(arm, key) is None or getattr(baseline, key) in (None, getattr(arm, key))
         for key in ("rank", "schedule", "variant")
         if key not in asked
     )

@@ -122,7 +122,8 @@ def _check_cells(tasks: list[Task]) -> None:
     raise UserError(
         "\n".join([f"{count} made with other settings", *lines]),
         where=str(tasks[0].folder.parent),
-        do="restore these settings, remove the cells' folders, or choose another output",
+        do="restore these settings, remove the cells' folders, or choose another output "
+        "(--set output=FOLDER)",
     )
 
 

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tlora_cli.comparison.cells import Cell, Plan
-from tlora_cli.comparison.grid import Block
+from tlora_cli.comparison.changes import AXES
 from tlora_cli.foundation.errors import UserError, known_names
 
-AXES = tuple(Block.model_fields)
 WHERE = "--only"
 
 
@@ -33,12 +32,17 @@ def part_of(plan: Plan, only: Sequence[str]) -> Plan:
                 f"{text!r} is no choice", where=WHERE, do="write AXIS=VALUE, such as seed=0"
             )
         if axis not in AXES:
-            raise UserError(f"no axis {axis!r}", where=WHERE, do=known_names(axis, AXES))
+            raise UserError(
+                f"no axis {axis!r}",
+                where=WHERE,
+                do=f"{known_names(axis, AXES)}; a key of the recipe is changed for all cells with "
+                f"--set {axis or 'KEY'}=VALUE",
+            )
         wanted = values.split(",")
         known = dict.fromkeys(_value(cell, axis) for cell in plan.cells)
         for value in wanted:
             if value not in known:
-                remedy = known_names(value, known)
+                remedy = f"{known_names(value, known)}; to run others: --set {axis}=VALUES"
                 raise UserError(f"the grid has no {axis} {value!r}", where=WHERE, do=remedy)
         cells = [cell for cell in cells if _value(cell, axis) in wanted]
     if not cells:

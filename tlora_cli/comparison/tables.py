@@ -13,6 +13,7 @@ from typing import Any
 
 from tlora_cli.comparison.bootstrap import LEAST_PAIRS, RESAMPLES, Interval
 from tlora_cli.comparison.cells import Arm
+from tlora_cli.comparison.published import beside
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.evaluation.result_files import csv_text
 from tlora_cli.foundation import bundled
@@ -166,6 +167,9 @@ def markdown(summary: Summary) -> str:
             "",
             *table(["arm", "baseline", "pairs", *metrics], rows),
         ]
+    heads, rows = beside(summary)
+    if rows and summary.plan.grid.published:
+        lines += ["", f"Beside {summary.plan.grid.published.source}:", "", *table(heads, rows)]
     if gone := missing(summary):
         lines += ["", f"Without a result: {', '.join(gone)}."]
     return "\n".join(lines) + "\n"

@@ -23,7 +23,14 @@ from tlora_cli.families.hub_errors import explained
 from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
-from tlora_cli.families.variants import check_index, configs_of, is_of, look_at_folder, say
+from tlora_cli.families.variants import (
+    NO_CLASS,
+    check_index,
+    configs_of,
+    is_of,
+    look_at_folder,
+    say,
+)
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.plugins import resolve
@@ -166,8 +173,10 @@ def family_of_base(base: Base) -> str:
     for family in FAMILIES.values():
         if is_of(family, index):
             return family.name
+    named = index.get("_class_name")
+    what = f"is a {named}, which tlora does not know" if named else f"has {NO_CLASS}"
     raise UserError(
-        f"the base {base.model} is a {index.get('_class_name')}, which tlora does not know",
+        f"the base {base.model} {what}",
         where="base.model",
         do=f"use a base of one of these families: {', '.join(FAMILIES)}",
     )

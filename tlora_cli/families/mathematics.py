@@ -188,9 +188,10 @@ def _check_denoiser(family: Family, configs: Configs) -> None:
     for field, texts in family.text_widths.items():
         found = [configs.get(one.partition(".")[0], {}).get(one.partition(".")[2]) for one in texts]
         if None not in found and config.get(field) != sum(filter(None, found)):
+            width = f"{config[field]} ({field})" if config.get(field) else f"unsaid ({field})"
             raise UserError(
-                f"the base's {part} reads texts of width {config.get(field)} ({field}), but its "
-                f"text encoders make {sum(filter(None, found))}",
+                f"the base's {part} reads texts of width {width}, but its text encoders make "
+                f"{sum(filter(None, found))}",
                 where=where,
                 do="check that all parts of the base are of one model",
             )

@@ -19,6 +19,7 @@ from tlora_cli.families.spec import Family
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.foundation.errors import UserError
 
+NO_CLASS = "a model_index.json that names no pipeline"
 BESIDE = ("feature_extractor", "image_encoder", "safety_checker", "watermark")
 """Parts of diffusers' pipelines that text-to-image models may also have, and that are not used."""
 
@@ -51,10 +52,11 @@ def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[st
     """
     pipeline = index.get("_class_name")
     if not is_of(family, index):
+        what = f"is a {pipeline}, not a {family.name} model" if pipeline else f"has {NO_CLASS}"
         raise UserError(
-            f"the base {model} is a {pipeline}, not a {family.name} model",
+            f"the base {model} {what}",
             where="base.model",
-            do="change family or base",
+            do="change family or base" if pipeline else "get the base's files again",
         )
     wanted = {family.denoiser: _class_name(family.denoiser_class)}
     wanted["vae"] = _class_name(family.vae_class)

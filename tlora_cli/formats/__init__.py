@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tlora_cli.foundation.lazy import public_names
 
 if TYPE_CHECKING:
     from tlora_cli.formats.reading import OpenAdapter, open_adapter, read_adapter, read_origin
@@ -23,23 +24,18 @@ __all__ = [
     "read_origin",
 ]
 
-_HOME = {
-    "FORMATS": "registry",
-    "AdapterFile": "weights",
-    "AdapterInfo": "weights",
-    "AdapterWeights": "weights",
-    "Format": "spec",
-    "OpenAdapter": "reading",
-    "open_adapter": "reading",
-    "read_adapter": "reading",
-    "read_origin": "reading",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use, so that the formats are listed without torch."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+# Nothing is imported before it is used, so that the formats are listed without torch.
+__getattr__, __dir__ = public_names(
+    __name__,
+    {
+        "FORMATS": "registry",
+        "AdapterFile": "weights",
+        "AdapterInfo": "weights",
+        "AdapterWeights": "weights",
+        "Format": "spec",
+        "OpenAdapter": "reading",
+        "open_adapter": "reading",
+        "read_adapter": "reading",
+        "read_origin": "reading",
+    },
+)

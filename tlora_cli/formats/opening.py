@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from tlora_cli.formats.pickles import check_tensors
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that are read with `torch.load`, restricted to tensors."""
@@ -82,7 +82,9 @@ def open_file(path: Path) -> OpenFile:
             head = file.read(64)
     except OSError as error:
         raise UserError(
-            f"the adapter file can't be read: {error.strerror}", str(path), "check its permissions"
+            f"the adapter file can't be read: {system_reason(error)}",
+            str(path),
+            "check its permissions",
         ) from error
     if not head:
         raise UserError("the adapter file is empty", str(path), _AGAIN)

@@ -219,6 +219,8 @@ def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> Ada
             )
         parts.setdefault(layer, {})[part] = tensor
     with _damage_explained(file.path):
+        if info.method is None:
+            raise ValueError("it names no method")
         blocks = parse_json(file.header.get("tlora.blocks", "null"))
         if blocks is not None and not isinstance(blocks, int):
             raise ValueError(f"blocks is {blocks}")

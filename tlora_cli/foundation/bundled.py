@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError, known_names, system_reason
 from tlora_cli.foundation.plugins import Registry
 
 CHECKSUMS = "SHA256SUMS"
@@ -183,7 +183,7 @@ def checked(folder: Path) -> Path:
             raise ValueError("empty")
     except OSError as error:
         raise UserError(
-            f"the built-in model {folder.name} has no checksums: {error.strerror}",
+            f"the built-in model {folder.name} has no checksums: {system_reason(error)}",
             where=str(folder / CHECKSUMS),
             do=do,
         ) from error
@@ -200,7 +200,7 @@ def checked(folder: Path) -> Path:
                 found = hashlib.file_digest(opened, "sha256").hexdigest()
         except OSError as error:
             raise UserError(
-                f"a file of the built-in model {folder.name} can't be read: {error.strerror}",
+                f"a file of the built-in model {folder.name} can't be read: {system_reason(error)}",
                 where=str(file),
                 do=do,
             ) from error

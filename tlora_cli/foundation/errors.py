@@ -34,6 +34,13 @@ class UserError(Exception):
 def known_names(given: str, known: Iterable[str]) -> str:
     """Return the remedy for an unknown name: the one that may be meant, and all known ones."""
     names = list(known)
+    if not names:
+        return "there are none"
     close = get_close_matches(given.lower(), names, n=1, cutoff=0.5)
     meant = f"did you mean {close[0]}? " if close else ""
     return f"{meant}known: {', '.join(names)}"
+
+
+def system_reason(error: OSError) -> str:
+    """Return why the system refused, in its words; some errors have none, and say it otherwise."""
+    return error.strerror or str(error) or type(error).__name__

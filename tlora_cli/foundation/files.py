@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import lock_descriptor
 from safetensors import SafetensorError
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 
 TEMPORARY = ".tlora-unfinished-"
 """Prefix of unfinished files and folders; such names are never read."""
@@ -112,7 +112,7 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _refused(path, error.errno, error.strerror or str(error)) from error
+        raise _refused(path, error.errno, system_reason(error)) from error
     except SafetensorError as error:
         # safetensors wraps the system's error in a text: "I/O error: ... (os error 28)".
         number = re.search(r"\(os error (\d+)\)", str(error))

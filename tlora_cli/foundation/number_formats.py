@@ -1,4 +1,4 @@
-"""Names of number formats, in both spellings that recipes use. Imports no torch; `devices` does."""
+"""Names of number formats and devices, as recipes and options spell them; `devices` has torch's."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ TORCH_NAMES: dict[Precision, FileFormat] = {
     "fp16": "float16",
 }
 """Short spelling -> the other. All tables of number formats are made from this one."""
+
+QUANTIZATIONS = ("none", "nf4", "int8")
+"""Formats that the base's weights can be stored in; none: as they are."""
+DEVICES = ("auto", "cpu", "cuda")
+"""Places to compute; auto: on the GPU if there is one."""

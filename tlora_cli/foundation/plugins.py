@@ -80,6 +80,10 @@ class Registry(Mapping[str, EntryT], Generic[EntryT]):
         """Return how many there are."""
         return len(self._own) + len(self._added)
 
+    def __repr__(self) -> str:
+        """Say what it lists."""
+        return f"<{self.group}: {', '.join(self)}>"
+
     def __contains__(self, name: object) -> bool:
         """Whether there is an entry of that name; nothing is imported."""
         return name in self._own or name in self._added

@@ -21,7 +21,7 @@ from tlora_cli.families import Family
 from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
-from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.formulas.schedules import SCHEDULES, RankSchedule
 from tlora_cli.injection.batched_factors import BatchedUpdates
 from tlora_cli.injection.call_state import CallState
 from tlora_cli.injection.changes import Change, LowRankUpdate, MadeT
@@ -120,6 +120,24 @@ class Adapter:
         return self.scale * layer.added(x, down.to(x), up.to(x), mask)
 
     # --- public -------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Say what it is: `<Adapter: tlora on SDXL, rank 64 (linear, least 32), "sks dog">`."""
+        parts = [f"{self.info.method or PLAIN} on {self.family.title}"]
+        if self.schedule is not None:
+            plain = self.schedule.always_full or SCHEDULES[self.schedule.kind].takes_points
+            least = "" if plain else f", least {self.schedule.min_rank}"
+            parts.append(f"rank {self.schedule.rank} ({self.schedule.title}{least})")
+        if self.blocks is not None:
+            parts.append(f"{self.blocks} blocks")
+        if self.info.concept:
+            parts.append(f'"{self.info.concept}"')
+        parts.append(f"{len(self.layers)} layers")
+        if self.scale != 1:
+            parts.append(f"scale {self.scale:g}")
+        if not self._hooks:
+            parts.append("removed")
+        return f"<Adapter: {', '.join(parts)}>"
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the trainable tensors, fp32; none for an adapter loaded for sampling only."""

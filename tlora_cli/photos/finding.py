@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlora_cli.foundation.bundled import bundle_of_picture, picture_files
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.photos.folder import pictures_in
 
 IMAGES_KEY, MASKS_KEY = "concept.images", "concept.masks"
@@ -108,7 +108,7 @@ def _check_file(name: str, key: str) -> Path:
 
 
 def _unreachable(path: Path, error: OSError, key: str) -> UserError:
-    reason = error.strerror or str(error)
+    reason = system_reason(error)
     return UserError(
         f"{path} can't be opened: {reason}", where=key, do="check the name and its permissions"
     )

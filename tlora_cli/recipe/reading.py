@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.places import fill_places
@@ -23,14 +23,14 @@ MAX_BYTES = 1_000_000
 """Largest recipe file that is read."""
 
 
-class _Origin(NamedTuple):
+class Origin(NamedTuple):
     """The place a value comes from: a line of the file, or an override."""
 
     line: int | None = None
     override: str = ""
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = (), *, began: bool = False) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, began: bool = False) -> Recipe:
     """Read a recipe file.
 
     Paths in it are left as they are: relative to the current folder.
@@ -44,7 +44,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = (), *, began: bool = Fals
     Raises:
         UserError: naming every mistake, its line and its key.
     """
-    return parse_recipe(read_text(path), str(path), overrides, began=began)
+    return parse_recipe(read_text(Path(path)), str(path), overrides, began=began)
 
 
 def parse_recipe(
@@ -82,16 +82,17 @@ def examine_text(
 ) -> tuple[Recipe | None, list[Mistake]]:
     """Return the recipe in `text` and all that is wrong in it; see `examine_recipe`."""
     data, lines, mistakes = read_mapping(text, source, began=began)
-    origins = {path: _Origin(line) for path, line in lines.items()}
+    origins = {path: Origin(line) for path, line in lines.items()}
     for override in overrides:
-        mistakes += _override(data, origins, override)
+        mistakes += apply_override(data, origins, override)
     recipe, wrongs = validate(data, {mistake.path for mistake in mistakes}, Recipe, RECIPE)
     mistakes += [
-        Mistake(path, text, *_origin(origins, (path, *others))) for path, text, others in wrongs
+        Mistake(path, text, *origin_of(origins, (path, *others))) for path, text, others in wrongs
     ]
     if recipe is not None and not began:
         mistakes += [
-            Mistake(path, text, *_origin(origins, (path,))) for path, text in word_problems(recipe)
+            Mistake(path, text, *origin_of(origins, (path,)))
+            for path, text in word_problems(recipe)
         ]
     return recipe, mistakes
 
@@ -164,7 +165,7 @@ def read_text(path: Path, called: str = "recipe") -> str:
             f"a folder is no {called}", str(path), "name the .yaml file in it"
         ) from error
     except OSError as error:
-        why = error.strerror or str(error)
+        why = system_reason(error)
         raise UserError(f"cannot read the {called}: {why}", str(path), "check the file") from error
     if len(data) > MAX_BYTES:
         raise UserError(f"the file is too large for a {called} (over 1 MB)", str(path))
@@ -177,10 +178,16 @@ def read_text(path: Path, called: str = "recipe") -> str:
         ) from error
 
 
-def _override(
-    data: dict[str, Any], origins: dict[KeyPath, _Origin], override: str
+def apply_override(
+    data: dict[str, Any], origins: dict[KeyPath, Origin], override: str
 ) -> list[Mistake]:
-    """Set one `key=value` in `data`, and its origin; return what is wrong with it."""
+    """Set one `key=value` in `data`, and its origin; return what is wrong with it.
+
+    Args:
+        data: changed in place; sections on the way are made.
+        origins: where each value comes from; changed in place.
+        override: the option's text; its value is YAML.
+    """
     key, equals, text = override.partition("=")
     path: KeyPath = tuple(key.strip().split("."))
     if not equals or not all(path) or len(path) > MAX_DEPTH:
@@ -200,7 +207,7 @@ def _override(
     for depth, part in enumerate(path[:-1], 1):
         if section.get(str(part)) is None:
             section[str(part)] = {}
-            origins[path[:depth]] = _Origin(override=override)
+            origins[path[:depth]] = Origin(override=override)
         inside = section[str(part)]
         if not isinstance(inside, dict):
             return [Mistake(path, f"`{dotted(path[:depth])}` is no section", override=override)]
@@ -208,11 +215,11 @@ def _override(
     section[str(path[-1])] = next(iter(given.values()))
     for below in [known for known in origins if known[: len(path)] == path]:
         del origins[below]
-    origins[path] = _Origin(override=override)
+    origins[path] = Origin(override=override)
     return wrong
 
 
-def _origin(origins: dict[KeyPath, _Origin], paths: Iterable[KeyPath]) -> _Origin:
+def origin_of(origins: dict[KeyPath, Origin], paths: Iterable[KeyPath]) -> Origin:
     """Return where the first of `paths` that the user wrote comes from, or else its section."""
     candidates = list(paths)
     for path in candidates:
@@ -221,4 +228,4 @@ def _origin(origins: dict[KeyPath, _Origin], paths: Iterable[KeyPath]) -> _Origi
     nearest = candidates[0]
     while nearest and nearest not in origins:
         nearest = nearest[:-1]
-    return origins.get(nearest, _Origin()) if nearest else _Origin()
+    return origins.get(nearest, Origin()) if nearest else Origin()

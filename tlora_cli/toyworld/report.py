@@ -10,7 +10,7 @@ from typing import Any
 
 from tlora_cli.formats import read_origin
 from tlora_cli.foundation.devices import choose_device
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.foundation.pages.data_urls import png_url
 from tlora_cli.foundation.pages.templates import render
@@ -107,14 +107,29 @@ def _named(given: str) -> tuple[str, Path]:
 
 
 def _common_base(files: list[Path]) -> str:
-    bases = {read_origin(file)[1].base_model or "" for file in files}
-    if len(bases) == 1 and (base := bases.pop()) in BUNDLE.bases:
-        return base
-    raise UserError(
-        f"the adapters must belong to one built-in base, not to {', '.join(sorted(bases)) or base}",
-        where="--adapter",
-        do=known_names("", BUNDLE.bases),
-    )
+    bases = {file: read_origin(file)[1].base_model for file in files}
+    for file, base in bases.items():
+        if base is None:
+            raise UserError(
+                "the adapter file does not say which base model it belongs to",
+                where=str(file),
+                do="score the file that tlora trained, which says it; the built-in bases are "
+                + ", ".join(BUNDLE.bases),
+            )
+        if base not in BUNDLE.bases:
+            raise UserError(
+                f"the adapter belongs to {base}, which does not draw the built-in world",
+                where=str(file),
+                do=f"score adapters of a built-in base: {', '.join(BUNDLE.bases)}",
+            )
+    found = sorted({str(base) for base in bases.values()})
+    if len(found) > 1:
+        raise UserError(
+            f"the adapters belong to {' and '.join(found)}, and are compared on one base",
+            where="--adapter",
+            do="score those of each base by themselves",
+        )
+    return found[0]
 
 
 def _score(

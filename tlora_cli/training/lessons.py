@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.foundation.prompts import has_mark, odd_mark, sampling_prompt, training_prompt
 from tlora_cli.photos.captions.files import caption_beside, without_picture
 from tlora_cli.photos.training_images import TrainingImage
@@ -114,7 +114,7 @@ def read_caption(file: Path) -> str:
             f"{file} is not UTF-8 text", where=_KEY, do="save it again as UTF-8"
         ) from error
     except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror or error}", where=_KEY) from error
+        raise UserError(f"{file} can't be read: {system_reason(error)}", where=_KEY) from error
     if not text:
         raise UserError(
             f"{file} is empty", where=_KEY, do="write what the picture shows, or remove the file"

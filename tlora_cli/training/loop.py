@@ -52,10 +52,14 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a run."""
+    """The end of a run.
+
+    Attributes:
+        adapter: the adapter file, or None if the run was interrupted.
+        step: the last one that was made.
+    """
 
     adapter: Path | None
-    """The adapter file, or None if the run was interrupted."""
     step: int
 
 

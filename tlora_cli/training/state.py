@@ -79,7 +79,8 @@ class TrainingState:
             UserError: if the pictures have changed since.
         """
         if saved.get("version") != STATE_VERSION:
-            raise ValueError(f"state version {saved.get('version')!r} is not {STATE_VERSION}")
+            version = saved.get("version", "unknown")
+            raise ValueError(f"state version {version!r} is not {STATE_VERSION}")
         if saved["inputs"] != self.inputs:
             raise UserError(
                 "the training pictures, masks or captions have changed since the run was started",

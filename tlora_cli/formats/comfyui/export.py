@@ -67,7 +67,8 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
             }
             save_file(_named(layers, family, comfyui, sizes), unfinished / file, metadata=header)
             parts.append(Part(file, _start(one.below, comfyui)))
-        prompt = f"a photo of a {weights.info.concept}".rstrip()
+        concept = weights.info.concept
+        prompt = f"a photo of a {concept}" if concept else "a photo"
         told = json.dumps(workflow(comfyui, parts, prompt), indent=1)
         write_text(unfinished / WORKFLOW, told + "\n")
     notes = [

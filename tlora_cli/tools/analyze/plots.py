@@ -10,10 +10,11 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tlora_cli.foundation.packages import PRODUCT
-from tlora_cli.tools.analyze.spectra_of_file import Analysis, ranks_over_time
+from tlora_cli.tools.analyze.spectra_of_file import MATRICES, UPDATE, Analysis, ranks_over_time
 
 STYLE: Any = {
     "axes.grid": True,
@@ -26,8 +27,12 @@ STYLE: Any = {
     "svg.hashsalt": PRODUCT,  # the same plot is the same file
 }
 DOTS_PER_INCH = 130
-WHOLE = ("B S A", "update")
-"""The whole product, whichever there is: of the ortho form with its start, else the update."""
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Colors of the adapters, the same in all plots; told apart without seeing red or green (Okabe and
+Ito 2008)."""
+RANK = "95% of the energy"
+"""Effective rank that is drawn by depth."""
+COLUMNS = 4
 
 
 @contextmanager
@@ -47,56 +52,80 @@ def plot_analyses(analyses: Sequence[Analysis], folder: Path) -> None:
 
 
 def _plot_spectra(analyses: Sequence[Analysis], folder: Path) -> None:
-    """Mean singular values over the layers, for each matrix of each adapter."""
-    with _figure(folder, "spectra", 5.2 * len(analyses), 4.2) as figure:
-        for number, one in enumerate(analyses):
-            axes = figure.add_subplot(1, len(analyses), number + 1)
-            for matrix, when in one.matrices():
-                found = [s.values / s.values[0].clamp(min=1e-30) for s in one.of(matrix, when)]
-                width = max(len(values) for values in found)
-                mean = torch.stack(
-                    [torch.nn.functional.pad(v, (0, width - len(v))) for v in found]
-                ).mean(0)
-                dashes = "--" if when == "start" else "-"
-                axes.plot(range(1, width + 1), mean, dashes, label=f"{matrix}, {when}")
-            axes.set(
-                title=f"{one.name} ({one.method})",
-                xlabel="singular value",
-                ylabel="size, relative to the largest",
-                ylim=(0, 1.05),
-            )
-            axes.legend(fontsize=9)
+    """Mean singular values over the layers: a panel a matrix, a line an adapter."""
+    matrices = [m for m in MATRICES if any(one.of(m, "trained") for one in analyses)]
+    started = any(when == "start" for one in analyses for _, when in one.matrices())
+    with _figure(folder, "spectra", 1.2 + 3.2 * len(matrices), 4.2) as figure:
+        panels = figure.subplots(1, len(matrices), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, matrix in zip(panels, matrices, strict=True):
+            for color, one in _colored(analyses):
+                for when, dashes in (("start", "--"), ("trained", "-")):
+                    if found := one.of(matrix, when):
+                        mean = _mean_shape([spectrum.values for spectrum in found])
+                        axes.plot(range(1, len(mean) + 1), mean, dashes, color=color)
+            axes.set(title=f"{matrix}: {MATRICES[matrix]}", ylim=(0, 1.05))
+            axes.title.set_fontsize(10)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.supxlabel("number of the singular value", fontsize=11)
+        panels[0].set_ylabel("size, relative to the largest")
+        dashed = [Line2D([], [], color="0.4", ls="--", label="at the start")] if started else []
+        _legend(figure, analyses, dashed)
+
+
+def _mean_shape(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the mean of falling singular values, each relative to its largest; missing ones: 0."""
+    width = max(len(one) for one in values)
+    shapes = [one / one[0].clamp(min=1e-30) for one in values]
+    padded = [torch.nn.functional.pad(one, (0, width - len(one))) for one in shapes]
+    return torch.stack(padded).mean(0)
 
 
 def _plot_depth(analyses: Sequence[Analysis], folder: Path) -> None:
-    """Effective rank of the whole product by depth, a line for each kind of layer."""
-    name = "95% of the energy"
-    with _figure(folder, "ranks_by_depth", 5.2 * len(analyses), 4.2) as figure:
-        for number, one in enumerate(analyses):
-            axes = figure.add_subplot(1, len(analyses), number + 1)
-            matrix = next(m for m in WHOLE if one.of(m, "trained"))
-            found = one.of(matrix, "trained")
-            for kind in dict.fromkeys(spectrum.kind for spectrum in found):
+    """Effective rank of the whole update by depth: a panel a kind of layer, a line an adapter."""
+    updates = [(color, one, one.of(UPDATE, "trained")) for color, one in _colored(analyses)]
+    kinds = list(dict.fromkeys(spectrum.kind for *_, found in updates for spectrum in found))
+    columns = min(COLUMNS, len(kinds))
+    rows = -(-len(kinds) // columns)
+    with _figure(folder, "ranks_by_depth", 1 + 2.6 * columns, 1.2 + 2 * rows) as figure:
+        panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+        for axes, kind in zip(panels, kinds, strict=False):
+            for color, _, found in updates:
                 own = [spectrum for spectrum in found if spectrum.kind == kind]
-                ranks = [spectrum.ranks()[name] for spectrum in own]
-                axes.plot([spectrum.depth for spectrum in own], ranks, "o-", ms=3, label=kind)
-            axes.set(
-                title=f"{one.name} ({one.method}): {matrix}",
-                xlabel="depth (layers of the kind, from the input)",
-                ylabel=f"effective rank ({name})",
-            )
-            axes.set_ylim(0, max(a.schedule.rank for a in analyses) * 1.05)  # to be compared
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.legend(fontsize=8, ncols=2)
+                ranks = [spectrum.ranks()[RANK] for spectrum in own]
+                axes.plot([spectrum.depth for spectrum in own], ranks, "o-", ms=3, color=color)
+            axes.set_title(kind, fontsize=10)
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        panels[0].set_ylim(bottom=0)  # after all is drawn: it holds the other end, too
+        for axes in panels[len(kinds) :]:
+            axes.remove()
+        figure.supxlabel("depth: layers of the kind, from the input", fontsize=11)
+        figure.supylabel(f"effective rank of the update ({RANK})", fontsize=11)
+        _legend(figure, analyses)
+
+
+def _colored(analyses: Sequence[Analysis]) -> Iterator[tuple[str, Analysis]]:
+    """Yield each adapter with its color."""
+    for number, one in enumerate(analyses):
+        yield COLORS[number % len(COLORS)], one
+
+
+def _legend(figure: Figure, analyses: Sequence[Analysis], more: Sequence[Line2D] = ()) -> None:
+    """Name the adapters above all panels."""
+    lines = [Line2D([], [], color=color, label=one.title) for color, one in _colored(analyses)]
+    figure.legend(
+        handles=[*lines, *more], loc="outside upper center", ncols=4, fontsize=10, frameon=False
+    )
 
 
 def _plot_schedules(analyses: Sequence[Analysis], folder: Path) -> None:
     """Active rank against timestep, one line an adapter."""
     with _figure(folder, "active_rank", 6.0, 3.8) as figure:
         axes = figure.add_subplot()
-        for one in analyses:
+        for color, one in _colored(analyses):
             t, ranks = ranks_over_time(one.schedule)
-            axes.step(t, ranks, where="post", label=f"{one.name} ({one.schedule.title})")
+            label = f"{one.name} ({one.schedule.title})"
+            axes.step(t, ranks, where="post", color=color, label=label)
         axes.set(xlabel="timestep (0: clean, right: noise)", ylabel="active rank")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=9)

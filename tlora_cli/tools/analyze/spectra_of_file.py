@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,16 @@ from tlora_cli.formulas.spectra import EFFECTIVE_RANKS, singular_values
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import PLAIN
 
+UPDATE = "update"
+MATRICES = {
+    UPDATE: "all that it adds",
+    "B": "one factor",
+    "B diag(S)": "with its sizes",
+    "B S A": "update and start",
+}
+"""Matrix -> what it is. Only the update is the same thing for all methods: the ortho form trains
+B S A and takes its start B0 S0 A0 off again, which LoRA's B A has not (T-LoRA, eq. 7)."""
+
 
 @dataclass(frozen=True)
 class Spectrum:
@@ -26,7 +36,7 @@ class Spectrum:
         layer: its full name.
         kind: what the layer does, e.g. `attn1 q`.
         depth: place among the layers of its kind, from 0 at the model's input.
-        matrix: `B`, `B diag(S)` or `update`.
+        matrix: a name of `MATRICES`.
         when: `start` or `trained`.
         values: in falling order.
     """
@@ -58,6 +68,12 @@ class Analysis:
     method: str
     spectra: list[Spectrum]
     schedule: RankSchedule
+
+    @property
+    def title(self) -> str:
+        """Its name, with the method where the name doesn't say it."""
+        same = self.name.lower().replace("-", "") == self.method.replace("_", "")
+        return self.name if same else f"{self.name} ({self.method})"
 
     def of(self, matrix: str, when: str) -> list[Spectrum]:
         """Return the spectra of a matrix at a time."""
@@ -98,7 +114,7 @@ def _values(weights: AdapterWeights, layer: str) -> Iterable[tuple[tuple[str, st
     down, up = (tensor.double() for tensor in as_matrices(*weights.layers[layer]))
     if weights.copies == 1:
         yield ("B", "trained"), singular_values(up)
-        yield ("update", "trained"), singular_values(up, down)
+        yield (UPDATE, "trained"), singular_values(up, down)
         return
     # The delta form: up = [B - B0, B0], down = [S A ; S A - S0 A0]; rows of A0 have length one.
     rank = len(down) // 2
@@ -110,7 +126,7 @@ def _values(weights: AdapterWeights, layer: str) -> Iterable[tuple[tuple[str, st
     yield ("B diag(S)", "trained"), singular_values(now * scaled_now.norm(dim=1))
     yield ("B S A", "start"), singular_values(start, scaled_start)
     yield ("B S A", "trained"), singular_values(now, scaled_now)
-    yield ("update", "trained"), singular_values(up, down)
+    yield (UPDATE, "trained"), singular_values(up, down)
 
 
 _STAGES = ("down", "mid", "up", "transformer_blocks", "single")
@@ -155,19 +171,22 @@ def table(analyses: Iterable[Analysis]) -> list[dict[str, str | int | float]]:
     ]
 
 
-def summary(analyses: Iterable[Analysis]) -> list[str]:
-    """Return lines of means over the layers, for a terminal."""
+def summary(analyses: Sequence[Analysis]) -> list[str]:
+    """Return lines of means over the layers, for a terminal; what is alike stands together."""
     heads = list(EFFECTIVE_RANKS)
-    lines = [f"{'adapter':16} {'matrix':18} {'of':>4} " + "".join(f"{head:>19}" for head in heads)]
-    for one in analyses:
-        for matrix, when in one.matrices():
-            found = one.of(matrix, when)
-            means = [
-                sum(spectrum.ranks()[head] for spectrum in found) / len(found) for head in heads
-            ]
-            what = f"{matrix}, {when}"
-            cells = "".join(f"{mean:19.1f}" for mean in means)
-            lines.append(f"{one.name[:16]:16} {what:18} {len(found[0].values):4} {cells}")
+    lines = [f"{'matrix':18} {'adapter':16} {'of':>4} " + "".join(f"{head:>19}" for head in heads)]
+    for matrix in MATRICES:
+        for one in analyses:
+            for when in ("start", "trained"):
+                if not (found := one.of(matrix, when)):
+                    continue
+                means = [
+                    sum(spectrum.ranks()[head] for spectrum in found) / len(found) for head in heads
+                ]
+                cells = "".join(f"{mean:19.1f}" for mean in means)
+                what, of = f"{matrix}, {when}", len(found[0].values)
+                lines.append(f"{what:18} {one.name[:16]:16} {of:4} {cells}")
+    lines.append(f"Compare adapters by their {UPDATE}; B S A has the start in it, too.")
     return lines
 
 

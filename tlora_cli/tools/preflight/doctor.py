@@ -20,6 +20,7 @@ from tlora_cli.foundation.devices import (
     gpu_failure,
     supports_bf16,
 )
+from tlora_cli.foundation.errors import system_reason
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
@@ -214,7 +215,7 @@ def _refusal(folder: Path) -> str:
         with tempfile.TemporaryFile(dir=existing_parent(folder)):
             return ""
     except OSError as error:
-        return error.strerror or str(error)
+        return system_reason(error)
 
 
 def _processor(trains: bool) -> Iterator[Finding]:

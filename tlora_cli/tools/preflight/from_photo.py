@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,14 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.known_world import another_base, strangers, world_of
+from tlora_cli.tools.preflight.costs import TRAINING_CALLS, products_per_second
 from tlora_cli.tools.preflight.findings import Finding, ok
 from tlora_cli.tools.preflight.fitting import Room
 from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
 
 CALL = 6.76e12
 """Floating-point operations of SDXL's UNet for one picture of 1024 pixels, counted by torch on the
-true configuration; a training step is worth three of them."""
-SIDE, TIMES = 1024, 4
-"""Matrices that a processor is timed with: their side, and how many products."""
+true configuration (`costs.operations_of_call`)."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +122,5 @@ def _no_base() -> UserError:
 
 def hours_on_cpu(steps: int) -> float:
     """Return about how long SDXL takes here at 1024 pixels, by the speed of matrix products."""
-    one = torch.randn(SIDE, SIDE)
-    one @ one
-    began = time.perf_counter()
-    for _ in range(TIMES):
-        one @ one
-    speed = TIMES * 2 * SIDE**3 / (time.perf_counter() - began)
-    return steps * 3 * CALL / speed / 3600
+    speed = products_per_second(torch.device("cpu"), "fp32")
+    return steps * TRAINING_CALLS * CALL / speed / 3600

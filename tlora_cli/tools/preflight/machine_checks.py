@@ -22,7 +22,7 @@ from tlora_cli.foundation.devices import (
     is_accelerator,
 )
 from tlora_cli.foundation.environment import check_alone, notices
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.foundation.files import existing_parent, free_space, is_locked
 from tlora_cli.foundation.gpu_only import GPU_ONLY, check_gpu
 from tlora_cli.recipe.models import Recipe
@@ -139,7 +139,7 @@ def look_at_output(recipe: Recipe) -> Iterator[Finding]:
     except OSError as error:
         yield problem(
             "output",
-            f"{there} can't be written: {error.strerror or error}",
+            f"{there} can't be written: {system_reason(error)}",
             "choose an output.dir that you may write to",
         )
         return

@@ -191,6 +191,21 @@ def validate_recipe(
     if recipe is None:
         return None, found
     wrong = [".".join(map(str, mistake.path)) for mistake in mistakes]
+    found += look_at_recipe(recipe, wrong, card)
+    return (None if mistakes else recipe), found
+
+
+def look_at_recipe(
+    recipe: Recipe, wrong: Sequence[str] = (), card: int | None = None
+) -> list[Finding]:
+    """Return what is found of a recipe; see `validate_recipe`.
+
+    Args:
+        recipe: what is wrong in it has its default.
+        wrong: dotted keys of that.
+        card: as in `validate_recipe`.
+    """
+    found: list[Finding] = []
     look, failed = Look(recipe, card), set()
     for check in CHECKS:
         if check.after in failed or any(_touch(key, w) for key in check.keys for w in wrong):
@@ -204,7 +219,7 @@ def validate_recipe(
         if count(new, "problem"):
             failed.add(check.run)
         found += new
-    return (None if mistakes else recipe), found
+    return found
 
 
 def _touch(key: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tlora_cli.evaluation.metrics import copying
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 
@@ -51,7 +51,7 @@ def see(file: Path) -> Seen:
     try:
         about = file.stat()
     except OSError as error:
-        raise UserError(f"{file} can't be read: {error.strerror}", str(file)) from error
+        raise UserError(f"{file} can't be read: {system_reason(error)}", str(file)) from error
     return _see(file, about.st_mtime_ns, about.st_size)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlora_cli.foundation.errors import system_reason
 from tlora_cli.foundation.untrusted_json import parse_json
 
 
@@ -53,7 +54,7 @@ def read_metrics(path: Path, alone: bool, notes: list[str]) -> Metrics:
         lines = path.read_bytes().split(b"\n")
         written = path.stat().st_mtime
     except OSError as error:
-        notes.append(f"metrics.jsonl can't be read: {error.strerror or error}.")
+        notes.append(f"metrics.jsonl can't be read: {system_reason(error)}.")
         return Metrics([], None)
     steps: dict[int, Step] = {}
     bad, repeated = [], 0
