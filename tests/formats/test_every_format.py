@@ -12,7 +12,6 @@ import pytest
 import torch
 from adapter_files import (
     LOW_RANK,
-    RANK,
     active,
     close,
     convert,
@@ -26,7 +25,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
-from tlora_cli.families import FAMILIES
 from tlora_cli.formats import FORMATS as KNOWN
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin, tlora_file
 from tlora_cli.methods import METHODS
@@ -189,28 +187,6 @@ def test_stock_diffusers_undoes_the_fusion_of_the_true_flux(tmp_path: Path) -> N
 
 
 # --- what a format can't hold ------------------------------------------------------------------
-
-
-def test_what_the_published_layout_cannot_hold(bases: dict[str, Path], tmp_path: Path) -> None:
-    flux, step, some, new = (tmp_path / n for n in ("f.safetensors", "s.safetensors",
-                                                   "p.safetensors", "new"))  # fmt: skip
-    random_adapter(flux, "flux")
-    points = [(0.0, RANK), (500.0, 2)]
-    weights = random_adapter(
-        step, "sdxl", schedule=RankSchedule(RANK, 2, kind="step", points=points)
-    )
-    few = dict(list(weights.layers.items())[:-1])
-    cut = AdapterWeights(few, 2, RankSchedule(RANK, 2), "sdxl", weights.info)
-    tlora_file.write(some, cut, timestep_scale=FAMILIES["sdxl"].timestep_scale)
-    for family, source, message in (
-        ("flux", flux, "published T-LoRA checkpoints for FLUX are pickles"),
-        ("sdxl", step, "the published code knows the linear rank schedule over 1000 timesteps"),
-        ("sdxl", some, f"it lacks {list(weights.layers)[-1]}"),
-    ):
-        with pytest.raises(UserError) as refused:
-            convert(source, "--to", "published", "--base", bases[family], "--output", new)
-        assert message in refused.value.what
-        assert not new.exists()
 
 
 def test_what_is_lost_is_said(bases: dict[str, Path], tmp_path: Path) -> None:
