@@ -253,8 +253,9 @@ def _start(weights: AdapterWeights) -> list[str]:
     if has_principal_start(weights):
         return []
     return [
-        "its base_* tensors belong to the update: load them into the network (load_state_dict); "
-        "what computes the start from the base's weights instead gets another update"
+        "its base_* tensors belong to the update: load them into the network after apply_to() "
+        "(load_state_dict); what computes the start from the base's weights instead gets another "
+        "update"
     ]
 
 
