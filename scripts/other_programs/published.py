@@ -90,6 +90,7 @@ def answers_of(family: str, model: Any, inputs: dict[str, Tensor]) -> Tensor:
 @torch.no_grad()
 def prepare(work: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Write bases, inputs and folders; return name -> answers without and with the adapter."""
+    torch.manual_seed(0)
     write_tiny_sdxl(work / "sdxl-base")
     write_tiny_flux(work / "flux-base")
     expected = {}

@@ -30,8 +30,8 @@ from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_or
 from tlora_cli.methods import METHODS
 
 FORMATS = {
-    "sdxl": ("tlora", "diffusers", "kohya", "comfyui", "lycoris", "published"),
-    "flux": ("tlora", "diffusers", "kohya", "comfyui", "lycoris"),
+    "sdxl": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris", "published"),
+    "flux": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris"),
 }
 MASKED = ("tlora", "lycoris", "published")
 """Formats with one component a rank, which a schedule can switch."""
@@ -72,10 +72,13 @@ def held(path: Path, target: str, family: str, layer: str, ranks: int) -> Tensor
     """Return a layer's update by the format's formula in float64, of the first ranks only."""
     if target == "published":
         path /= "pytorch_lora_weights.safetensors"
+    if target == "peft":
+        path /= "adapter_model.safetensors"
     tensors, header = contents(path)
-    if target in ("tlora", "diffusers"):
+    if target in ("tlora", "diffusers", "peft"):
         copies = int(header.get("tlora.copies", 1))
         stem = f"{'unet' if family == 'sdxl' else 'transformer'}.{layer}"
+        stem = f"base_model.model.{layer}" if target == "peft" else stem
         down, up = (tensors[f"{stem}.lora_{x}.weight"].double() for x in "AB")
         kept = (torch.arange(len(down) // copies) < ranks).repeat(copies)
         return up[:, kept] @ down[kept]
@@ -115,7 +118,7 @@ def test_there_and_back(
     for layer in weights.layers:
         for t in TIMES if target in MASKED else TIMES[:1]:
             expected, ranks = masked_update(weights, layer, t), active(weights.schedule, t)
-            if target in (*MASKED, "diffusers"):
+            if target in (*MASKED, "diffusers", "peft"):
                 everything = ranks if target in MASKED else 10**6
                 assert close(held(there, target, family, layer, everything), expected), (layer, t)
             everything = ranks if target in MASKED else 10**6
@@ -194,8 +197,9 @@ def test_what_is_lost_is_said(bases: dict[str, Path], tmp_path: Path) -> None:
         source = tmp_path / f"{method}.safetensors"
         random_adapter(source, "sdxl", method)
         masked = METHODS[method].masked
-        for target in ("diffusers", "kohya"):
+        for target in ("diffusers", "kohya", "peft"):
             output = tmp_path / f"{method}-{target}.safetensors"
+            output = output if target != "peft" else output.with_suffix("")
             said = convert(source, "--to", target, "--base", bases["sdxl"], "--output", output)
             assert ("the rank schedule is gone: all 6 ranks act" in said) == masked
         output = tmp_path / f"{method}-lycoris.safetensors"

@@ -16,7 +16,6 @@ import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import pad
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.flux import FLUX
@@ -39,7 +38,8 @@ from tlora_cli.formats.published_names import (
     USED_IN_SINGLE_BLOCKS,
 )
 from tlora_cli.formats.spec import Sizes
-from tlora_cli.formats.weights import AdapterWeights, Pair
+from tlora_cli.formats.tlora_file import widened
+from tlora_cli.formats.weights import AdapterWeights
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically
 from tlora_cli.methods.tlora import TLORA
@@ -155,7 +155,7 @@ def _sdxl_settings(weights: AdapterWeights) -> dict[str, Any]:
 def _sdxl_tensors(weights: AdapterWeights, sizes: Sizes) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, pair in weights.layers.items():
-        now, start = two_products(weights, _widened(pair, weights.rank, weights.copies))
+        now, start = two_products(weights, widened(pair, weights))
         if weights.copies == 1:
             tensors |= _plain(_stem(name), now)
         else:
@@ -205,7 +205,7 @@ def _flux_tensors(weights: AdapterWeights, sizes: Sizes) -> dict[str, Tensor]:
     rank = weights.rank * weights.copies
     tensors: dict[str, Tensor] = {}
     for name, pair in weights.layers.items():
-        down, up = (factor.float() for factor in _widened(pair, rank, 1))
+        down, up = (factor.float() for factor in widened(pair, weights))
         tensors |= _plain(_stem(name), Product(down, torch.ones(rank), up))
     for name in sizes:
         attention, layer = _split(name)
@@ -225,14 +225,6 @@ def _plain(stem: str, product: Product) -> dict[str, Tensor]:
         f"{stem}.down.weight": product.down.clone().contiguous(),
         f"{stem}.up.weight": product.up.clone().contiguous(),
     }
-
-
-def _widened(pair: Pair, rank: int, copies: int) -> Pair:
-    """Return factors with this rank in each copy: the same ones, and zeros."""
-    down, up = pair
-    down, up = down.reshape(copies, -1, down.shape[1]), up.reshape(len(up), copies, -1)
-    missing = rank - down.shape[1]
-    return pad(down, (0, 0, 0, missing)).flatten(0, 1), pad(up, (0, missing)).flatten(1)
 
 
 def _check(weights: AdapterWeights, sizes: Sizes, layout: Layout) -> None:
