@@ -22,6 +22,7 @@ from adapter_files import (
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
+from sgm_names import kohya_stems
 from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
@@ -153,7 +154,7 @@ class Comfy:
 def update_of(lora: dict[str, Tensor], family: str, layer: str) -> Tensor:
     """Return a LoRA's update of a layer, by the names and the scale of its format."""
     if family == "sdxl":
-        stem = "lora_unet_" + layer.replace(".", "_")
+        [stem] = kohya_stems(UNET, [layer]).values()
         down, up = lora[f"{stem}.lora_down.weight"], lora[f"{stem}.lora_up.weight"]
         return float(lora[f"{stem}.alpha"]) / len(down) * (up.double() @ down.double())
     down, up = (lora[f"transformer.{layer}.lora_{x}.weight"].double() for x in "AB")

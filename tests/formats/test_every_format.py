@@ -12,7 +12,6 @@ import pytest
 import torch
 from adapter_files import (
     LOW_RANK,
-    RANK,
     active,
     close,
     convert,
@@ -26,14 +25,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
-from tlora_cli.families import FAMILIES
 from tlora_cli.formats import FORMATS as KNOWN
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, read_origin, tlora_file
 from tlora_cli.methods import METHODS
 
 FORMATS = {
-    "sdxl": ("tlora", "diffusers", "kohya", "comfyui", "lycoris", "published"),
-    "flux": ("tlora", "diffusers", "kohya", "comfyui", "lycoris"),
+    "sdxl": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris", "published"),
+    "flux": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris"),
 }
 MASKED = ("tlora", "lycoris", "published")
 """Formats with one component a rank, which a schedule can switch."""
@@ -55,19 +53,13 @@ def test_all_targets_are_here() -> None:
     assert set(FORMATS["sdxl"]) == set(KNOWN)
 
 
-def written(source: Path, target: str, base: Path, output: Path, *options: str) -> Path:
+def written(source: Path, target: str, base: Path, output: Path) -> Path:
     """Convert a file and return the new one, or the folder of a published checkpoint."""
     output = output if KNOWN[target].folder else output.with_suffix(".safetensors")
-    convert(source, "--to", target, "--base", base, "--output", output, *options)
+    convert(source, "--to", target, "--base", base, "--output", output)
     if target == "comfyui":
         return output / f"{output.name}-plain.safetensors"
     return next(output.glob("checkpoint-*")) if target == "published" else output
-
-
-def schedule_options(file: Path, weights: AdapterWeights) -> tuple[str, ...]:
-    """Return what must be told of a LyCORIS file, which doesn't say its schedule."""
-    assert weights.schedule is not None
-    return ("--min-rank", str(weights.schedule.min_rank)) if "lycoris" in file.name else ()
 
 
 @cache
@@ -80,10 +72,13 @@ def held(path: Path, target: str, family: str, layer: str, ranks: int) -> Tensor
     """Return a layer's update by the format's formula in float64, of the first ranks only."""
     if target == "published":
         path /= "pytorch_lora_weights.safetensors"
+    if target == "peft":
+        path /= "adapter_model.safetensors"
     tensors, header = contents(path)
-    if target in ("tlora", "diffusers"):
+    if target in ("tlora", "diffusers", "peft"):
         copies = int(header.get("tlora.copies", 1))
         stem = f"{'unet' if family == 'sdxl' else 'transformer'}.{layer}"
+        stem = f"base_model.model.{layer}" if target == "peft" else stem
         down, up = (tensors[f"{stem}.lora_{x}.weight"].double() for x in "AB")
         kept = (torch.arange(len(down) // copies) < ranks).repeat(copies)
         return up[:, kept] @ down[kept]
@@ -111,7 +106,7 @@ def test_there_and_back(
     weights = random_adapter(source, family, method, rank=rank)
     assert weights.schedule is not None and weights.schedule.rank == rank
     there = written(source, target, bases[family], tmp_path / f"to-{target}")
-    convert(there, "--base", bases[family], "--output", back, *schedule_options(there, weights))
+    convert(there, "--base", bases[family], "--output", back)
     again = read_adapter(back, [])
     assert again.layers.keys() == weights.layers.keys()
     assert again.family == family
@@ -123,7 +118,7 @@ def test_there_and_back(
     for layer in weights.layers:
         for t in TIMES if target in MASKED else TIMES[:1]:
             expected, ranks = masked_update(weights, layer, t), active(weights.schedule, t)
-            if target in (*MASKED, "diffusers"):
+            if target in (*MASKED, "diffusers", "peft"):
                 everything = ranks if target in MASKED else 10**6
                 assert close(held(there, target, family, layer, everything), expected), (layer, t)
             everything = ranks if target in MASKED else 10**6
@@ -141,10 +136,9 @@ def test_from_each_format_to_each_other(
     weights = random_adapter(source, family)
     one = written(source, first, base, tmp_path / f"first-{first}")
     for second in FORMATS[family]:
-        two = written(one, second, base, tmp_path / second, *schedule_options(one, weights))
+        two = written(one, second, base, tmp_path / second)
         back = tmp_path / f"back-from-{second}.safetensors"
-        options = ("--min-rank", "1") if second == "lycoris" else ()
-        convert(two, "--base", base, "--output", back, *options)
+        convert(two, "--base", base, "--output", back)
         assert read_origin(back)[0] == family
         for layer in weights.layers:
             found = held(back, "tlora", family, layer, 10**6)
@@ -159,8 +153,7 @@ def test_a_small_update_is_not_lost_in_its_start(
     source, back = tmp_path / "ours.safetensors", tmp_path / "back.safetensors"
     weights = random_adapter(source, "sdxl", "tlora", small=1e-3)
     there = written(source, target, bases["sdxl"], tmp_path / f"to-{target}")
-    options = schedule_options(there, weights)
-    convert(there, "--base", bases["sdxl"], "--output", back, *options)
+    convert(there, "--base", bases["sdxl"], "--output", back)
     for layer in weights.layers:
         expected = masked_update(weights, layer, 0.0)
         assert close(held(back, "tlora", "sdxl", layer, 10**6), expected), layer
@@ -199,35 +192,14 @@ def test_stock_diffusers_undoes_the_fusion_of_the_true_flux(tmp_path: Path) -> N
 # --- what a format can't hold ------------------------------------------------------------------
 
 
-def test_what_the_published_layout_cannot_hold(bases: dict[str, Path], tmp_path: Path) -> None:
-    flux, step, some, new = (tmp_path / n for n in ("f.safetensors", "s.safetensors",
-                                                   "p.safetensors", "new"))  # fmt: skip
-    random_adapter(flux, "flux")
-    points = [(0.0, RANK), (500.0, 2)]
-    weights = random_adapter(
-        step, "sdxl", schedule=RankSchedule(RANK, 2, kind="step", points=points)
-    )
-    few = dict(list(weights.layers.items())[:-1])
-    cut = AdapterWeights(few, 2, RankSchedule(RANK, 2), "sdxl", weights.info)
-    tlora_file.write(some, cut, timestep_scale=FAMILIES["sdxl"].timestep_scale)
-    for family, source, message in (
-        ("flux", flux, "published T-LoRA checkpoints for FLUX are pickles"),
-        ("sdxl", step, "the published code knows the linear rank schedule over 1000 timesteps"),
-        ("sdxl", some, f"it lacks {list(weights.layers)[-1]}"),
-    ):
-        with pytest.raises(UserError) as refused:
-            convert(source, "--to", "published", "--base", bases[family], "--output", new)
-        assert message in refused.value.what
-        assert not new.exists()
-
-
 def test_what_is_lost_is_said(bases: dict[str, Path], tmp_path: Path) -> None:
     for method in ("lora", "pissa", "tlora"):
         source = tmp_path / f"{method}.safetensors"
         random_adapter(source, "sdxl", method)
         masked = METHODS[method].masked
-        for target in ("diffusers", "kohya"):
+        for target in ("diffusers", "kohya", "peft"):
             output = tmp_path / f"{method}-{target}.safetensors"
+            output = output if target != "peft" else output.with_suffix("")
             said = convert(source, "--to", target, "--base", bases["sdxl"], "--output", output)
             assert ("the rank schedule is gone: all 6 ranks act" in said) == masked
         output = tmp_path / f"{method}-lycoris.safetensors"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from adapter_files import active, close, convert, denoiser, write_bases
+from adapter_files import active, close, convert, denoiser, random_adapter, write_bases
 from diffusers import FluxTransformer2DModel, UNet2DConditionModel
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -66,11 +68,17 @@ def adapted(model: nn.Module, place: str = "principal") -> dict[str, Trained]:
     return {n: Trained(m.weight.detach(), chance, place) for n, m in list(layers.items())[:9]}
 
 
-def write(file: Path, layers: dict[str, Trained], with_start: bool, prefix: str) -> None:
+def write(
+    file: Path,
+    layers: dict[str, Trained],
+    with_start: bool,
+    prefix: str,
+    header: dict[str, str] | None = None,
+) -> None:
     tensors: dict[str, Tensor] = {}
     for name, one in layers.items():
         tensors |= one.tensors(prefix + name.replace(".", "_"), with_start)
-    save_file(tensors, file)
+    save_file(tensors, file, header)
 
 
 def model_of(family: str, folder: Path) -> Any:
@@ -109,6 +117,108 @@ def test_the_update_is_that_of_lycoris(
     down, up = adapter.layers[name].factors()
     assert close((up @ down).double(), one.update(0.0))
     assert adapter.info.init == (None if with_start else "weights_principal")
+
+
+SIMPLETUNER = {"algo": "tlora", "multiplier": 1.0, "linear_dim": RANK, "linear_alpha": 32,
+               "apply_preset": {"target_module": ["Attention"]}}  # fmt: skip
+LEFT = {"algo": "tlora", "apply_preset": {"target_module": ["Attention"]}}
+"""Settings in the header of SimpleTuner's last file: the trainer took the numbers out of them."""
+
+
+@pytest.mark.parametrize(
+    ("in_header", "beside", "expected"),
+    [
+        (SIMPLETUNER, None, RankSchedule(RANK, 1)),
+        (
+            {**SIMPLETUNER, "tlora_min_rank": 3, "tlora_alpha": 0.5},
+            LEFT,
+            RankSchedule(RANK, 3, 0.5),
+        ),
+        (LEFT, {**SIMPLETUNER, "tlora_min_rank": 2}, RankSchedule(RANK, 2)),
+        (None, {**SIMPLETUNER, "tlora_min_rank": "2"}, RankSchedule(RANK, 2)),
+        (None, {**SIMPLETUNER, "tlora_min_rank": 9}, RankSchedule(RANK, RANK)),
+        (LEFT, None, None),
+        (LEFT, {**SIMPLETUNER, "algo": "lokr"}, None),
+    ],
+    ids=["default", "header", "beside", "text", "above", "last file alone", "another algorithm"],
+)
+def test_simpletuner_s_settings_say_the_schedule(
+    in_header: Any, beside: Any, expected: RankSchedule | None, bases: dict[str, Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    chance = torch.Generator().manual_seed(0)
+    names = [n for n, _ in model_named_linears("sdxl") if n.endswith("to_q")]
+    modules = dict(model_named_linears("sdxl"))
+    layers = {name: Trained(modules[name].weight.detach(), chance) for name in names}
+    source, output = tmp_path / "pytorch_lora_weights.safetensors", tmp_path / "ours.safetensors"
+    header = None if in_header is None else {"lycoris_config": json.dumps(in_header)}
+    write(source, layers, True, "lycoris_", header)
+    if beside is not None:
+        (tmp_path / "lycoris_config.json").write_text(json.dumps(beside))
+    options = ("--base", bases["sdxl"], "--output", output)
+    if expected is None:
+        with pytest.raises(UserError, match="does not say its rank schedule"):
+            convert(tmp_path, *options)
+        return
+    convert(tmp_path, *options)
+    weights = read_adapter(output, [])
+    assert weights.schedule is not None
+    ranks = [weights.schedule.active_rank(t) for t in range(1001)]
+    least, alpha = expected.min_rank, expected.alpha
+    theirs = [int(((1000 - t) / 1000) ** alpha * (RANK - least)) + least for t in range(1001)]
+    assert ranks == theirs
+    assert weights.info.method == ("ortho_lora" if expected.min_rank == RANK else "tlora")
+    given = tmp_path / "given.safetensors"
+    convert(tmp_path, "--base", bases["sdxl"], "--output", given, "--min-rank", "2")
+    assert read_adapter(given, []).schedule == RankSchedule(RANK, 2, alpha)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps({**SIMPLETUNER, "linear_dim": 64}), "says rank 64, but the file has rank 4"),
+        (json.dumps({**SIMPLETUNER, "tlora_alpha": 0}), "lycoris_config makes no schedule"),
+        (json.dumps({**SIMPLETUNER, "linear_dim": None}), "lycoris_config makes no schedule"),
+        ("{", "lycoris_config can't be read"),
+        ("[1]", "lycoris_config holds no settings"),
+    ],
+)
+def test_settings_that_contradict_the_file_are_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    modules, chance = dict(model_named_linears("sdxl")), torch.Generator().manual_seed(0)
+    name = next(n for n in modules if n.endswith("to_q"))
+    layers = {name: Trained(modules[name].weight.detach(), chance)}
+    source = tmp_path / "a.safetensors"
+    write(source, layers, True, "lycoris_", {"lycoris_config": text})
+    with pytest.raises(UserError, match=message) as refused:
+        read_adapter(source, modules)
+    assert refused.value.where == str(source)
+    assert "--min-rank" in refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("schedule", "stated"),
+    [
+        (RankSchedule(RANK, 3, 0.7), {"linear_dim": 4, "tlora_min_rank": 3, "tlora_alpha": 0.7}),
+        (RankSchedule(RANK, RANK), {"linear_dim": 4, "tlora_min_rank": 4, "tlora_alpha": 1.0}),
+        (RankSchedule(RANK, 2, kind="cosine"), None),
+        (RankSchedule(RANK, 2, num_train_timesteps=500), None),
+    ],
+    ids=["linear", "full", "cosine", "500 timesteps"],
+)
+def test_our_file_says_its_schedule_the_same_way(
+    schedule: RankSchedule, stated: Any, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    source, there = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    random_adapter(source, "sdxl", "tlora", schedule)
+    convert(source, "--to", "lycoris", "--base", bases["sdxl"], "--output", there)
+    with safe_open(there, "pt") as file:
+        found = json.loads(file.metadata().get("lycoris_config", "null"))
+    if stated is None:
+        assert found is None
+    else:
+        assert found == {"algo": "tlora", "multiplier": 1.0, "linear_alpha": 4, **stated}
 
 
 def test_fused_layers_of_flux_are_split_by_their_rows(

@@ -8,6 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_files import (
+    close,
+    convert,
+    denoiser,
+    masked_update,
+    random_adapter,
+    write_bases,
+)
 from lora_files import (
     FLUX_LAYERS,
     PREFIX,
@@ -24,6 +32,7 @@ from torch import Tensor, nn
 
 from tlora_cli import UserError
 from tlora_cli.formats import read_adapter, read_origin
+from tlora_cli.injection.load import matrix_layers
 
 
 def write_peft(
@@ -130,6 +139,36 @@ def test_peft_itself_with_its_configuration_beside(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(UserError, match="the LoRA's scale is not known"):
         read_adapter(tmp_path, layers)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize(("method", "targets"), [("lora", "all"), ("tlora", "attention")])
+def test_peft_itself_loads_our_folder(
+    method: str, targets: str, family: str, tmp_path: Path
+) -> None:
+    """The update of every layer, of both kinds; and read again, all of it."""
+    from peft import PeftModel
+
+    base = write_bases(tmp_path / "bases")[family]
+    source, there = tmp_path / "ours.safetensors", tmp_path / "there"
+    weights = random_adapter(source, family, method, targets=targets)
+    said = convert(source, "--to", "peft", "--base", base, "--output", there)
+    assert "PeftModel.from_pretrained" in said
+    assert ("the rank schedule is gone" in said) == (method == "tlora")
+    loaded = PeftModel.from_pretrained(denoiser(family), str(there))
+    found = {
+        name.removeprefix("base_model.model."): module.get_delta_weight("default")
+        for name, module in loaded.named_modules()
+        if "default" in getattr(module, "lora_A", {})
+    }
+    assert found.keys() == weights.layers.keys()
+    for name, update in found.items():
+        assert close(update.flatten(1).double(), masked_update(weights, name, 0)), name
+    again = read_adapter(there, matrix_layers(denoiser(family)))
+    assert again.family == family
+    for name, (down, up) in again.layers.items():
+        product = up.flatten(1).double() @ down.flatten(1).double()
+        assert close(product, masked_update(weights, name, 0)), name
 
 
 @pytest.mark.parametrize(

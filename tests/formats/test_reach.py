@@ -25,6 +25,7 @@ from diffusers.utils import convert_unet_state_dict_to_peft
 from lora_files import NAMES, by_diffusers, model_of
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sgm_names import kohya_stems
 from torch import Tensor, nn
 
 from tlora_cli import RankSchedule, UserError
@@ -56,14 +57,15 @@ def test_there_and_back(target: str, method: str, base: Path, tmp_path: Path) ->
     weights = random_adapter(source, "sdxl", method, targets="all")
     convert(source, "--to", target, "--base", base, "--output", there)
     tensors, width = load_file(there), RANK * weights.copies
-    down, up = {
-        "kohya": ("lora_unet_{}.lora_down.weight", "lora_unet_{}.lora_up.weight"),
-    }.get(target, ("unet.{}.lora_A.weight", "unet.{}.lora_B.weight"))
-    for layer in weights.layers:
-        name = layer.replace(".", "_") if target == "kohya" else layer
+    down, up = NAMES["kohya" if target == "kohya" else "peft"]
+    down, up = f"{{}}.{down}.weight", f"{{}}.{up}.weight"
+    names = {layer: f"unet.{layer}" for layer in weights.layers}
+    if target == "kohya":
+        names = kohya_stems(UNET, list(weights.layers))
+    for layer, name in names.items():
         found = product(tensors, down.format(name), up.format(name))
         assert close(found, masked_update(weights, layer, 0)), layer
-    name = CONVOLUTION.replace(".", "_") if target == "kohya" else CONVOLUTION
+    name = names[CONVOLUTION]
     assert tensors[down.format(name)].shape == (width, 32, 3, 3)
     assert tensors[up.format(name)].shape == (64, width, 1, 1)
     back = tmp_path / "back.safetensors"
@@ -118,7 +120,7 @@ def test_comfyui_s_slices_are_the_masked_update(method: str, base: Path, tmp_pat
     for t in (0.0, 450.0, 999.0):
         rank = active(weights.schedule, t)
         for layer in (CONVOLUTION, SINGLE, "down_blocks.1.resnets.0.time_emb_proj"):
-            stem = f"lora_unet_{layer.replace('.', '_')}"
+            [stem] = kohya_stems(UNET, [layer]).values()
             found = [
                 product(tensors, f"{stem}.lora_down.weight", f"{stem}.lora_up.weight")
                 for first, tensors in slices.items()

@@ -27,7 +27,9 @@ def convert(
     ],
     output: Annotated[
         Path,
-        typer.Option(help="The new file (.safetensors); for comfyui and published, a folder."),
+        typer.Option(
+            help="The new file (.safetensors); for comfyui, peft and published, a folder."
+        ),
     ],
     to: Annotated[
         str,
@@ -59,9 +61,10 @@ def convert(
     """Write any adapter that tlora reads in another format.
 
     tlora: one file that says its own rank schedule; diffusers loads it without. kohya: a plain LoRA
-    for ComfyUI, A1111 and others. diffusers: a plain LoRA in diffusers' and PEFT's names. comfyui:
-    the ranks as LoRAs with a workflow that keeps the schedule. lycoris: a T-LoRA for LyCORIS 4.
-    published: a checkpoint of the published T-LoRA code. To put it into a model, use tlora merge.
+    for ComfyUI, A1111 and others. diffusers: a plain LoRA in diffusers' names. peft: the same as
+    PEFT's folder. comfyui: the ranks as LoRAs with a workflow that keeps the schedule. lycoris: a
+    T-LoRA for LyCORIS 4. published: a run's folder for the published T-LoRA code. To put it into a
+    model, use tlora merge.
     """
     check_name("--family", family, FAMILIES)
     check_known("--to", to, FORMATS)

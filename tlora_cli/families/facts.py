@@ -79,18 +79,15 @@ class License:
 
 @dataclass(frozen=True)
 class Kohya:
-    """The form of a family's LoRA in kohya's sd-scripts.
+    """The form of a family's LoRA in kohya's sd-scripts, in the original model's layer names.
 
     Attributes:
         network_module: `ss_network_module` in the header.
         base_version: `ss_base_model_version` in the header.
-        original_names: whether the layers have the original model's names, or diffusers'; with
-            underscores in both cases.
     """
 
     network_module: str
     base_version: str
-    original_names: bool
 
 
 @dataclass(frozen=True)

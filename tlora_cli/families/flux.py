@@ -170,7 +170,7 @@ class Flux(Family):
         "16gb": {**SMALL, "quantization": "nf4"},
         "12gb": {**SMALL, "quantization": "nf4", "resolution": 768},
     }
-    kohya = Kohya("networks.lora_flux", "flux1", original_names=True)
+    kohya = Kohya("networks.lora_flux", "flux1")
     comfyui = ComfyUI(
         nodes={
             "model": ("UNETLoader", {

@@ -5,7 +5,6 @@ Public facts of stabilityai/stable-diffusion-xl-base-1.0 (config.json of each pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +18,7 @@ from tlora_cli.families.facts import (
     Sampler,
     TextEncoder,
 )
+from tlora_cli.families.sdxl_names import original_names
 from tlora_cli.families.spec import Family
 from tlora_cli.foundation.errors import UserError
 
@@ -31,23 +31,6 @@ if TYPE_CHECKING:
 BASE = "stabilityai/stable-diffusion-xl-base-1.0"
 STEPS, GUIDANCE = 25, 5.0
 """Published settings of sampling (T-LoRA, section 5)."""
-
-OUTSIDE_BLOCKS = {
-    "time_embed_0": "time_embedding.linear_1",
-    "time_embed_2": "time_embedding.linear_2",
-    "label_emb_0_0": "add_embedding.linear_1",
-    "label_emb_0_2": "add_embedding.linear_2",
-    "input_blocks_0_0": "conv_in",
-    "out_2": "conv_out",
-}
-"""Name in the original model -> layer, outside of the numbered blocks."""
-IN_RESNETS = {
-    "conv1": "in_layers_2",
-    "conv2": "out_layers_3",
-    "time_emb_proj": "emb_layers_1",
-    "conv_shortcut": "skip_connection",
-}
-"""Layer of a residual block -> name in the original model."""
 
 
 class StableDiffusionXL(Family):
@@ -139,7 +122,7 @@ class StableDiffusionXL(Family):
     guidance_doubles = True
     defaults: ClassVar = {"sampling": {"steps": STEPS, "guidance": GUIDANCE}}
     memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": {"gradient_checkpointing": True}}
-    kohya = Kohya("networks.lora", "sdxl_base_v1-0", original_names=False)
+    kohya = Kohya("networks.lora", "sdxl_base_v1-0")
     comfyui = ComfyUI(
         nodes={
             "base": ("CheckpointLoaderSimple", {"ckpt_name": "sd_xl_base_1.0.safetensors"}),
@@ -266,39 +249,8 @@ class StableDiffusionXL(Family):
         return latents
 
     def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yield the original UNet's names; it numbers its blocks in one row.
-
-        A block of diffusers has its resnets one by one, then an up- or a downsampler.
-        """
-        resnets = [re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name) for name in layer_names]
-        per_block = max((int(match[1]) for match in resnets if match), default=1) + 2
-        attentive = {
-            name.partition(".attentions.")[0] for name in layer_names if ".attentions." in name
-        }
-        for name in layer_names:
-            match = re.match(r"(down|up)_blocks\.(\d+)\.(attentions|resnets)\.(\d+)\.(.+)", name)
-            if match:
-                side, block, kind, index, rest = match.groups()
-                number = int(block) * per_block + int(index) + (side == "down")
-                stem = f"{'input' if side == 'down' else 'output'}_blocks_{number}"
-                yield _original_name(stem, 1 if kind == "attentions" else 0, rest), (name,)
-            match = re.match(r"mid_block\.(attentions|resnets)\.(\d+)\.(.+)", name)
-            if match:
-                kind, index, rest = match.groups()
-                place = 1 if kind == "attentions" else 2 * int(index)
-                yield _original_name("middle_block", place, rest), (name,)
-            match = re.match(r"((down|up)_blocks\.(\d+))\.\w+samplers\.0\.conv$", name)
-            if match:
-                last = (int(match[3]) + 1) * per_block
-                place = 2 if match[1] in attentive else 1
-                down, up = f"input_blocks_{last}_0_op", f"output_blocks_{last - 1}_{place}_conv"
-                yield down if match[2] == "down" else up, (name,)
-        for alias, layer in OUTSIDE_BLOCKS.items():
-            yield alias, (layer,)
-
-
-def _original_name(stem: str, place: int, rest: str) -> str:
-    return f"{stem}_{place}_" + IN_RESNETS.get(rest, rest).replace(".", "_")
+        """Yield the names of Stability AI's UNet, which numbers its blocks in one row."""
+        yield from original_names(layer_names)
 
 
 SDXL = StableDiffusionXL()

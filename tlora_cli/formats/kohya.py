@@ -4,9 +4,9 @@ Keys are `lora_unet_<path with underscores>.lora_down.weight`, `.lora_up.weight`
 update is alpha / rank times up down. `kohya_names` undoes the paths. Of a convolution, down is one
 of the same kernel and up one of 1 x 1 (LoCon).
 
-Written are the names that kohya's own trainer of the family has. Where these are the original
-model's, queries, keys and values are one layer: their factors are fused as a block-diagonal of
-three times the rank, which is the same update. alpha is the rank, so every reader's scale is 1.
+Written are the names that kohya's own trainer has, which are the original model's. Where queries,
+keys and values are one layer there, their factors are fused as a block-diagonal of three times the
+rank, which is the same update. alpha is the rank, so every reader's scale is 1.
 """
 
 from __future__ import annotations
@@ -234,8 +234,9 @@ def kohya_tensors(layers: Mapping[str, Pair], family: Family, sizes: Sizes) -> d
     Raises:
         UserError: if kohya's names for the family are not known.
     """
+    _facts(family)
     tensors: dict[str, Tensor] = {}
-    for name, members in _grouped(layers, family, sizes).items():
+    for name, members in _grouped(layers, sizes).items():
         if len(members) == 1:
             down, up = (factor.float().clone() for factor in layers[members[0]])
             up = turned(name, up)
@@ -248,12 +249,8 @@ def kohya_tensors(layers: Mapping[str, Pair], family: Family, sizes: Sizes) -> d
     return tensors
 
 
-def _grouped(
-    layers: Mapping[str, Pair], family: Family, sizes: Sizes
-) -> dict[str, tuple[str, ...]]:
+def _grouped(layers: Mapping[str, Pair], sizes: Sizes) -> dict[str, tuple[str, ...]]:
     """Return kohya's name -> the layers it drives, in the order of their rows."""
-    if not _facts(family).original_names:
-        return {name.replace(".", "_"): (name,) for name in layers}
     # Of a layer's names the original model's is the one that stands for most layers; of two for
     # the layer alone, it is the one that isn't diffusers' with underscores.
     found: dict[str, tuple[str, ...]] = {}

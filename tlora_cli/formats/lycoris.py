@@ -2,8 +2,8 @@
 
 Keys are `<prefix>_<path with underscores>.q_layer.weight`, `.p_layer.weight`, `.lambda_layer`,
 `.alpha`, and optionally `.base_q`, `.base_p`, `.base_lambda`. LyCORIS itself leaves `base_*` out,
-and computes the principal start of whatever base the file is loaded on. The rank schedule is one of
-the trainer's settings, not of the file's.
+and computes the principal start of whatever base the file is loaded on. It knows no place for the
+rank schedule, which is one of the trainer's settings; SimpleTuner leaves them with the file.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tlora_cli.formats.foreign import lacking, refuse_unreadable
 from tlora_cli.formats.headers import model_spec
 from tlora_cli.formats.kohya import PREFIXES, TEXT, bare, check_family, rows_of_layers
 from tlora_cli.formats.kohya_names import known_names
+from tlora_cli.formats.lycoris_config import read_schedule, schedule_field
 from tlora_cli.formats.products import (
     NOW,
     START,
@@ -72,11 +73,12 @@ def lacks_start(keys: Collection[str]) -> bool:
 
 
 def read(file: AdapterFile) -> AdapterWeights:
-    """Return the adapter; its schedule is None.
+    """Return the adapter; its schedule is None unless SimpleTuner's settings are found.
 
     Raises:
         UserError: if parts are missing, or the start is and can't be computed: the weights of the
-            base are not there, or the adapter did not start at their principal part.
+            base are not there, or the adapter did not start at their principal part. If settings
+            contradict it.
     """
     refuse_unreadable(file.tensors, file.path)
     text = sum(key.startswith(TEXT) for key in file.tensors)
@@ -98,9 +100,12 @@ def read(file: AdapterFile) -> AdapterWeights:
     warn_of_text_layers(text, file.path)
     if len({len(down) for down, _ in layers.values()}) > 1:
         raise UserError("a masked T-LoRA needs one rank for all layers", str(file.path), DAMAGED)
+    rank = len(next(iter(layers.values()))[0]) // 2
+    schedule = read_schedule(file.header, file.path, rank)
     init = "weights_principal" if computed else None
-    info = AdapterInfo(method=method_name(2, True), init=init)
-    return AdapterWeights(layers, 2, None, only_family(layers), info)
+    masked = schedule is None or not schedule.always_full
+    info = AdapterInfo(method=method_name(2, masked), init=init)
+    return AdapterWeights(layers, 2, schedule, only_family(layers), info)
 
 
 def _part(name: str) -> str | None:
@@ -219,7 +224,13 @@ def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
         parts["alpha"] = torch.tensor(float(len(now.scale)))
         stem = PREFIX + name.replace(".", "_")
         tensors |= {f"{stem}.{part}": tensor for part, tensor in parts.items()}
-    header = {"format": "pt", "ss_network_module": "lycoris.kohya", **model_spec(weights)}
+    assert weights.schedule is not None
+    header = {
+        "format": "pt",
+        "ss_network_module": "lycoris.kohya",
+        **schedule_field(weights.schedule),
+        **model_spec(weights),
+    }
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
     return [_schedule(weights), *_start(weights)]
 
@@ -228,12 +239,13 @@ def _schedule(weights: AdapterWeights) -> str:
     schedule = weights.schedule
     assert schedule is not None
     if schedule.always_full:
-        return "the file can't say that all ranks act at every timestep; LyCORIS needs no mask then"
+        return "all ranks act at every timestep: LyCORIS needs no mask"
     if schedule.title != "linear":
         return f"the rank schedule ({schedule.title}) is gone: LyCORIS knows the linear one"
     return (
-        f"the file can't say its rank schedule: give LyCORIS rank {schedule.rank}, least rank "
-        f"{schedule.min_rank}, alpha {schedule.alpha:g}, {schedule.num_train_timesteps} timesteps"
+        "LyCORIS does not look for the rank schedule, which the header says as SimpleTuner's does: "
+        f"give LyCORIS rank {schedule.rank}, least rank {schedule.min_rank}, alpha "
+        f"{schedule.alpha:g}, {schedule.num_train_timesteps} timesteps"
     )
 
 
@@ -241,8 +253,9 @@ def _start(weights: AdapterWeights) -> list[str]:
     if has_principal_start(weights):
         return []
     return [
-        "its base_* tensors belong to the update: load them into the network (load_state_dict); "
-        "what computes the start from the base's weights instead gets another update"
+        "its base_* tensors belong to the update: load them into the network after apply_to() "
+        "(load_state_dict); what computes the start from the base's weights instead gets another "
+        "update"
     ]
 
 

@@ -15,6 +15,7 @@ FORMATS: Registry[Format] = Registry(
     {
         PRODUCT: "tlora_cli.formats.tlora_file:TLORA_FILE",
         "diffusers": "tlora_cli.formats.peft:PEFT",
+        "peft": "tlora_cli.formats.peft_folder:PEFT_FOLDER",
         "kohya": "tlora_cli.formats.kohya:KOHYA",
         "comfyui": "tlora_cli.formats.comfyui.export:COMFYUI",
         "lycoris": "tlora_cli.formats.lycoris:LYCORIS",

@@ -72,7 +72,7 @@ def peft_tensors(weights: AdapterWeights, dtype: torch.dtype = torch.float32) ->
     prefix = FAMILIES[weights.family or ""].denoiser
     tensors = {}
     for name, pair in weights.layers.items():
-        down, up = _widened(pair, weights)
+        down, up = widened(pair, weights)
         tensors[f"{prefix}.{name}.lora_A.weight"] = _stored(down, dtype)
         tensors[f"{prefix}.{name}.lora_B.weight"] = _stored(up, dtype)
     return tensors
@@ -91,7 +91,7 @@ def peft_header(weights: AdapterWeights) -> dict[str, str]:
     return {"format": "pt", "lora_adapter_metadata": json.dumps(peft)}
 
 
-def _widened(pair: Pair, weights: AdapterWeights) -> Pair:
+def widened(pair: Pair, weights: AdapterWeights) -> Pair:
     """Return the pair at the file's rank: components of zero are added where a layer has fewer."""
     down, up = pair
     missing = weights.rank - down.shape[0] // weights.copies

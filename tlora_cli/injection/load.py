@@ -240,7 +240,8 @@ def choose_schedule(
         raise UserError(
             "the file is a T-LoRA checkpoint but does not say its rank schedule",
             where=where,
-            do="pass min_rank as it was trained (--min-rank), or keep logs/hparams.yml beside it",
+            do="pass min_rank as it was trained (--min-rank), or keep the settings of the training "
+            "with it (logs/hparams.yml of the published code, lycoris_config.json of SimpleTuner)",
         )
     if schedule is not None and min_rank is None and alpha is None:
         return schedule

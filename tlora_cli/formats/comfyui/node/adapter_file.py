@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .ranks import Schedule, read_schedule
+from .ranks import Schedule, read_schedule, said_schedule
 
 Pair = tuple[Tensor, Tensor]
 """down (copies * R, in) and up (out, copies * R); of a convolution (copies * R, in, k, k) and
@@ -105,7 +105,7 @@ def _lycoris(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Adapte
         if "alpha" in found:
             up = up * (float(found["alpha"].reshape(-1)[0]) / (len(down) // 2))
         layers[name] = (down, up)
-    return AdapterFile(layers, 2, None)
+    return AdapterFile(layers, 2, said_schedule(header, len(next(iter(layers.values()))[0]) // 2))
 
 
 def _published(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> AdapterFile | None:

@@ -132,3 +132,18 @@ def read_schedule(header: Mapping[str, str]) -> Schedule:
         seed=int(header["tlora.schedule_seed"]),
         axis=axis,
     )
+
+
+def said_schedule(header: Mapping[str, str], rank: int) -> Schedule | None:
+    """Return the schedule that SimpleTuner says in the header of a LyCORIS T-LoRA of this rank.
+
+    tlora says it there, too. None if the settings are those of another rank, or not there.
+
+    Raises:
+        ValueError, TypeError: if they are damaged.
+    """
+    settings = json.loads(header.get("lycoris_config", "null"))
+    if not isinstance(settings, dict) or settings.get("linear_dim") != rank:
+        return None
+    least = min(int(settings.get("tlora_min_rank", 1)), rank)
+    return Schedule(rank, least, alpha=float(settings.get("tlora_alpha", 1.0)))
