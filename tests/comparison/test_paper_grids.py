@@ -150,9 +150,8 @@ def small(name: str, tiny: Path, folder: Path) -> list[str]:
     return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "figure4" else pytest.mark.full) for n in GRIDS]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("name", GRIDS)
 def test_each_runs_from_end_to_end(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "adapter.safetensors"
 
 
+@pytest.mark.full
 def test_an_adapter_is_scored_and_a_broken_run_goes_on(adapter: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = tlora("evaluate", "--adapter", adapter, "--base-count", 2, "--output", whole)

@@ -96,6 +96,7 @@ def test_other_models_of_the_name(
     assert words in told(found, "problem")
 
 
+@pytest.mark.full
 def test_the_command_line_refuses_a_variant(tiny_flux: Path, tmp_path: Path) -> None:
     base = variant(tiny_flux, tmp_path / "base", "transformer", in_channels=384, out_channels=64)
     written = write_recipe(tiny_flux, tmp_path / "t", base=str(base))

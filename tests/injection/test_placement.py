@@ -61,7 +61,9 @@ def file(tmp_path: Path) -> Callable[[str], Path]:
     return make
 
 
-@pytest.mark.parametrize("ran", [False, True], ids=["fresh", "ran before"])
+@pytest.mark.parametrize(
+    "ran", [False, pytest.param(True, marks=pytest.mark.full)], ids=["fresh", "ran before"]
+)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_compiled_or_wrapped_denoiser(

@@ -102,6 +102,7 @@ def test_a_broken_picture_stops_the_run_and_is_named(tiny_sdxl: Path, folder: Pa
         (folder / name).unlink()
 
 
+@pytest.mark.full
 def test_validate_init_and_train_say_it(tiny_sdxl: Path, folder: Path) -> None:
     (folder / "a.mov").write_bytes(b"video")
     here = folder.parent

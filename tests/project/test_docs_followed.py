@@ -170,7 +170,17 @@ def runs_here(line: Line) -> bool:
 HERE = [line for line in ALL_LINES if runs_here(line)]
 
 
-@pytest.mark.parametrize("page", dict.fromkeys(line.page for line in HERE), ids=lambda p: p.stem)
+LONG = ("cookbook",)
+"""Pages with commands of half a minute."""
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=pytest.mark.full if page.stem in LONG else ())
+        for page in dict.fromkeys(line.page for line in HERE)
+    ],
+)
 def test_a_page_can_be_followed(
     page: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

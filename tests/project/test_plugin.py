@@ -131,6 +131,7 @@ def test_it_samples_and_the_schedule_matters(plugin: Path, run: Path, tmp_path: 
     assert pictures[0] != pictures[1]
 
 
+@pytest.mark.full
 def test_its_format_is_written_and_read(plugin: Path, run: Path, tmp_path: Path) -> None:
     flat, back = tmp_path / "flat.safetensors", tmp_path / "back.safetensors"
     adapter, base = run / "adapter.safetensors", run.parent / "tiny-auraflow"

@@ -135,6 +135,7 @@ def test_grids_fill_in_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 # --- options --------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_options_know_the_home_and_variables(
     tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test_what_can_not_be_joined_says_why(
     assert not (two / "refused").exists()
 
 
+@pytest.mark.full
 def test_two_names_in_one_prompt(two: Path) -> None:
     words = ["--adapter", "a.safetensors", "--adapter", "c.safetensors", "--steps", 1]
     prompt = ["--prompt", "a sks dog and a sks cat", "--output", "names", "--device", "cpu"]

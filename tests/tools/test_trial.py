@@ -40,6 +40,7 @@ def test_a_trial_is_the_same_run_cut_short(tiny_sdxl: Path, tmp_path: Path) -> N
     }
 
 
+@pytest.mark.full
 def test_a_trial(tiny_sdxl: Path, tmp_path: Path) -> None:
     preview = {"prompts": ["a V*"]}
     given = recipe(tiny_sdxl, tmp_path, train__preview=preview, train__steps=100)

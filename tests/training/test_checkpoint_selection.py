@@ -289,6 +289,7 @@ loop.train(load_recipe(Path({recipe!r})))
 """
 
 
+@pytest.mark.full
 def test_killed_and_interrupted_while_scoring_it_ends_the_same(
     tiny_sdxl: Path, tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

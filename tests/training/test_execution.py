@@ -36,6 +36,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @needs_compiler
+@pytest.mark.full
 def test_a_compiled_run_is_the_eager_run_and_resumes_bit_for_bit(
     tiny_sdxl: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_other_words_that_are_cut_off_are_told(
         run(tiny_sdxl, tmp_path, train__steps=2, **changes)
 
 
+@pytest.mark.full
 def test_validate_says_it_before(tiny_sdxl: Path, tmp_path: Path) -> None:
     file = write_recipe(tiny_sdxl, tmp_path, concept__prompt=f"{LONG} V*")
     done = tlora("validate", file, cwd=tmp_path)

@@ -198,9 +198,14 @@ def train_and_kill(recipe: Path, where: str, when: int) -> None:
 
 @pytest.mark.parametrize(
     ("base", "changes", "when"),
-    [("tiny_sdxl", {}, 4), ("tiny_sdxl", PRODIGY, 6), ("tiny_flux", PRODIGY, 2)],
+    [
+        pytest.param("tiny_sdxl", {}, 4, id="sdxl"),
+        pytest.param(
+            "tiny_sdxl", PRODIGY, 6, id="sdxl-prodigy-accumulation", marks=pytest.mark.full
+        ),
+        pytest.param("tiny_flux", PRODIGY, 2, id="flux-prodigy-before-any-checkpoint"),
+    ],
     indirect=["base"],
-    ids=["sdxl", "sdxl-prodigy-accumulation", "flux-prodigy-before-any-checkpoint"],
 )
 def test_a_killed_run_resumes_to_the_same_bits(
     base: Path, changes: dict[str, Any], when: int, tmp_path: Path
@@ -373,6 +378,7 @@ def test_out_of_memory_says_what_to_change(
     assert "gradient_checkpointing: true" in str(caught.value)
 
 
+@pytest.mark.full
 def test_an_explicit_objective_reaches_the_sampler(tiny_sdxl: Path, tmp_path: Path) -> None:
     """Previews of a v-prediction run on an epsilon base are drawn as v; so are samples."""
     settings: dict[str, Any] = {
@@ -420,7 +426,9 @@ def start(recipe: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+)
 def test_an_interrupted_run_saves_says_how_to_go_on_and_resumes_to_the_same_bits(
     tiny_sdxl: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

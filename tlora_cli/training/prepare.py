@@ -16,11 +16,11 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.foundation.devices import DTYPES, choose_device, release_memory, restart_peak
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
-from tlora_cli.photos.known_world import another_base, strangers
 from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
 from tlora_cli.sampling.draw import Texts
+from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.training.batch import Dropout, Encode, Example
 from tlora_cli.training.class_pictures import class_examples, class_prompts
 from tlora_cli.training.encoding import encode_all, encode_lessons

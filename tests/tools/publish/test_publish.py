@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from huggingface_hub import ModelCard
 from PIL import Image
 from publishing import ADAPTER, FLUX, SDXL, SECRET
@@ -25,6 +26,7 @@ from tlora_cli.cli.app import main
 from tlora_cli.formats import AdapterInfo, read_adapter
 from tlora_cli.foundation.files import locked
 from tlora_cli.foundation.pictures import picture_settings
+from tlora_cli.injection.load import matrix_layers
 from tlora_cli.sampling.draw import Job, SamplingSettings, write_picture
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -142,7 +144,8 @@ def test_the_code_of_a_card_runs(
             assert main() == 0
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 1
     own = read_adapter(out / ADAPTER, ()).layers
-    plain = read_adapter(out / "out-kohya.safetensors", list(own)).layers
+    unet = UNet2DConditionModel.from_pretrained(tiny_sdxl, subfolder="unet")
+    plain = read_adapter(out / "out-kohya.safetensors", matrix_layers(unet)).layers
     assert own.keys() == plain.keys()
     for name, (down, up) in own.items():
         assert torch.allclose(plain[name][1] @ plain[name][0], up @ down, atol=1e-6)

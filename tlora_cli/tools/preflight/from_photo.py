@@ -13,7 +13,7 @@ from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, ship
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
 from tlora_cli.photos.finding import find_images
-from tlora_cli.photos.known_world import another_base, strangers, world_of
+from tlora_cli.sampling.known_world import another_base, strangers, world_of
 from tlora_cli.tools.preflight.costs import TRAINING_CALLS, products_per_second
 from tlora_cli.tools.preflight.findings import Finding, ok
 from tlora_cli.tools.preflight.fitting import Room

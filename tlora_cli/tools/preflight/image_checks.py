@@ -16,10 +16,10 @@ from PIL import Image
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import open_picture, read_alpha, read_picture
 from tlora_cli.photos.finding import AUTO, find_images, match_masks
-from tlora_cli.photos.known_world import another_base, strangers
 from tlora_cli.photos.masks.finder import MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.tools.preflight.findings import Finding, of_error, ok, problem, warning
 
 DARK, BRIGHT = 0.12, 0.93

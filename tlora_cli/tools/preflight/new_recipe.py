@@ -14,12 +14,12 @@ from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.finding import find_images
-from tlora_cli.photos.known_world import another_base, strangers
 from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.named import PAPER, PHOTO
 from tlora_cli.recipe.reading import parse_recipe
+from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import Room, plan_for, thriftier
 from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
@@ -148,7 +148,9 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
 
 def _strangers(wishes: Wishes) -> Iterator[str]:
     given = wishes.images
-    paths = find_images(given[0] if len(given) == 1 else given, "IMAGE")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # `_look` has told what is left out
+        paths = find_images(given[0] if len(given) == 1 else given, "IMAGE")
     return strangers(wishes.base, paths)
 
 

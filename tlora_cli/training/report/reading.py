@@ -21,11 +21,11 @@ from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.finding import AUTO
-from tlora_cli.photos.known_world import world_of
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
 from tlora_cli.recipe.sections import ConceptConfig
+from tlora_cli.sampling.known_world import world_of
 from tlora_cli.training.checkpoint_scores import Record, read_record
 from tlora_cli.training.kept_images import kept_pictures, small_pictures
 from tlora_cli.training.report.embedded_images import Seen, see

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from training_runs import draw_picture, run, tlora, write_recipe
+from training_runs import draw_picture, recipe_values, run
 
-from tlora_cli.photos.known_world import strangers
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.known_world import strangers
+from tlora_cli.tools.preflight.findings import Finding
+from tlora_cli.tools.preflight.image_checks import look_at_pictures
+from tlora_cli.tools.preflight.new_recipe import Wishes, make_start
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.export import write_scenes
 from tlora_cli.training.report.page import page
@@ -41,23 +45,28 @@ def test_a_bundles_own_pictures_need_no_look(monkeypatch: pytest.MonkeyPatch) ->
     assert list(strangers("toy-sdxl", sorted(BUNDLE.pictures.glob("pip/[0-9].png")))) == []
 
 
-def test_init_and_validate_say_it(photo: Path, tmp_path: Path) -> None:
-    made = tlora("init", photo, "--class", "dog", "--yes", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert TOLD in " ".join(made.stdout.split())
-    assert "for photographs take another --base" in " ".join(made.stdout.split())
-    found = tlora("validate", "photo.yaml", cwd=tmp_path)
-    said = " ".join(found.stdout.split())
-    assert TOLD in said and "for photographs take another base" in said
+def said(*found: Finding) -> list[str]:
+    return [f"{one.about}: {one.text}; {one.do}" for one in found if one.level == "warning"]
+
+
+def test_a_new_recipe_and_a_look_at_it_say_it(photo: Path, tmp_path: Path) -> None:
+    start = make_start(Wishes([str(photo)], "cat", "toy-sdxl", "sdxl", "run"), None)
+    [new] = [one for one in said(*start.reasons) if TOLD in one]
+    assert "for photographs take another --base, such as" in new
+    values = recipe_values(Path("toy-sdxl"), tmp_path, concept__images=str(photo))
+    [old] = [one for one in said(*look_at_pictures(Recipe.model_validate(values))) if TOLD in one]
+    assert "for photographs take another base, such as" in old
 
 
 def test_training_and_its_report_say_it(photo: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(
-        Path("toy-sdxl"), tmp_path, concept__images=str(photo), concept__class="cat", train__steps=1
-    )
-    done = tlora("train", "--config", recipe, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert TOLD in " ".join((done.stdout + done.stderr).split())
+    with pytest.warns(UserWarning, match=TOLD):
+        run(
+            Path("toy-sdxl"),
+            tmp_path,
+            concept__images=str(photo),
+            concept__class="cat",
+            train__steps=1,
+        )
     seen = read_run(tmp_path / "run")
     assert any("toy-sdxl knows only drawings of the built-in world" in one for one in seen.notes)
     assert "knows only drawings" in page(seen)
