@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,7 @@ def loop_of(given: Recipe, folder: Path) -> loop.TrainingLoop:
 
 def allocated(run: Callable[[], object]) -> int:
     """Return the most bytes that PyTorch's allocator had handed out while something ran."""
+    gc.collect()  # what earlier tests left must not be given back meanwhile, and be subtracted
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         run()
     assert found.profiler is not None
