@@ -25,6 +25,7 @@ from tlora_cli.families.standard import text_parameters
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
 from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.training import loop
 from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder
@@ -116,16 +117,17 @@ def allocated(run: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize(
-    "sections",
+    ("base", "sections"),
     [
-        {},
-        {"adapter": {"method": "lora"}, "train": {"batch_size": 4}},
-        {"train": {"batch_size": 4, "gradient_checkpointing": True}},
-        {"adapter": {"method": "svdiff"}},
+        ("toy-sdxl", {}),
+        ("toy-sdxl", {"adapter": {"method": "lora"}, "train": {"batch_size": 4}}),
+        ("toy-sdxl", {"train": {"batch_size": 4, "gradient_checkpointing": True}}),
+        ("toy-sdxl", {"adapter": {"method": "svdiff"}}),
+        ("toy-flux", {"train": {"batch_size": 4}}),
     ],
 )
-def test_a_step_takes_what_was_planned(sections: dict[str, Any], tmp_path: Path) -> None:
-    given = recipe("toy-sdxl", tmp_path, **sections)
+def test_a_step_takes_what_was_planned(base: str, sections: dict[str, Any], tmp_path: Path) -> None:
+    given = recipe(base, tmp_path, BUNDLE.bases[base], **sections)
     given = given.model_copy(update={"train": given.train.model_copy(update={"device": "cpu"})})
     run = loop_of(given, tmp_path / "run")
     run._step()

@@ -42,6 +42,20 @@ def meta_vae(family: str, base: str | None = None) -> Any:
         return resolve(kind.vae_class).from_config(_config(kind.standard_vae, base, "vae"))
 
 
+def latent_sides(family: str, vae: Any, width: int, height: int) -> tuple[int, int]:
+    """Return height and width of a picture's latent, as a base's own VAE makes it.
+
+    Args:
+        family: by name.
+        vae: a VAE without values, from `meta_vae`; a small base's halves sides less often.
+        width: of the picture in pixels.
+        height: likewise.
+    """
+    pixels = torch.empty(3, height, width, device="meta")
+    rows, columns = FAMILIES[family].encode_image(vae, pixels).mean.shape[-2:]
+    return rows, columns
+
+
 def text_parameters(family: str, base: str | None = None) -> int:
     """Return how many parameters the text encoders have; a folder's files are read for it.
 

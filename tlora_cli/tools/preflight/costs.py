@@ -106,12 +106,12 @@ def operations_of_call(family_name: str, base: str, width: int, height: int) -> 
         width: pixels.
         height: pixels.
     """
-    from tlora_cli.families.standard import meta_denoiser
+    from tlora_cli.families.standard import latent_sides, meta_denoiser, meta_vae
 
     family = FAMILIES[family_name]
     place = str(model_folder(base)) if is_base(base) else base if Path(base).is_dir() else None
     denoiser = meta_denoiser(family_name, place).requires_grad_(False)
-    sides = (height // family.vae_factor, width // family.vae_factor)
+    sides = latent_sides(family_name, meta_vae(family_name, place), width, height)
     noisy = torch.empty(1, family.latent_channels(denoiser), *sides, device="meta")
     text = random_conditioning(family_name, denoiser, 1, text_tokens(family_name, place))
     counter = FlopCounterMode(display=False)

@@ -17,7 +17,12 @@ from torch import nn
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.shapes import random_conditioning, text_tokens
-from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
+from tlora_cli.families.standard import (
+    latent_sides,
+    meta_denoiser,
+    meta_vae,
+    text_parameters,
+)
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES, is_accelerator, named_device
 from tlora_cli.injection.adapter import Adapter
@@ -114,7 +119,7 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
         Phase("encoding", {"denoiser": denoiser, "VAE": vae_weights, "activations": encoding}),
     ]
     folding = adapter.folding(training=True, device="meta") if _on_cpu(recipe) else None
-    step = _step_peak(recipe, family, adapter, folding, tokens)
+    step = _step_peak(recipe, family, adapter, folding, vae, tokens)
     if folding is not None:
         shared["weights to fold into"] = folding.nbytes
     gradients = 4 * trained
@@ -200,13 +205,18 @@ def _peak(run: Any) -> int:
 
 
 def _step_peak(
-    recipe: Recipe, family: Family, adapter: Adapter, folding: Folding | None, tokens: int
+    recipe: Recipe,
+    family: Family,
+    adapter: Adapter,
+    folding: Folding | None,
+    vae: Any,
+    tokens: int,
 ) -> int:
     """Return the most bytes alive in a forward and backward pass, its gradients included."""
     train, denoiser = recipe.train, adapter.denoiser
     samples = train.batch_size * (2 if recipe.concept.prior else 1)
-    side = train.resolution // family.vae_factor
-    latents = torch.empty(samples, family.latent_channels(denoiser), side, side).to("meta")
+    sides = latent_sides(family.name, vae, train.resolution, train.resolution)
+    latents = torch.empty(samples, family.latent_channels(denoiser), *sides, device="meta")
     objective = family.objective(family.standard_scheduler, "auto")
     batch = Batch(
         latents,
@@ -240,7 +250,7 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
     settings, denoiser = sampling_settings(recipe), adapter.denoiser
     assert settings.height and settings.width
     rows = 2 if family.guidance_doubles and settings.guidance > 1 else 1
-    sides = (settings.height // family.vae_factor, settings.width // family.vae_factor)
+    sides = latent_sides(family.name, vae, settings.width, settings.height)
     shape = (family.latent_channels(denoiser), *sides)
     dtype = DTYPES[recipe.train.precision]
     noisy = torch.empty(rows, *shape, device="meta", dtype=dtype)
