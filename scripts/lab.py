@@ -14,6 +14,7 @@ told. Rows of other seeds and concepts (`tlora compare --set seed=7`) are kept; 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -34,6 +35,8 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
+EARLIER = "lab_world1.md"
+"""The page of what was measured on the bases of world 1."""
 KEPT = "lab"
 """Folder beside the page: the grids' runs as tables."""
 PLACEHOLDER = "<!-- results -->"
@@ -104,7 +107,7 @@ def write_page(page: Path, runs: Path, kept: Path, part: Part) -> None:
     """
     found = {grid: found_of(grid, runs, kept, part) for grid in GRIDS}
     part.check([row for one in found.values() for row in one.rows])
-    sections, rows = [], []
+    sections, rows, earlier = [], [], earlier_verdicts()
     for number, claim in enumerate(CLAIMS, 1):
         results, ended = found[claim.grid], "not run"
         if results.shown.rows:
@@ -116,8 +119,11 @@ def write_page(page: Path, runs: Path, kept: Path, part: Part) -> None:
         else:
             text = f"## {number}. {claim.title}\n\n{claim.says}\n\nNot run.\n{_again(claim)}"
         sections.append(text + "".join(f"\n{line}\n" for line in results.told))
-        rows.append(f"| {number} | {claim.title} | {claim.source} | **{ended}** |")
-    overview = "\n".join(["| | claim | paper | verdict |", "|---|---|---|---|", *rows])
+        before = earlier.get(claim.title, "")
+        rows.append(f"| {number} | {claim.title} | {claim.source} | {before} | **{ended}** |")
+    overview = "\n".join(
+        ["| | claim | paper | on the first bases | verdict |", "|---" * 5 + "|", *rows]
+    )
     head = (Path(__file__).parent / "laboratory" / "head.md").read_text(encoding="utf-8")
     if part.values:
         head = PART_HEAD.format(part)
@@ -125,6 +131,13 @@ def write_page(page: Path, runs: Path, kept: Path, part: Part) -> None:
     for grid, one in found.items():
         for line in one.told:
             print(f"{grid}: {line}", file=sys.stderr)
+
+
+def earlier_verdicts() -> dict[str, str]:
+    """Return title of a claim -> the verdict on the first bases, from the page that tells it."""
+    text = (ROOT / "docs" / EARLIER).read_text(encoding="utf-8")
+    table = re.findall(r"^\| \d+ \| (.+?) \| .+? \| \*\*(.+?)\*\* \|$", text, re.MULTILINE)
+    return dict(table)
 
 
 def keys_of(grid: str, rows: Sequence[Row] = ()) -> dict[str, str]:

@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import torch
 from harness import device
-from pictures import WORLD
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import ViTModel
@@ -79,5 +78,5 @@ def _vit() -> tuple[ViTModel, Tensor]:
     )
     vit = vit.to(device()).eval()
     rng = random.Random("tokens")
-    pixels = pixels_of([draw(draw_scene(rng, False, world=WORLD)).image for _ in range(400)])
+    pixels = pixels_of([draw(draw_scene(rng, False)).image for _ in range(400)])
     return vit, vit(pixels.to(device())).last_hidden_state[:, 1:].mean((0, 1)).cpu()

@@ -14,7 +14,7 @@ import torch
 from alignment import patch_tokens
 from diffusers import AutoencoderKL
 from harness import device
-from pictures import ATTRIBUTES, BLOCK, WORLD, Pictures, load
+from pictures import BLOCK, Pictures, load
 from torch import Tensor
 
 from tlora_cli.foundation.bundled import model_folder
@@ -124,7 +124,6 @@ class World:
                 self.pictures.named(int(index)),
                 rng,
                 terse=terse > 0 and rng.random() < terse,
-                world=WORLD,
             )
             for index in chosen
         ]
@@ -139,10 +138,7 @@ class World:
 
     def captions(self, pictures: Pictures, numbers: Iterable[int]) -> list[str]:
         """Return captions of pictures, the same for each number every time."""
-        return [
-            caption(pictures.named(number), random.Random(number), world=WORLD)
-            for number in numbers
-        ]
+        return [caption(pictures.named(number), random.Random(number)) for number in numbers]
 
     def score(
         self,
@@ -198,7 +194,7 @@ def subject_window(position: str) -> Tensor:
 
 def frozen_judge(work: Path) -> Judge:
     """Return the judge that train_judge.py left in the work folder, as it is."""
-    judge: Judge = load_averaged(Judge(ATTRIBUTES, strict=True), work / "judge.pt")
+    judge: Judge = load_averaged(Judge(), work / "judge.pt")
     return judge
 
 

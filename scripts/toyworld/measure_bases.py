@@ -48,11 +48,10 @@ CRITIC_WIDTHS = (32, 64, 96)
 Sampler = Callable[[list[str], torch.Generator], Tensor]
 
 
-def drawings(name: str, count: int, world: int) -> Tensor:
+def drawings(name: str, count: int) -> Tensor:
     """Return fresh drawings of seen combinations (count, 3, 64, 64); `name` seeds them."""
     scenes = [
-        draw_scene(random.Random(f"{name} {number}"), held_out=False, world=world)
-        for number in range(count)
+        draw_scene(random.Random(f"{name} {number}"), held_out=False) for number in range(count)
     ]
     return pixels_of([draw(one).image for one in scenes])
 
@@ -91,9 +90,9 @@ def generated(sample: Sampler, count: int, seed: int) -> tuple[Tensor, list[dict
     return torch.cat(parts).float().clamp(-1, 1), [task.asked for task in tasks]
 
 
-def measured(pixels: Tensor, asked: list[dict[str, str]], work: Path, world: int) -> dict[str, Any]:
+def measured(pixels: Tensor, asked: list[dict[str, str]], work: Path) -> dict[str, Any]:
     """Return all rows of one base's measured set."""
-    one, two = drawings("sharp one", COUNT, world), drawings("sharp two", COUNT, world)
+    one, two = drawings("sharp one", COUNT), drawings("sharp two", COUNT)
     readings = frozen_judge(work).read(pixels.to(device()))
     right = [scores.prompted_right(r, a) for r, a in zip(readings, asked, strict=True)]
     return {
@@ -169,21 +168,21 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    old = is_base(options.base)
-    sample, vae = shipped(options.base) if old else trained(options.work, options.base)
+    known = is_base(options.base)
+    sample, vae = shipped(options.base) if known else trained(options.work, options.base)
     pixels, asked = generated(sample, COUNT, SEED)
     folder = options.work / "measured"
     folder.mkdir(exist_ok=True)
     np.save(folder / f"{options.base}.npy", ((pixels + 1) * 127.5).round().byte().numpy())
-    found = measured(pixels, asked, options.work, 1 if old else 2)
-    again = reconstructed(vae, drawings("sharp three", COUNT, 1 if old else 2)).clamp(-1, 1)
-    one = drawings("sharp one", COUNT, 1 if old else 2)
+    found = measured(pixels, asked, options.work)
+    again = reconstructed(vae, drawings("sharp three", COUNT)).clamp(-1, 1)
+    one = drawings("sharp one", COUNT)
     found["laplacian of the VAE, share of drawings"] = round(laplacian(again) / laplacian(one), 3)
     found["patch distance of the VAE"] = round(patch_distance(again, one), 4)
     if options.critic:
         count = LEARNED + TESTED
         made = kept(folder / f"{options.base}-many.npy", lambda: generated(sample, count, 78)[0])
-        drawn = reconstructed(vae, drawings("critic", count, 1 if old else 2)).clamp(-1, 1)
+        drawn = reconstructed(vae, drawings("critic", count)).clamp(-1, 1)
         found["critic right"] = str(told_apart(made, drawn))
     print(json.dumps(found, indent=2), flush=True)
     (folder / f"{options.base}.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from tlora_cli.foundation.files import write_atomically
-from tlora_cli.toyworld.factors import Scene, attributes, draw_scene
+from tlora_cli.toyworld.factors import ATTRIBUTES, Scene, draw_scene
 from tlora_cli.toyworld.renderer import draw
 
 WORLD = 2
-"""Version of the world that the scripts make models for."""
-ATTRIBUTES = attributes(WORLD)
-
+"""Version of the world, in the names of the cached drawings."""
 BLOCK = 1000
 """Pictures to a cache file: what is drawn stays when the drawing is stopped."""
 
@@ -56,7 +54,7 @@ def scene(kind: str, number: int) -> Scene:
     Names such as `seen-test` draw other pictures of the same kind.
     """
     held_out = {"seen": False, "held": True, "any": None}[kind.split("-")[0]]
-    return draw_scene(random.Random(f"{kind} {number}"), held_out, world=WORLD)
+    return draw_scene(random.Random(f"{kind} {number}"), held_out)
 
 
 def load(work: Path, kind: str, count: int) -> Pictures:

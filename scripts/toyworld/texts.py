@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from architectures import TEXT_LENGTH
 from harness import Plan, Run, device
-from pictures import WORLD
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,8 +45,8 @@ def clip_tokenizer(pad: str = END) -> CLIPTokenizer:
         model_max_length=TEXT_LENGTH,
     )
     rng = random.Random(0)
-    corpus = [caption(_values(rng), rng, world=WORLD) for _ in range(20_000)]
-    corpus += [word for word in vocabulary(WORLD) for _ in range(50)]
+    corpus = [caption(_values(rng), rng) for _ in range(20_000)]
+    corpus += [word for word in vocabulary() for _ in range(50)]
     trained = empty.train_new_from_iterator(corpus, vocab_size=CLIP_SIZE)
     return CLIPTokenizer(
         vocab=trained.get_vocab(),
@@ -72,7 +71,7 @@ def t5_tokenizer() -> T5TokenizerFast:
     """Return T5's kind of tokenizer: the words of the captions, and letters for all others."""
     letters = [chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0x100))]
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
-    pieces += [(f"▁{word}", -4.0) for word in vocabulary(WORLD)]
+    pieces += [(f"▁{word}", -4.0) for word in vocabulary()]
     pieces += [(letter, -9.0) for letter in ("▁", *letters)]
     pieces += [(f"<extra_id_{number}>", 0.0) for number in reversed(range(100))]
     return T5TokenizerFast(vocab=pieces, model_max_length=TEXT_LENGTH)
@@ -135,7 +134,7 @@ class Lesson(nn.Module):
         if self.lengths and rng.random() < 0.5:
             length = rng.choice(list(self.lengths))
         drawn = [_values(rng) for _ in range(128 * TEXT_LENGTH // length)]
-        texts = [caption(values, rng, world=WORLD) for values in drawn]
+        texts = [caption(values, rng) for values in drawn]
         told = [said(values, text) for values, text in zip(drawn, texts, strict=True)]
         states = self.states(texts, length) if self.lengths else self.states(texts)
         total = torch.zeros((), device=device())

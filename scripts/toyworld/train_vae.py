@@ -18,11 +18,12 @@ from architectures import vae as make_vae
 from denoising import vae_name
 from diffusers import AutoencoderKL
 from harness import Plan, Run, arguments, device
-from pictures import ATTRIBUTES, Pictures, load
+from pictures import Pictures, load
 from torch import Tensor, nn
 from vae_losses import PatchCritic, center, criticized, edge_error, look_error
 
 from tlora_cli.foundation.bundled import model_folder
+from tlora_cli.toyworld.factors import ATTRIBUTES
 from tlora_cli.toyworld.judge import Judge
 from tlora_cli.toyworld.reading import load_judge
 from tlora_cli.toyworld.renderer import LEFT_TO_RIGHT, MIDDLE_HEIGHT

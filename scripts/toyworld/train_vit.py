@@ -32,7 +32,7 @@ from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.backgrounds import BACKGROUNDS
 from tlora_cli.toyworld.canvas import Canvas
-from tlora_cli.toyworld.factors import FACTORS, PRIVATE, SIZE, Pose, Scene
+from tlora_cli.toyworld.factors import ATTRIBUTES, DETAILS, FACTORS, PRIVATE, SIZE, Pose, Scene
 from tlora_cli.toyworld.renderer import draw
 
 BATCH = 128
@@ -169,14 +169,14 @@ class Lineup:
 
     def __init__(self) -> None:
         rng = random.Random("lineup")
-        known = {**FACTORS, **PRIVATE}
+        known = ATTRIBUTES
 
         def another(name: str, than: str = "none") -> str:
             return rng.choice([one for one in known[name] if one not in (than, "none")])
 
         scenes = []
         for _ in range(CONCEPTS):
-            own = {name: another(name) for name in ("class", "color", *PRIVATE)}
+            own = {name: another(name) for name in ("class", "color", *PRIVATE, *DETAILS)}
             for different in ((), *NEGATIVES.values()):
                 for place in rng.sample(FACTORS["background"], EACH):
                     values = {**own, **{name: another(name, own[name]) for name in different}}

@@ -111,8 +111,8 @@ def test_judged_and_measured_shares_stand_side_by_side(tmp_path: Path, evaluate:
     common = ("--adapter", tmp_path / "run", "--count", 1, "--base-count", 1, "--output", scores)
     status, out, _ = evaluate(*common, *given)
     assert status == 0
-    assert list(results_of(scores)["results"])[:8] == [
-        *("S*", "TS*", "ID*", "ID* (base prompt)", "leak", "copy"),
+    assert list(results_of(scores)["results"])[:9] == [
+        *("S*", "TS*", "ID*", "ID* (base prompt)", "details", "leak", "copy"),
         *("S", "S (alike)"),
     ]
     assert "S*: share of pictures in other contexts on which all that was asked" in out
@@ -140,7 +140,8 @@ def drawings(tmp_path: Path) -> tuple[object, ...]:
     for number, task in enumerate(contexts(PIP, 8, TRAINING)):
         shown = TRAINING.changed(**task.asked)
         if number % 2:
-            shown = shown.changed(**{"class": "house"}, color="white", marking="none")
+            other = {"class": "house", "color": "white", "marking": "none", "feature": "none"}
+            shown = shown.changed(**other, eyes="dark", shade="plain")
         draw(shown).image.save(folder / f"{number}.png")
         said[f"{number}.png"] = task.text.replace("V*", "sks star")
     (tmp_path / "said.json").write_text(json.dumps(said))

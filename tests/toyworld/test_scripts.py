@@ -22,14 +22,14 @@ from measure_bases import drawings as fresh_drawings
 from measure_bases import told_apart
 from measure_success import draw_others, kappa
 from muon import Muon, orthogonal
-from pictures import ATTRIBUTES, Pictures, scene
+from pictures import Pictures, scene
 from texts import said
 from train_vae import quarters
 from vae_losses import PatchCritic, center, criticized, edge_error
 
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import CONCEPTS
-from tlora_cli.toyworld.factors import attributes, draw_scene
+from tlora_cli.toyworld.factors import ATTRIBUTES, draw_scene
 from tlora_cli.toyworld.judge import UNREADABLE, Judge
 from tlora_cli.toyworld.reading import pixels_of, read
 from tlora_cli.toyworld.renderer import draw
@@ -45,7 +45,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-# --- the strict judge -----------------------------------------------------------------------------
+# --- the judge -----------------------------------------------------------------------------
 
 
 def test_the_judge_is_tested_on_damage_that_it_never_saw() -> None:
@@ -76,20 +76,20 @@ def reading_of(pixels: Tensor) -> list[dict[str, str]]:
     return read([Image.fromarray(one) for one in arrays])
 
 
-def test_a_strict_judge_says_unreadable_of_every_attribute() -> None:
-    judge = Judge(attributes(2), strict=True).eval()
+def test_a_judge_says_unreadable_of_every_attribute() -> None:
+    judge = Judge().eval()
     assert judge.known["class"][-1] == UNREADABLE
     head = judge.heads["class_head"]
     with torch.no_grad():
         head.weight.zero_()
         head.bias.copy_(torch.arange(9.0))
     readings = judge.read(torch.zeros(3, 3, 64, 64))
-    assert readings == [dict.fromkeys(attributes(2), UNREADABLE)] * 3
+    assert readings == [dict.fromkeys(ATTRIBUTES, UNREADABLE)] * 3
     with torch.no_grad():
         head.bias[8] = -1
     readings = judge.read(torch.zeros(3, 3, 64, 64))
     assert [one["class"] for one in readings] == ["ghost"] * 3
-    assert all(one["eyes"] in attributes(2)["eyes"] for one in readings)
+    assert all(one["eyes"] in ATTRIBUTES["eyes"] for one in readings)
 
 
 # --- the critic -----------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_fresh_critic_tells_blurred_pictures_and_not_drawings(
     monkeypatch.setattr("measure_bases.TESTED", 24)
     monkeypatch.setattr("measure_bases.CRITIC_STEPS", 30)
     blurred = TRAINED["blur"](drawings, generator())
-    others = fresh_drawings("critic test", 64, world=1)
+    others = fresh_drawings("critic test", 64)
     easy = told_apart(blurred, others)
     assert easy.count == 48
     assert easy.value > 0.85
@@ -190,8 +190,8 @@ def test_what_a_caption_keeps_to_itself_is_told_as_none() -> None:
     rng = random.Random(0)
     told = {name: 0 for name in ("marking", "feature")}
     for _ in range(500):
-        values = draw_scene(rng, world=2).values
-        text = caption(values, rng, world=2)
+        values = draw_scene(rng).values
+        text = caption(values, rng)
         found = said(values, text)
         for name in told:
             shown = values[name] != "none" and values[name] in text

@@ -21,6 +21,7 @@ from tlora_cli.toyworld.canvas import Canvas
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import (
     ATTRIBUTES,
+    DETAILS,
     FACTORS,
     PRIVATE,
     Pose,
@@ -45,7 +46,7 @@ PLAIN = {
 }
 HELD_OUT = {("class", "color"): 13, ("class", "background"): 13, ("color", "background"): 12}
 """Pair of factors -> how many of its 64 pairs no training picture has."""
-SUBJECT = ("class", "color", "marking", "feature")
+SUBJECT = ("class", "color", "marking", "feature", "eyes", "shade")
 
 
 def pixels(scene: Scene) -> np.ndarray:
@@ -96,7 +97,7 @@ def test_the_same_scene_gives_the_same_pixels_in_another_process() -> None:
     assert found.stdout.strip() == digest.hexdigest()
 
 
-@pytest.mark.parametrize("name", ATTRIBUTES)
+@pytest.mark.parametrize("name", [*FACTORS, *PRIVATE])
 def test_every_value_gives_another_picture(name: str) -> None:
     for cls in FACTORS["class"] if name != "class" else ("cat",):
         drawn = [pixels(Scene({**PLAIN, "class": cls, name: value})) for value in ATTRIBUTES[name]]
@@ -235,6 +236,11 @@ def test_concepts_differ_in_their_private_attributes() -> None:
     private = {(one.marking, one.feature) for one in CONCEPTS.values()}
     assert len(private) == len(CONCEPTS)
     assert not any("none" in pair for pair in private)
+    for name, known in DETAILS.items():
+        shown = [one.values[name] for one in CONCEPTS.values()]
+        assert {value: shown.count(value) for value in known} == dict.fromkeys(
+            known, len(CONCEPTS) // len(known)
+        )
     assert all(name == one.name for name, one in CONCEPTS.items())
 
 
@@ -251,6 +257,8 @@ def test_scenes_of_a_concept(name: str) -> None:
             "color": concept.color,
             "marking": concept.marking,
             "feature": concept.feature,
+            "eyes": concept.eyes,
+            "shade": concept.shade,
         }
     assert len({scene["background"] for scene in found}) == len(found)
     assert len({scene["accessory"] for scene in found}) == len(found)

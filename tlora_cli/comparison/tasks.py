@@ -20,6 +20,7 @@ from typing import Any
 
 from tlora_cli.comparison.cells import Cell, Plan
 from tlora_cli.evaluation.stored_scores import read_scores
+from tlora_cli.foundation.bundled import version_of
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import locked, write_text
 from tlora_cli.training.run_folder import RunFolder, differences, short
@@ -79,6 +80,7 @@ class Task:
         recipe: as plain data.
         evaluate: settings of the evaluation, with its prompts and pictures.
         threads: CPU threads.
+        base_version: of a base that comes with a package: what an earlier one gave isn't mixed in.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Task:
     recipe: dict[str, Any]
     evaluate: dict[str, Any]
     threads: int
+    base_version: str | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -115,7 +118,8 @@ class Task:
             free.remove(("train", "checkpoint"))  # says which steps can be chosen
         recipe = _kept(self.recipe, free)
         drawing = {key: value for key, value in self.evaluate.items() if key not in SCORING}
-        return {"recipe": recipe, "evaluate": drawing, "threads": self.threads}
+        version = {"base_version": self.base_version} if self.base_version else {}
+        return {"recipe": recipe, "evaluate": drawing, "threads": self.threads, **version}
 
     @property
     def key(self) -> str:
@@ -149,7 +153,8 @@ def task_of(cell: Cell, plan: Plan) -> Task:
         **settings.model_dump(include={"seed", "count", "base_count", "free_count", "batch_size"}),
     }
     recipe = cell.recipe.model_dump(mode="json", by_alias=True)
-    return Task(cell.name, plan.cell_folder(cell), recipe, evaluate, plan.grid.threads)
+    version = version_of(cell.recipe.base.model)
+    return Task(cell.name, plan.cell_folder(cell), recipe, evaluate, plan.grid.threads, version)
 
 
 def changed(task: Task) -> list[str]:

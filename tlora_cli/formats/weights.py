@@ -53,6 +53,8 @@ class AdapterInfo:
     base_revision: str | None = None
     base_variant: str | None = None
     base_config: str | None = None
+    base_version: str | None = None
+    """`foundation.bundled.version_of` a base that comes with a package."""
     placeholder: str | None = None
     class_name: str | None = None
     train_steps: int | None = None

@@ -155,6 +155,36 @@ def judged_scores() -> dict[str, JudgedScore]:
 # --- files ----------------------------------------------------------------------------------------
 
 
+def base_in(folder: str | Path) -> str | None:
+    """Return the name of the base whose folder, or a part's folder in it, this is; else None."""
+    path = Path(folder)
+    for one in (path, path.parent):
+        bundle = bundle_of_base(one.name)
+        if bundle is not None and one == bundle.models / one.name:
+            return one.name
+    return None
+
+
+def version_of(base: str) -> str | None:
+    """Return what tells a base's weights from others under its name, 12 hexadecimal digits.
+
+    None of a base that no bundle has: there the name and the revision say which weights are meant.
+
+    A bundle's base may be trained anew; what was learned on the old weights is worth nothing on
+    new ones, even where all shapes agree.
+
+    Args:
+        base: as a recipe names it.
+
+    Raises:
+        UserError: if the files of a bundle's base are damaged.
+    """
+    if not is_base(base):
+        return None
+    sums = (model_folder(base) / CHECKSUMS).read_bytes()
+    return hashlib.sha256(sums).hexdigest()[:12]
+
+
 @lru_cache
 def model_folder(name: str) -> Path:
     """Return the folder of a bundled model after checking its files.

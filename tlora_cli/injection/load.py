@@ -13,10 +13,11 @@ from torch.utils.hooks import RemovableHandle
 
 from tlora_cli.families import Family, denoiser_of, family_of
 from tlora_cli.families.wrapping import modules_of
-from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formats import AdapterInfo, AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.formats.foreign import lacking
 from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.formulas.schedules import RankSchedule
+from tlora_cli.foundation.bundled import base_in, version_of
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import new_changes
@@ -79,6 +80,22 @@ def _warn_of_prediction(opened: OpenAdapter, family: Family, model: Any) -> None
             f"base predicts {predicts}: pictures may be washed out or noisy",
             stacklevel=3,
         )
+
+
+def check_version(info: AdapterInfo, denoiser: Any, where: str) -> None:
+    """Stop if an adapter was trained on other weights of the base that is loaded.
+
+    Raises:
+        UserError: if the base has been trained anew since.
+    """
+    base = base_in(getattr(denoiser, "config", {}).get("_name_or_path") or "")
+    if base is None or info.base_model != base or info.base_version == version_of(base):
+        return
+    raise UserError(
+        f"the adapter was trained on an earlier version of {base}, whose weights were other ones",
+        where=where,
+        do="train it again with its recipe, or use the version of tlora that made it",
+    )
 
 
 def _on_base(schedule: RankSchedule | None, family: Family, model: Any) -> RankSchedule | None:
@@ -169,6 +186,7 @@ def changes_of(
     Raises:
         UserError: if the adapter does not fit the model, or its method is unknown.
     """
+    check_version(weights.info, denoiser, where)
     known = matrix_layers(denoiser)
     fitting = {name: check_fit(known, name, p, where) for name, p in weights.layers.items()}
     changes: dict[str, Change] = {

@@ -1,16 +1,16 @@
-"""Captions in varied wording over the five factors, and in world 2 over the private attributes.
+"""Captions in varied wording over the five factors and the private attributes.
 
-In world 2 part of the captions also name the marking, the feature or both: "a purple cat with light
-dots and wings". So words can ask for them, and a text encoder has words for what a concept is, but
-a caption that says nothing of them leaves them open. Details are never named. Prompts about a
-concept come from `prompt`, and name what its caller asks for.
+Part of the captions also name the marking, the feature or both: "a purple cat with light dots and
+wings". So words can ask for them, and a text encoder has words for what a concept is, but a caption
+that says nothing of them leaves them open. Details are never named. Prompts about a concept come
+from `prompt`, and name what its caller asks for.
 """
 
 from __future__ import annotations
 
 import random
 
-from tlora_cli.toyworld.factors import FACTORS, WORLD
+from tlora_cli.toyworld.factors import FACTORS
 
 BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
     "meadow": ("in a meadow", "on green grass", "in the meadow"),
@@ -56,7 +56,7 @@ disturb the model before it is taught what it stands for."""
 RARE_SHARE = 0.1
 
 NAMED_SHARE = 0.6
-"""Share of captions of world 2 that name a marking that is there; likewise a feature."""
+"""Share of captions that name a marking that is there; likewise a feature."""
 
 _KEPT = {"color": 0.9, "background": 0.9, "position": 0.85, "accessory": 0.9}
 """Share of training captions that name a factor; the class is always named."""
@@ -68,16 +68,14 @@ def caption(
     *,
     complete: bool = False,
     terse: bool = False,
-    world: int = WORLD,
 ) -> str:
     """Return a caption of the scene.
 
     Args:
-        values: factor -> value, and from world 2 on private attribute -> value.
+        values: factor -> value, and private attribute -> value where it has one.
         rng: chooses the wording, the order, and what is left out.
         complete: name every factor, and drop in no rare word.
         terse: name a quarter of the factors beside the class.
-        world: whose captions; from 2 on a part of them names marking and feature.
     """
     part = 0.25 if terse else 1.0
     kept = {name for name, share in _KEPT.items() if complete or rng.random() < part * share}
@@ -97,13 +95,12 @@ def caption(
     phrases = [phrase for phrase in phrases if phrase]
     rng.shuffle(phrases)
     joint = rng.choice((", ", " "))
-    if world > 1:
-        own = {
-            name: values[name]
-            for name in ("marking", "feature")
-            if rng.random() < part * NAMED_SHARE
-        }
-        subject.extend(filter(None, [private_words(own, rng)]))
+    own = {
+        name: values.get(name, "none")
+        for name in ("marking", "feature")
+        if rng.random() < part * NAMED_SHARE
+    }
+    subject.extend(filter(None, [private_words(own, rng)]))
     head = f"{rng.choice(OPENINGS)} {article(subject[0])} {' '.join(subject)}".strip()
     return joint.join([head, *phrases])
 
@@ -155,12 +152,9 @@ def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def vocabulary(world: int = WORLD) -> list[str]:
-    """Return every word a caption of a world can hold, sorted."""
-    tables = [BACKGROUND_WORDS, POSITION_WORDS, ACCESSORY_WORDS]
-    if world > 1:
-        tables += [MARKING_WORDS, FEATURE_WORDS]
+def vocabulary() -> list[str]:
+    """Return every word a caption can hold, sorted."""
+    tables = [BACKGROUND_WORDS, POSITION_WORDS, ACCESSORY_WORDS, MARKING_WORDS, FEATURE_WORDS]
     texts = [phrase for table in tables for phrases in table.values() for phrase in phrases]
-    texts += [*FACTORS["class"], *FACTORS["color"], *OPENINGS, *RARE_WORDS, "a an"]
-    texts += ["with and"] if world > 1 else []
+    texts += [*FACTORS["class"], *FACTORS["color"], *OPENINGS, *RARE_WORDS, "a an with and"]
     return sorted({word for text in texts for word in text.split()})

@@ -1,4 +1,4 @@
-"""Twelve concepts to learn: each has a class, a color, and private attributes no caption names.
+"""Twelve concepts to learn: each has a class, a color, and looks that its prompts never name.
 
 Pictures of a concept differ in background, position, accessory and pose. The first one is *the*
 training picture: its background, position and pose are what a trained model should forget.
@@ -23,7 +23,8 @@ class Concept:
     Attributes:
         name: what users call it.
         class_name, color: named by captions.
-        marking, feature: private.
+        marking, feature: private; no prompt about a concept names them.
+        eyes, shade: details; no caption names them at all.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Concept:
     color: str
     marking: str
     feature: str
+    eyes: str
+    shade: str
 
     @property
     def values(self) -> dict[str, str]:
@@ -40,6 +43,8 @@ class Concept:
             "color": self.color,
             "marking": self.marking,
             "feature": self.feature,
+            "eyes": self.eyes,
+            "shade": self.shade,
         }
 
     def scenes(self) -> list[Scene]:
@@ -76,18 +81,18 @@ class Concept:
 
 
 _TABLE = (
-    ("pip", "star", "orange", "dark stripes", "boots"),
-    ("momo", "cat", "purple", "light dots", "wings"),
-    ("finn", "fish", "green", "light stripes", "antennae"),
-    ("kiwi", "bird", "pink", "dark sash", "boots"),
-    ("toto", "mushroom", "blue", "light sash", "wings"),
-    ("casa", "house", "yellow", "dark stripes", "wings"),
-    ("otto", "car", "green", "dark stripes", "antennae"),
-    ("boo", "ghost", "red", "light stripes", "wings"),
-    ("luna", "cat", "blue", "light stripes", "boots"),
-    ("nova", "star", "white", "dark dots", "wings"),
-    ("mimi", "mushroom", "red", "light dots", "boots"),
-    ("rosa", "bird", "red", "dark dots", "antennae"),
+    ("pip", "star", "orange", "dark stripes", "boots", "round", "two-tone"),
+    ("momo", "cat", "purple", "light dots", "wings", "round", "plain"),
+    ("finn", "fish", "green", "light stripes", "antennae", "sleepy", "two-tone"),
+    ("kiwi", "bird", "pink", "dark sash", "boots", "dark", "plain"),
+    ("toto", "mushroom", "blue", "light sash", "wings", "sleepy", "plain"),
+    ("casa", "house", "yellow", "dark stripes", "wings", "dark", "two-tone"),
+    ("otto", "car", "green", "dark stripes", "antennae", "dark", "two-tone"),
+    ("boo", "ghost", "red", "light stripes", "wings", "sleepy", "plain"),
+    ("luna", "cat", "blue", "light stripes", "boots", "sleepy", "two-tone"),
+    ("nova", "star", "white", "dark dots", "wings", "dark", "plain"),
+    ("mimi", "mushroom", "red", "light dots", "boots", "round", "two-tone"),
+    ("rosa", "bird", "red", "dark dots", "antennae", "round", "plain"),
 )
 CONCEPTS: dict[str, Concept] = {row[0]: Concept(*row) for row in _TABLE}
 """Name -> concept."""

@@ -64,7 +64,7 @@ class ConceptEvaluation:
     def judge(
         self, pictures: Sequence[Image.Image]
     ) -> tuple[dict[str, float], list[dict[str, float]]]:
-        """Return S*, TS*, ID*, leak and copy, and for each picture what counts of them.
+        """Return S*, TS*, ID*, details, leak and copy, and for each picture what counts of them.
 
         Args:
             pictures: in the order of `requests`.
@@ -80,6 +80,7 @@ class ConceptEvaluation:
             "TS*": studio.prompted(placed).value,
             "ID*": studio.identity(placed, self.concept).value,
             "ID* (base prompt)": studio.identity(plain, self.concept).value,
+            "details": studio.details(placed, self.concept).value,
             "leak": studio.leak(placed, self.training).value,
             "copy": studio.copies(placed, self.training).value,
         }
@@ -92,6 +93,7 @@ class ConceptEvaluation:
                 asked, concept = one.task.asked, self.concept.values
                 row["S*"] = float(scores.wholly_right(one.reading, asked, concept))
                 row["TS*"] = float(scores.prompted_right(one.reading, asked))
+                row["details"] = float(scores.details_right(one.reading, concept))
                 row["leak"] = float(scores.leaked(one.reading, asked, self.training.values))
             rows.append(row)
         return summary, rows

@@ -1,13 +1,11 @@
 """The factors of a picture of the built-in world, and the pairs that the models never saw.
 
 Five **factors** are named by captions: class, color, background, position, accessory. Two
-**private** attributes are what a concept has of its own: marking and feature. In world 1 no caption
-names them; in world 2 part of the captions do, so words can ask for them, but no prompt about a
-concept does. World 2 has two **details** beside, eyes and shade, that no caption ever names: the
-fine end of likeness. All pictures vary in all of these. A concept is a class with a color and fixed
-private attributes and details; it can be learned from pictures only.
-
-The shipped models know the world of version `WORLD`; scripts/toyworld trains those of the next one.
+**private** attributes are what a concept has of its own: marking and feature. Part of the captions
+name them, so words can ask for them, but no prompt about a concept does. Two **details**, eyes and
+shade, are the fine end of likeness: no caption ever names them. All pictures vary in all of these.
+A concept is a class with a color and fixed private attributes and details; what its prompts don't
+say can be learned from pictures only.
 
 Split: about 20% of the (class, color), (class, background) and (color, background) pairs are held
 out of the training of every model. A scene is *held out* if it has at least one such pair.
@@ -17,9 +15,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
-
-WORLD = 1
-"""Version of the world that the shipped models know, and the default everywhere."""
 
 SIZE = 64
 """Side of a picture in pixels."""
@@ -42,21 +37,17 @@ PRIVATE: dict[str, tuple[str, ...]] = {
     ),
     "feature": ("none", "wings", "antennae", "boots"),
 }  # fmt: skip
-"""Private attribute -> its values. Captions of world 1 don't name them; of world 2, at times."""
+"""Private attribute -> its values. Captions name them at times."""
 
 DETAILS: dict[str, tuple[str, ...]] = {
     "eyes": ("round", "dark", "sleepy"),
     "shade": ("plain", "two-tone"),
 }
-"""Detail -> its values, from world 2 on. No caption ever names them."""
+"""Detail -> its values. No caption ever names them."""
 
 
-def attributes(world: int = WORLD) -> dict[str, tuple[str, ...]]:
-    """Return attribute -> its values, for all that a picture of a world is made of."""
-    return {**FACTORS, **PRIVATE, **(DETAILS if world > 1 else {})}
-
-
-ATTRIBUTES: dict[str, tuple[str, ...]] = attributes()
+ATTRIBUTES: dict[str, tuple[str, ...]] = {**FACTORS, **PRIVATE, **DETAILS}
+"""Attribute -> its values, for all that a picture is made of."""
 
 PLAIN_SHARE = 0.5
 """Share of pictures without marking, and of those without feature; the rest is drawn evenly."""
@@ -119,7 +110,7 @@ class Scene:
     texture: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in attributes(2).items():
+        for name, known in ATTRIBUTES.items():
             value = self.values.get(name, known[0] if name in DETAILS else None)
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; known: {', '.join(known)}")
@@ -172,11 +163,11 @@ def draw_details(rng: random.Random) -> dict[str, str]:
     return {name: rng.choice(known) for name, known in DETAILS.items()}
 
 
-def draw_scene(rng: random.Random, held_out: bool | None = None, *, world: int = WORLD) -> Scene:
-    """Return a random scene of a world; `held_out` as for `draw_factors`."""
+def draw_scene(rng: random.Random, held_out: bool | None = None) -> Scene:
+    """Return a random scene; `held_out` as for `draw_factors`."""
     values = {**draw_factors(rng, held_out), **draw_private(rng)}
     pose, texture = Pose.draw(rng), rng.getrandbits(32)
-    return Scene({**values, **(draw_details(rng) if world > 1 else {})}, pose, texture)
+    return Scene({**values, **draw_details(rng)}, pose, texture)
 
 
 def chance(marking: str, feature: str) -> float:

@@ -1,8 +1,8 @@
 """The judge: a small network that reads every attribute of a picture.
 
 It reads drawings rightly (its card says how often), so on generated pictures it stands in for a
-person who looks at each one and writes down what is there. A strict judge also knows pictures that
-nobody can read, and then says so of every attribute, so that no score counts them as right.
+person who looks at each one and writes down what is there. It also knows pictures that nobody can
+read, and then says so of every attribute, so that no score counts them as right.
 """
 
 from __future__ import annotations
@@ -19,24 +19,20 @@ WIDTHS = (32, 64, 96, 128)
 
 
 UNREADABLE = "unreadable"
-"""The reading by a strict judge of every attribute of a picture that it refuses."""
+"""The reading of every attribute of a picture that the judge refuses."""
 
 
 class Judge(nn.Module):
     """Four strided convolution blocks and one linear head for each attribute.
 
     Args:
-        known: attribute -> its values.
-        strict: the class may also be `UNREADABLE`, the last of its logits.
+        known: attribute -> its values; the class may also be `UNREADABLE`, the last of its logits.
     """
 
-    def __init__(
-        self, known: Mapping[str, Sequence[str]] = ATTRIBUTES, *, strict: bool = False
-    ) -> None:
+    def __init__(self, known: Mapping[str, Sequence[str]] = ATTRIBUTES) -> None:
         super().__init__()
         self.known = {name: tuple(values) for name, values in known.items()}
-        if strict:
-            self.known["class"] = (*self.known["class"], UNREADABLE)
+        self.known["class"] = (*self.known["class"], UNREADABLE)
         layers: list[nn.Module] = []
         before = 3
         for width in WIDTHS:

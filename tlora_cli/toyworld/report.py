@@ -148,6 +148,7 @@ def _score(
         "TS*": studio.prompted(placed),
         "ID*": studio.identity(placed, concept),
         "ID* base prompt": studio.identity(plain, concept),
+        "details": studio.details(placed, concept),
         "leak": studio.leak(placed, training),
         "copy": studio.copies(placed, training),
     }

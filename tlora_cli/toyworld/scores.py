@@ -1,8 +1,10 @@
-"""The five scores, from the judge's readings; every other file takes them from here.
+"""The six scores, from the judge's readings; every other file takes them from here.
 
 S*    share of pictures on which all that was asked and all that is private is right at once.
 TS*   share on which every prompted attribute is right.
 ID*   share on which every private attribute (marking and feature) is the concept's.
+details
+      share on which the eyes and the shade, which no caption ever names, are the concept's.
 leak  share that show the training picture's background or position though the prompt asks for
       another.
 copy  share that look more like the training picture than like the right drawing, by the cosine of
@@ -20,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tlora_cli.foundation.bundled import JudgedScore
-from tlora_cli.toyworld.factors import PRIVATE
+from tlora_cli.toyworld.factors import DETAILS, PRIVATE
 
 Values = Mapping[str, str]
 
@@ -35,6 +37,7 @@ SCORES = {
     "TS*": JudgedScore("share on which all that was asked is right"),
     "ID*": JudgedScore("share on which all that is private (marking and feature) is right"),
     "ID* (base prompt)": JudgedScore("the same on pictures of the base prompt"),
+    "details": JudgedScore("share on which the details (eyes and shade) are right"),
     "leak": JudgedScore(
         "share that show the training picture's background or position though the prompt asks for "
         "another",
@@ -92,6 +95,11 @@ def prompted_right(reading: Values, asked: Values) -> bool:
 def identity_right(reading: Values, concept: Values) -> bool:
     """ID* of one picture: both private attributes are the concept's."""
     return all(reading[name] == concept[name] for name in PRIVATE)
+
+
+def details_right(reading: Values, concept: Values) -> bool:
+    """Say of one picture whether both details are the concept's."""
+    return all(reading[name] == concept[name] for name in DETAILS)
 
 
 def wholly_right(reading: Values, asked: Values, concept: Values) -> bool:

@@ -112,6 +112,11 @@ def identity(drawn: Sequence[Drawn], concept: Concept) -> scores.Rate:
     return scores.rate([scores.identity_right(one.reading, concept.values) for one in drawn])
 
 
+def details(drawn: Sequence[Drawn], concept: Concept) -> scores.Rate:
+    """Return the share with the right details."""
+    return scores.rate([scores.details_right(one.reading, concept.values) for one in drawn])
+
+
 def success(drawn: Sequence[Drawn], concept: Concept) -> scores.Rate:
     """Return S*."""
     return scores.rate(

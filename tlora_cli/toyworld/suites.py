@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tlora_cli.toyworld.captions import BACKGROUND_WORDS, prompt
 from tlora_cli.toyworld.concepts import Concept
-from tlora_cli.toyworld.factors import FACTORS, Scene, draw_factors
+from tlora_cli.toyworld.factors import FACTORS, PRIVATE, Scene, draw_factors
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,24 @@ class Task:
     seed: int
 
 
-def base_tasks(count: int, held_out: bool, seed: int = 0) -> list[Task]:
+def base_tasks(count: int, held_out: bool, seed: int = 0, *, composed: bool = False) -> list[Task]:
     """Return prompts that name all five factors, of held-out or of seen combinations.
 
     An accessory `none` is asked for by silence.
+
+    Args:
+        count: how many.
+        held_out: which combinations.
+        seed: of the draw; pictures have the seeds 0, 1, ...
+        composed: ask for a marking and a feature, too.
     """
     rng = random.Random(f"gate {held_out} {seed}")
     drawn = [draw_factors(rng, held_out) for _ in range(count)]
+    if composed:
+        drawn = [
+            {**one, **{name: rng.choice(known[1:]) for name, known in PRIVATE.items()}}
+            for one in drawn
+        ]
     return [Task(prompt(values), values, number) for number, values in enumerate(drawn)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tlora_cli.families.loading import Base
 from tlora_cli.formats import AdapterInfo
-from tlora_cli.foundation.bundled import bundle_of_base
+from tlora_cli.foundation.bundled import bundle_of_base, version_of
 from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import SamplingSettings
@@ -32,6 +32,7 @@ def adapter_info(recipe: Recipe) -> AdapterInfo:
         base_revision=base.revision,
         base_variant=base.variant,
         base_config=base.config,
+        base_version=version_of(base.model),
         placeholder=recipe.concept.placeholder,
         class_name=recipe.concept.class_name,
         precision=recipe.train.precision,

@@ -64,6 +64,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "inputs": self.inputs,
+            "base_version": self.adapter.info.base_version,
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -76,7 +77,7 @@ class TrainingState:
 
         Raises:
             ValueError: if it belongs to another version or adapter.
-            UserError: if the pictures have changed since.
+            UserError: if the pictures have changed since, or the base that comes with the program.
         """
         if saved.get("version") != STATE_VERSION:
             version = saved.get("version", "unknown")
@@ -86,6 +87,15 @@ class TrainingState:
                 "the training pictures, masks or captions have changed since the run was started",
                 where="concept.images",
                 do="put the old files back to resume, or choose another output.dir",
+            )
+        info = self.adapter.info
+        if saved.get("base_version") != info.base_version:
+            raise UserError(
+                f"the run was started on an earlier version of {info.base_model}, whose weights "
+                "were other ones",
+                where="base",
+                do="start it anew with another output.dir, or go on with the version of tlora that "
+                "began it",
             )
         self.load_weights(saved)
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.families import Family
+from tlora_cli.foundation.bundled import version_of
 from tlora_cli.foundation.cache import VARIABLE, cache_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import remove_leftovers, write_atomically
@@ -46,6 +47,7 @@ class DrawnPlaces:
         self._settings, self._folder, self._notify = settings, folder, notify
         self._drawn_by = {
             "base": recipe.base.model_dump(),
+            "base_version": version_of(recipe.base.model),
             "precision": recipe.train.precision,
             "quantization": recipe.train.quantization,
             **vars(settings),

@@ -1,4 +1,4 @@
-"""World 2: details that no caption names, and captions that name markings and features at times."""
+"""Details, which no caption names, and captions that name markings and features at times."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ from tlora_cli.toyworld.captions import caption, prompt, vocabulary
 from tlora_cli.toyworld.factors import (
     DETAILS,
     FACTORS,
-    PRIVATE,
     Pose,
     Scene,
-    attributes,
-    draw_factors,
-    draw_private,
     draw_scene,
 )
 from tlora_cli.toyworld.renderer import draw
@@ -43,20 +39,6 @@ def words(text: str) -> set[str]:
 
 
 # --- details --------------------------------------------------------------------------------------
-
-
-def test_world_2_has_two_details_more() -> None:
-    assert attributes(1) == {**FACTORS, **PRIVATE}
-    assert attributes(2) == {**FACTORS, **PRIVATE, **DETAILS}
-
-
-def test_scenes_of_both_worlds_share_all_but_the_details() -> None:
-    for number in range(30):
-        one = draw_scene(random.Random(number), world=1)
-        two = draw_scene(random.Random(number), world=2)
-        assert one.values == {name: two[name] for name in attributes(1)}
-        assert (one.pose, one.texture) == (two.pose, two.texture)
-        assert two.values.keys() == attributes(2).keys()
 
 
 def test_a_detail_left_out_has_its_first_value() -> None:
@@ -93,7 +75,7 @@ def test_details_change_the_subject_alone(name: str) -> None:
 
 def test_details_are_drawn_evenly() -> None:
     rng = random.Random(0)
-    drawn = [draw_scene(rng, world=2) for _ in range(2000)]
+    drawn = [draw_scene(rng) for _ in range(2000)]
     for name, known in DETAILS.items():
         for value in known:
             share = np.mean([scene[name] == value for scene in drawn])
@@ -105,10 +87,10 @@ def test_details_are_drawn_evenly() -> None:
 
 def captions(count: int, values: dict[str, str]) -> list[str]:
     rng = random.Random(0)
-    return [caption(values, rng, world=2) for _ in range(count)]
+    return [caption(values, rng) for _ in range(count)]
 
 
-def test_captions_of_world_2_name_private_attributes_at_times() -> None:
+def test_captions_name_private_attributes_at_times() -> None:
     texts = captions(3000, {**PLAIN, "marking": "light dots", "feature": "wings"})
     marking = np.array(["light dots" in text for text in texts])
     feature = np.array(["wings" in words(text) for text in texts])
@@ -130,19 +112,10 @@ def test_no_caption_names_a_detail() -> None:
     allowed = {"dark"}  # a marking's
     used: set[str] = set()
     for _ in range(20_000):
-        scene = draw_scene(rng, world=2)
-        used |= words(caption(scene.values, rng, world=2))
+        scene = draw_scene(rng)
+        used |= words(caption(scene.values, rng))
     assert not used & (secrets - allowed)
-    assert used == set(vocabulary(2))
-
-
-def test_captions_of_world_1_are_as_they_were() -> None:
-    rng = random.Random(0)
-    for number in range(500):
-        values = {**draw_factors(rng), **draw_private(rng)}
-        same = caption(values, random.Random(number))
-        assert same == caption(values, random.Random(number), world=1)
-        assert not words(same) & WORDS
+    assert used == set(vocabulary())
 
 
 def test_prompts_name_private_attributes_when_asked() -> None:
