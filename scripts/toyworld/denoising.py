@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from alignment import patch_tokens
 from diffusers import AutoencoderKL
+from empty_places import SHARE, EmptyPlaces
 from harness import device
 from pictures import BLOCK, Pictures, load
 from torch import Tensor
@@ -32,6 +33,13 @@ REACH = 17
 """Half the width of the window in which a subject stands, in pixels."""
 HEADROOM = 10
 """Pixels over that window for what is worn."""
+SUBJECT = 3.0
+"""Weight of a place in that window, in terms of another: a third of the picture, in which all lies
+that stays blurred for long. The optimum of the loss is the same."""
+
+
+NOWHERE = torch.zeros(16, 16, dtype=torch.bool)
+"""The window of a picture without a subject."""
 
 
 class Batch(NamedTuple):
@@ -51,9 +59,9 @@ class Batch(NamedTuple):
     tokens: Tensor
     subjects: Tensor
 
-    def weights(self, subject: float) -> Tensor:
-        """Return weights (B, 16, 16) of mean 1: a place in a window weighs `subject` others."""
-        weights = 1 + (subject - 1) * self.subjects.float()
+    def weights(self) -> Tensor:
+        """Return weights (B, 16, 16) of mean 1: a place in a window weighs `SUBJECT` others."""
+        weights = 1 + (SUBJECT - 1) * self.subjects.float()
         return weights / weights.mean()
 
 
@@ -98,9 +106,13 @@ class World:
         self.pictures: Pictures = load(work, "seen", count)
         self.vae = load_vae(work, base)
         self.judge = frozen_judge(work)
-        folder = work / f"latents-{base}"
-        self.latents = in_blocks(folder, self.pictures, self._encode)
-        self.tokens = in_blocks(work / "tokens", self.pictures, patch_tokens)
+        self.empty = EmptyPlaces(work)
+        own, empty = work / f"latents-{base}", work / f"latents-{base}-empty"
+        latents = in_blocks(own, self.pictures, self._encode)
+        self.latents = torch.cat([latents, in_blocks(empty, self.empty, self._encode)])
+        own, empty = work / "tokens", work / "tokens-empty"
+        tokens = in_blocks(own, self.pictures, patch_tokens)
+        self.tokens = torch.cat([tokens, in_blocks(empty, self.empty, patch_tokens)])
         config = self.vae.config
         self.scale, self.shift = config.scaling_factor, config.shift_factor or 0.0
 
@@ -110,31 +122,34 @@ class World:
         return torch.cat(parts).cpu()
 
     def batch(self, size: int, generator: torch.Generator, terse: float = 0.0) -> Batch:
-        """Return pictures to learn from.
+        """Return pictures to learn from, a small part of them empty places.
 
         Args:
             size: pictures.
             generator: draws all.
             terse: share of captions that name little beside the class.
         """
-        chosen = torch.randint(len(self.pictures), (size,), generator=generator)
+        count = len(self.pictures)
+        chosen = torch.randint(count, (size,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (1,), generator=generator)))
-        captions = [
-            caption(
-                self.pictures.named(int(index)),
-                rng,
-                terse=terse > 0 and rng.random() < terse,
-            )
-            for index in chosen
-        ]
+        captions, subjects = [], []
+        for row in range(size):
+            if rng.random() < SHARE:
+                number = rng.randrange(len(self.empty))
+                chosen[row] = count + number
+                captions.append(self.empty.caption(number, rng))
+                subjects.append(NOWHERE)
+            else:
+                one = self.pictures.named(int(chosen[row]))
+                short = terse > 0 and rng.random() < terse
+                captions.append(caption(one, rng, terse=short))
+                subjects.append(subject_window(one["position"]))
         kept = torch.rand(size, generator=generator) >= DROPPED
         latents = (self.latents[chosen].float() - self.shift) * self.scale
         tokens = self.tokens[chosen].float()
-        stands = [subject_window(self.pictures.named(int(index))["position"]) for index in chosen]
-        subjects = torch.stack(stands)
-        found = (one.to(device()) for one in (latents, kept, tokens, subjects))
-        latents, kept, tokens, subjects = found
-        return Batch(latents, captions, kept, tokens, subjects)
+        where = device()
+        windows = torch.stack(subjects).to(where)
+        return Batch(latents.to(where), captions, kept.to(where), tokens.to(where), windows)
 
     def captions(self, pictures: Pictures, numbers: Iterable[int]) -> list[str]:
         """Return captions of pictures, the same for each number every time."""
@@ -198,7 +213,9 @@ def frozen_judge(work: Path) -> Judge:
     return judge
 
 
-def in_blocks(folder: Path, pictures: Pictures, make: Callable[[Tensor], Tensor]) -> Tensor:
+def in_blocks(
+    folder: Path, pictures: Pictures | EmptyPlaces, make: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Return what a model makes of all pictures, in half precision, kept in files of 1,000.
 
     Args:

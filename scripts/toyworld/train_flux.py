@@ -45,8 +45,6 @@ GUIDANCE = 3.5
 TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20
-SUBJECT = 3.0
-"""Weight of a place around the subject, in terms of another; as in train_sdxl.py."""
 LONG = (64, 128, 256, 512)
 """Tokens of a text with more padding, in half of the student's batches."""
 
@@ -167,7 +165,7 @@ def main() -> None:
         early.clear()
         answer = model(noisy, t, text, torch.ones_like(t))
         errors = (answer.float() - velocity).square().mean(2)
-        weights = functional.avg_pool2d(batch.weights(SUBJECT), 2).flatten(1)
+        weights = functional.avg_pool2d(batch.weights(), 2).flatten(1)
         error = (errors * weights).mean()
         return error + model.alignment(early[0], batch.tokens)
 

@@ -33,10 +33,7 @@ LAYOUT, DETAILS = 0.5, -0.5
 noisy, where layouts and classes are decided; mostly clear, for markings. The two designs were tried
 with 0."""
 DETAILS_FROM = 22_500
-"""Step from which details are learned."""
-SUBJECT = 3.0
-"""Weight of a place around the subject in that time, in terms of another: a third of the picture,
-in which all lies that is still blurred. The optimum of the loss is the same."""
+"""Step from which details are learned, and the window around the subject weighs more."""
 TERSE = 0.15
 """Share of short captions. Without any, "a photo of a sks star" shows a star in half of the
 pictures, and fully described ones in nearly all."""
@@ -195,15 +192,14 @@ def main() -> None:
         latents, kept = batch.latents, batch.kept
         with torch.no_grad():
             states, pooled = model.encode(batch.captions)
-        layout = run.step < DETAILS_FROM
-        center, subject = (LAYOUT, 1.0) if layout else (DETAILS, SUBJECT)
-        t = draw_timesteps(options.batch, generator, center).to(device())
+        details = run.step >= DETAILS_FROM
+        t = draw_timesteps(options.batch, generator, DETAILS if details else LAYOUT).to(device())
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         early.clear()
         text = states * kept[:, None, None], pooled * kept[:, None]
         answer = model(objective.corrupt(latents, noise, t), t, text)
         errors = (answer.float() - objective.target(latents, noise, t)).square().mean(1)
-        error = (errors * batch.weights(subject)).mean()
+        error = (errors * batch.weights() if details else errors).mean()
         return error + model.alignment(early[0].flatten(2).mT, batch.tokens)
 
     check = fixed_check(world, model, objective, options)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from tlora_cli.comparison.cells import Cell, Plan
-from tlora_cli.evaluation.suites import CONCEPT_FREE, suite_for
+from tlora_cli.evaluation.image_requests import Counts
+from tlora_cli.evaluation.judging import judged_evaluation, requests_of
 from tlora_cli.foundation.bundled import bundle_of_base
-
-CONTEXTS = 10
-"""Prompts of the built-in world for each of `count`; each picture has one of its own."""
 
 
 def pictures_of(cell: Cell, plan: Plan) -> int:
     """Return how many pictures are drawn of a cell, with the base alone, too."""
-    settings = plan.grid.evaluate
-    prompts = plan.prompts
-    if prompts is None and bundle_of_base(cell.recipe.base.model) is None:
-        prompts = suite_for(cell.recipe.concept.class_name).prompts
-    asked = CONTEXTS if prompts is None else len(prompts)
-    free = 2 * len(CONCEPT_FREE) * settings.free_count
-    return settings.base_count + asked * settings.count + free
+    own, recipe = plan.grid.evaluate, cell.recipe
+    counts = Counts(own.count, own.base_count, own.free_count, own.seed)
+    judged = None
+    if plan.prompts is None:
+        learned = recipe.model_dump(mode="json", by_alias=True, include={"concept"})
+        judged = judged_evaluation(bundle_of_base(recipe.base.model), learned, counts)
+    return len(requests_of(judged, plan.prompts, recipe.concept.class_name, counts))

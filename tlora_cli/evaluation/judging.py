@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from tlora_cli.evaluation.image_requests import Counts, ImageRequest
+from tlora_cli.evaluation.image_requests import Counts, ImageRequest, requests_of_suite
+from tlora_cli.evaluation.suites import suite_for
 from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.foundation.plugins import resolve
 
@@ -48,3 +49,22 @@ def judged_evaluation(
         return None
     find: FindEvaluation = resolve(bundle.evaluation)
     return find(recipe.get("concept", {}), counts)
+
+
+def requests_of(
+    judged: JudgedEvaluation | None,
+    prompts: Sequence[str] | None,
+    class_name: str,
+    counts: Counts,
+) -> list[ImageRequest]:
+    """Return the pictures that an evaluation draws.
+
+    Args:
+        judged: a bundle's own evaluation, which knows its pictures; else a suite says them.
+        prompts: of the suite; None for the one that suits the class.
+        class_name: of the concept.
+        counts: how many pictures.
+    """
+    if judged is not None:
+        return judged.requests()
+    return requests_of_suite(prompts or suite_for(class_name).prompts, counts)

@@ -16,8 +16,8 @@ from tlora_cli.evaluation.generated_images import (
     missing,
     plan_images,
 )
-from tlora_cli.evaluation.image_requests import Counts, requests_of_suite, requests_without
-from tlora_cli.evaluation.judging import judged_evaluation
+from tlora_cli.evaluation.image_requests import Counts, requests_without
+from tlora_cli.evaluation.judging import judged_evaluation, requests_of
 from tlora_cli.evaluation.masking import load_segmenter, masked
 from tlora_cli.evaluation.real_pictures import (
     PairSettings,
@@ -30,7 +30,7 @@ from tlora_cli.evaluation.result_files import write_tables
 from tlora_cli.evaluation.scoring import Mask, PromptedImage, Scores, score
 from tlora_cli.evaluation.success import Pairs
 from tlora_cli.evaluation.success_report import add_success
-from tlora_cli.evaluation.suites import BASE, suite_for
+from tlora_cli.evaluation.suites import BASE
 from tlora_cli.formats.opening import locate
 from tlora_cli.foundation.bundled import Bundle, bundle_of_base, judged_scores
 from tlora_cli.foundation.devices import choose_device, memory_explained
@@ -117,11 +117,7 @@ def evaluate_adapter(
         words, concept, class_name = session.concept, info.placeholder or "", info.class_name or ""
         pairs = read_pairs(job.pairs, training, lambda text: _with_class(text, words, class_name))
         need = _needed(pairs, encoders, draws=bool(class_name))
-        if judged is not None:
-            requests = judged.requests()
-        else:
-            prompts = job.prompts or suite_for(class_name).prompts
-            requests = requests_of_suite(prompts, counts)
+        requests = requests_of(judged, job.prompts, class_name, counts)
         # They don't belong to the stamp: S can be asked for later, of pictures that are there.
         drawn = not (need or pairs.captioned or pairs.agreement is not None)
         without = requests_without(requests, class_name) if drawn else []

@@ -135,7 +135,7 @@ def _base(weights: AdapterWeights) -> tuple[str, list[str]]:
 
 def _sdxl_adapts(name: str) -> bool:
     attention, layer = _split(name)
-    of_sdxl = _PROCESSOR.get(layer) is not None and not layer.startswith("add_")
+    of_sdxl = layer in _PROCESSOR and not layer.startswith("add_")
     return of_sdxl and attention.rsplit(".", 1)[-1] in ("attn1", "attn2")
 
 

@@ -98,6 +98,10 @@ class Bundle:
         concept, _, number = picture.removeprefix(self.prefix).partition("/")
         return concept, number
 
+    def owns(self, file: Path) -> bool:
+        """Say whether a file is one of its pictures."""
+        return file.resolve().is_relative_to(self.pictures.resolve())
+
 
 BUNDLES: Registry[Bundle] = Registry(
     "tlora.bundles", {"toyworld": "tlora_cli.toyworld.bundle:BUNDLE"}
@@ -135,11 +139,6 @@ def bundle_of_picture(name: object) -> Bundle | None:
     if not isinstance(name, str):
         return None
     return next((one for one in BUNDLES.values() if name.startswith(one.prefix)), None)
-
-
-def shipped_concept(bundle: Bundle, file: Path) -> bool:
-    """Say whether a file is one of the bundle's own pictures."""
-    return file.resolve().is_relative_to(bundle.pictures.resolve())
 
 
 def concepts() -> dict[str, Bundle]:

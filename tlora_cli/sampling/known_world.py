@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.foundation.bundled import Bundle, bundle_of_base, shipped_concept
+from tlora_cli.foundation.bundled import Bundle, bundle_of_base
 from tlora_cli.foundation.plugins import resolve
 from tlora_cli.methods import DEFAULT
 from tlora_cli.photos.training_images import load_training_image
@@ -27,13 +27,14 @@ def strangers(base: str, paths: Sequence[Path]) -> Iterator[str]:
     Raises:
         UserError: if a picture can't be read.
     """
-    bundle = bundle_of_base(base)
-    if bundle is None or bundle.recognizes is None:
+    bundle = world_of(base)
+    if bundle is None:
         return
+    assert bundle.recognizes  # `world_of` looks for it
     recognizes: Callable[[str, Tensor], bool] = resolve(bundle.recognizes)
     side = bundle.settings(base, DEFAULT)["train"]["resolution"]
     for path in paths:
-        if shipped_concept(bundle, path):
+        if bundle.owns(path):
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a small drawing is what it should be

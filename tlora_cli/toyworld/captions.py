@@ -50,6 +50,8 @@ FEATURE_WORDS: dict[str, tuple[str, ...]] = {
     "boots": ("boots",),
 }
 OPENINGS = ("a photo of", "a picture of", "an image of", "a drawing of", "", "there is")
+PLACE_OPENINGS = ("a photo, ", "a picture, ", "an image, ", "a drawing, ", "")
+"""Openings of captions without a subject."""
 RARE_WORDS = ("sks", "ohwx", "zwx", "qpl", "vrk", "xjy")
 """Words without a meaning: captions drop them in at times, so that one of them in a prompt doesn't
 disturb the model before it is taught what it stands for."""
@@ -127,6 +129,19 @@ def prompt(values: dict[str, str], subject: str | None = None) -> str:
         if name in values and words[values[name]][0]
     ]
     return ", ".join([f"a photo of {subject}", *phrases])
+
+
+def place_caption(background: str, rng: random.Random | None = None) -> str:
+    """Return a caption of an empty place, e.g. "a photo, in the snow".
+
+    Args:
+        background: what is shown.
+        rng: chooses the wording; default: the usual.
+    """
+    known = BACKGROUND_WORDS[background]
+    if rng is None:
+        return f"{PLACE_OPENINGS[0]}{known[0]}"
+    return f"{rng.choice(PLACE_OPENINGS)}{rng.choice(known)}"
 
 
 def private_words(values: dict[str, str], rng: random.Random | None = None) -> str:

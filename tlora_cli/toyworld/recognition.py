@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +24,13 @@ def is_drawing(base: str, pixels: Tensor) -> bool:
         base: name of a built-in base.
         pixels: (3, 64, 64) in [-1, 1].
     """
-    vae = load_pipeline(FAMILIES[bases()[base]], Base(base), parts=("vae",)).vae.float().eval()
+    vae = _vae(base)
     with torch.no_grad():
         repeated = vae.decode(vae.encode(pixels[None]).latent_dist.mean).sample[0]
     return float((repeated - pixels).abs().mean()) <= LARGEST_ERROR
+
+
+@lru_cache
+def _vae(base: str) -> Any:
+    """Return a base's VAE; it is small, and a run looks at its pictures more than once."""
+    return load_pipeline(FAMILIES[bases()[base]], Base(base), parts=("vae",)).vae.float().eval()

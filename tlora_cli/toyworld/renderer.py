@@ -86,6 +86,18 @@ def draw(scene: Scene) -> Picture:
     return Picture(canvas.finished(), silhouette.reduce(SCALE), scene)
 
 
+def draw_place(background: str, texture: int) -> Image.Image:
+    """Draw a background alone, 64 x 64 RGB.
+
+    Args:
+        background: one of the world's.
+        texture: seed of its details.
+    """
+    canvas = Canvas()
+    BACKGROUNDS[background](canvas, random.Random(texture))
+    return canvas.finished()
+
+
 def _subject(canvas: Canvas, at: Placing, shape: Shape, color: Color, scene: Scene) -> Image.Image:
     """Draw the subject and return its silhouette at canvas size."""
     feature = _feature(scene["feature"], shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tlora_cli.toyworld.captions import BACKGROUND_WORDS, prompt
+from tlora_cli.toyworld.captions import BACKGROUND_WORDS, place_caption, prompt
 from tlora_cli.toyworld.concepts import Concept
 from tlora_cli.toyworld.factors import FACTORS, PRIVATE, Scene, draw_factors
 
@@ -104,17 +104,8 @@ def fixed_contexts() -> tuple[str, ...]:
 
 
 def places() -> tuple[tuple[str, str], ...]:
-    """Return words for each background, twice, and prompts that draw it.
-
-    The bases have never seen an empty place, so another thing stands at a side, at times with an
-    accessory. All are combinations that the models saw.
-    """
-    rng = random.Random("places")
-    found = []
-    for side in ("left", "right"):
-        for background in FACTORS["background"]:
-            values = draw_factors(rng, held_out=False)
-            while values["background"] != background or values["position"] != side:
-                values = draw_factors(rng, held_out=False)
-            found.append((BACKGROUND_WORDS[background][0], prompt(values)))
-    return tuple(found)
+    """Return words for each background, and prompts that draw it without a subject."""
+    return tuple(
+        (BACKGROUND_WORDS[background][0], place_caption(background))
+        for background in FACTORS["background"]
+    )

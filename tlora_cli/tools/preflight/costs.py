@@ -14,7 +14,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.shapes import random_conditioning, text_tokens
-from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import (
     DTYPES,
     default_device,
@@ -28,7 +27,7 @@ from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem
 from tlora_cli.tools.preflight.machine_checks import PICTURE_BYTES
-from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
+from tlora_cli.tools.preflight.memory import attach_planned, folder_of, planned_denoiser
 from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.state import bytes_needed, room_for_checkpoints
 
@@ -109,7 +108,7 @@ def operations_of_call(family_name: str, base: str, width: int, height: int) -> 
     from tlora_cli.families.standard import latent_sides, meta_denoiser, meta_vae
 
     family = FAMILIES[family_name]
-    place = str(model_folder(base)) if is_base(base) else base if Path(base).is_dir() else None
+    place = folder_of(base)
     denoiser = meta_denoiser(family_name, place).requires_grad_(False)
     sides = latent_sides(family_name, meta_vae(family_name, place), width, height)
     noisy = torch.empty(1, family.latent_channels(denoiser), *sides, device="meta")

@@ -114,7 +114,8 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
         UserError: if a picture can't be read.
     """
     sides, bundle = FAMILIES[wishes.family].resolutions, bundle_of_base(wishes.base)
-    traits = _look(wishes.images, sides[-1])
+    paths = find_images(wishes.images[0] if len(wishes.images) == 1 else wishes.images, "IMAGE")
+    traits = _look(paths, sides[-1])
     plain = _recipe(wishes, {})
     wishes = replace(wishes, rank=_rank(plain))
     side = _resolution(traits, plain.train.resolution, sides)
@@ -126,7 +127,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
             for name, one in traits.items()
         ),
         *(a for name, one in traits.items() for a in advice(name, one, recipe.train.resolution)),
-        *(warning("base", told, another_base("--base")) for told in _strangers(wishes)),
+        *(warning("base", told, another_base("--base")) for told in strangers(wishes.base, paths)),
         ok("resolution", _resolution_reason(recipe, traits)),
         *_class_reason(wishes),
         ok(
@@ -146,16 +147,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
 # --- choices ----------------------------------------------------------------------------------
 
 
-def _strangers(wishes: Wishes) -> Iterator[str]:
-    given = wishes.images
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # `_look` has told what is left out
-        paths = find_images(given[0] if len(given) == 1 else given, "IMAGE")
-    return strangers(wishes.base, paths)
-
-
-def _look(images: list[str], side: int) -> dict[str, Traits]:
-    paths = find_images(images[0] if len(images) == 1 else images, "IMAGE")
+def _look(paths: Sequence[Path], side: int) -> dict[str, Traits]:
     found = {}
     for path in paths:
         with warnings.catch_warnings():

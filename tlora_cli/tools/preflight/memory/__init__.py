@@ -4,8 +4,9 @@ from tlora_cli.tools.preflight.memory.plan import (
     MemoryPlan,
     Phase,
     attach_planned,
+    folder_of,
     plan_memory,
     planned_denoiser,
 )
 
-__all__ = ["MemoryPlan", "Phase", "attach_planned", "plan_memory", "planned_denoiser"]
+__all__ = ["MemoryPlan", "Phase", "attach_planned", "folder_of", "plan_memory", "planned_denoiser"]

@@ -93,7 +93,7 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
         UserError: if the folder's configuration can't be read, or the adapter doesn't fit the base.
     """
     train, family = recipe.train, FAMILIES[recipe.family]
-    dtype, place = DTYPES[train.precision], _folder(recipe)
+    dtype, place = DTYPES[train.precision], folder_of(recipe.base.model)
     bare = planned_denoiser(recipe)
     denoiser = _weights(bare, train.quantization, dtype)
     vae = meta_vae(family.name, place)
@@ -139,8 +139,8 @@ def _on_cpu(recipe: Recipe) -> bool:
     return not is_accelerator(named_device(recipe.train.device))
 
 
-def _folder(recipe: Recipe) -> str | None:
-    model = recipe.base.model
+def folder_of(model: str) -> str | None:
+    """Return the folder whose own shapes a base has; None: those of its family's standard."""
     if is_base(model):
         return str(model_folder(model))
     return model if Path(model).expanduser().is_dir() else None
@@ -172,7 +172,7 @@ def _dequantized(denoiser: nn.Module, dtype: torch.dtype) -> int:
 
 def planned_denoiser(recipe: Recipe) -> Any:
     """Return the denoiser of a recipe's base without weights, in the number format it runs in."""
-    bare = meta_denoiser(recipe.family, _folder(recipe))
+    bare = meta_denoiser(recipe.family, folder_of(recipe.base.model))
     return bare.to(DTYPES[recipe.train.precision]).requires_grad_(False)
 
 
