@@ -40,10 +40,10 @@ def _cases(results: dict[str, Any]) -> list[str]:
     about = results["about"]
     lines = [
         f"Rank {about['rank']}, latents {about['side']} x {about['side']}, {about['dtype']}, "
-        f"batch 1. Medians of {about['rounds']} interleaved rounds of {about['steps']} steps, "
-        "quartiles in brackets; ratios are those of each round to the bare denoiser, `cpu` those "
-        f"of the processor's time. The floor is {about['floor_flops'] / 1e12:.3g} TFLOP at the "
-        f"{about['flops_per_s'] / 1e12:.3g} TFLOP/s of a large matrix product.",
+        f"batch 1. Medians of up to {about['rounds']} interleaved rounds of {about['steps']} "
+        "steps, quartiles in brackets; ratios are those of each round to the bare denoiser, `cpu` "
+        f"those of the processor's time. The floor is {about['floor_flops'] / 1e12:.3g} TFLOP at "
+        f"the {about['flops_per_s'] / 1e12:.3g} TFLOP/s of a large matrix product.",
         "",
         "| method | mode | first step s | step ms | ratio | cpu | of floor | sampling ms | ratio "
         "| cpu | operations | FLOPs | GB | loss differs |",

@@ -47,8 +47,16 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+LEAST_ROUNDS = 3
+"""As many rounds are run in any case: a median of fewer says little."""
+
+
 def measure(
-    cases: Sequence[Case], device: torch.device, rounds: int, steps: int
+    cases: Sequence[Case],
+    device: torch.device,
+    rounds: int,
+    steps: int,
+    left: Callable[[], float] = lambda: float("inf"),
 ) -> dict[str, dict[str, Any]]:
     """Time training and sampling steps of all cases, one round of each after the other.
 
@@ -57,6 +65,7 @@ def measure(
         device: where it computes.
         rounds: how often; each begins with another case.
         steps: in a row in a round; their mean counts.
+        left: seconds that there still are; without any, no round is begun but the first few.
 
     Returns:
         Case name -> `first_s`, the first step, with everything that is prepared or compiled in it;
@@ -74,6 +83,8 @@ def measure(
         read = [float(loss) for loss in losses]
         results[case.name] = {"first_s": first, "losses": read, "trained": case.trained}
     for number in range(rounds):
+        if number >= LEAST_ROUNDS and left() <= 0:
+            break
         for place in range(len(cases)):
             case = cases[(place + number) % len(cases)]
             first = 3 + number * steps
