@@ -262,7 +262,7 @@ def _photo() -> list[str]:
             and not key.startswith("concept.scenes.")
             and _value(photo, key) != _value(paper, key)
         ]
-        scenes = ["`concept.scenes: {}`"] if photo.concept.scenes else []
+        scenes = ["`concept.scenes: {loss: whole}`"] if photo.concept.scenes else []
         lines.append(f"| {name} | {', '.join([*scenes, *changed])} |")
     return [*lines, ""]
 

@@ -16,12 +16,14 @@ from training_runs import draw_picture, recipe_values, run, same_tensors
 
 from tlora_cli import UserError
 from tlora_cli.foundation.bundled import shipped
-from tlora_cli.photos.training_images import latent_mask
+from tlora_cli.photos.training_images import latent_mask, load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.scenes import ScenesConfig
+from tlora_cli.sampling.draw import SamplingSettings
 from tlora_cli.training.batch import generator_for
 from tlora_cli.training.scenes.composition import compose, counting, pure_colors
 from tlora_cli.training.scenes.folder import places_in
+from tlora_cli.training.scenes.lessons import Scenes
 from tlora_cli.training.scenes.lists import LISTS, kind_of, list_of
 from tlora_cli.training.scenes.placement import (
     Box,
@@ -277,6 +279,28 @@ def test_places_of_ones_own_and_a_changed_place_stops_a_resume(
     draw_picture(places / "room.png", seed=6)
     with pytest.raises(UserError, match="changed"):
         run(tiny_sdxl, tmp_path / "a", resume=True, **changes, train__steps=4)
+
+
+@pytest.mark.parametrize(("loss", "counts"), [("subject", True), ("whole", False)])
+def test_the_loss_counts_on_the_subject_or_everywhere(
+    loss: str, counts: bool, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    places = tmp_path / "places"
+    places.mkdir()
+    draw_picture(places / "room.png", seed=5)
+    (places / "room.txt").write_text("in my room")
+    changes = with_scenes(tmp_path, places=str(places), loss=loss)
+    recipe = Recipe.model_validate(recipe_values(tiny_sdxl, tmp_path, **changes))
+    images = load_training_images(
+        recipe.concept.images, recipe.concept.masks, recipe.train.resolution
+    )
+    settings = SamplingSettings(1, 1.0, "default", "", 32, 32)
+    scenes = Scenes(recipe, images, settings, tmp_path, lambda text: None)
+    masks = [lesson.image.mask for lesson in scenes.lessons()]
+    assert len(masks) == 6
+    for mask in masks:  # the untouched photo among them
+        assert (mask is not None) == counts
+        assert mask is None or 0 < float(mask.mean()) < 0.5
 
 
 def test_scenes_without_masks_are_refused(tiny_sdxl: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ NAMED = {
 }
 """Name -> what it is."""
 
-_PHOTO: dict[str, Any] = {"concept": {"masks": AUTO, "scenes": {}, "captions": True}}
+_PHOTO: dict[str, Any] = {"concept": {"masks": AUTO, "scenes": {"loss": "whole"}, "captions": True}}
 
 
 def recipe_settings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 
@@ -29,6 +30,11 @@ class ScenesConfig(Section):
     )
     sizes: tuple[float, float] = Field(
         (0.85, 1.09), strict=False, description="Least and largest scale of the subject."
+    )
+    loss: Literal["whole", "subject"] = Field(
+        "subject",
+        description="Where the loss counts: on the subject only, or everywhere (whole), so that "
+        "places stay as the base draws them.",
     )
     mirror: bool = Field(True, description="Mirror half of the subjects; not for letters.")
 

@@ -62,12 +62,12 @@ class Scenes:
     ) -> None:
         config = recipe.concept.scenes
         assert config is not None
-        self._images = images
+        self._images, self._whole = images, config.loss == "whole"
         self._places = _places(recipe, settings, folder, notify)
         masks = [_mask_of(image) for image in images]
         self._boxes = [box_of(mask) for mask in masks]
         self._untouched = [
-            replace(image, mask=counting(mask), touched=True)
+            replace(image, mask=self._counted(mask), touched=True)
             for image, mask in zip(images, masks, strict=True)
         ]
         self._plan = plan_scenes(
@@ -118,7 +118,11 @@ class Scenes:
         mask = _mask_of(image)
         place = self._places.pixels(scene.place)
         pixels, mask = compose(image.pixels, mask, box, place, scene.placement)
-        return replace(image, pixels=pixels, mask=counting(mask), touched=True)
+        return replace(image, pixels=pixels, mask=self._counted(mask), touched=True)
+
+    def _counted(self, mask: Tensor) -> Tensor | None:
+        """Return what counts in the loss where the subject's mask is this one; None: all of it."""
+        return None if self._whole else counting(mask)
 
 
 def _places(
