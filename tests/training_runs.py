@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fork_server import ForkServer
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, equal
@@ -77,16 +79,27 @@ def write_recipe(tiny: Path, folder: Path, **changes: Any) -> Path:
 
 
 def tlora(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
+    """Run the command line as a user does, in a process of its own."""
+    words = [str(argument) for argument in arguments]
+    cwd, timeout = options.pop("cwd", ROOT), options.pop("timeout", 300)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    if not options and fork_server().takes(environment):
+        return fork_server().run(words, str(cwd), environment, timeout)
     return subprocess.run(
-        [sys.executable, "-m", "tlora_cli", *map(str, arguments)],
+        [sys.executable, "-m", "tlora_cli", *words],
         capture_output=True,
         text=True,
-        timeout=300,
-        cwd=options.pop("cwd", ROOT),
-        env={**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})},
+        timeout=timeout,
+        cwd=cwd,
+        env=environment,
         **options,
     )
+
+
+@functools.cache
+def fork_server(path: str = str(ROOT)) -> ForkServer:
+    """Return the process that the command line is forked from; the same for the same PYTHONPATH."""
+    return ForkServer(path)
 
 
 @contextmanager

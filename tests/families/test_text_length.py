@@ -6,6 +6,8 @@ embeddings, and one that is shorter by one more token doesn't.
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -104,3 +106,39 @@ def test_tokenizers_of_a_folder_need_no_weights(tiny_flux: Path, tmp_path: Path)
     with pytest.raises(UserError, match="behind the 511 tokens"):
         check_lengths(family, local_tokenizers(family, tiny_flux), [text], NAMES)
     check_lengths(family, local_tokenizers(family, tmp_path), [text], NAMES)  # none are there
+
+
+def longer(source: Path, folder: Path, length: float) -> Path:
+    """Copy a base, with tokenizers that say another length."""
+    base = folder / source.name
+    shutil.copytree(source, base)
+    for file in base.glob("tokenizer*/tokenizer_config.json"):
+        values = json.loads(file.read_text())
+        if values["model_max_length"] == 77:  # CLIP's
+            file.write_text(json.dumps({**values, "model_max_length": length}))
+    return base
+
+
+@pytest.mark.parametrize("length", [8192, 1e30])
+@pytest.mark.parametrize("base", ["tiny_sdxl", "tiny_flux"])
+def test_a_tokenizer_that_says_more_than_its_encoder_reads(
+    base: str, length: float, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    tiny = request.getfixturevalue(base)
+    family = FAMILIES["flux" if "flux" in base else "sdxl"]
+    wrong = longer(tiny, tmp_path, length)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pipeline = load_pipeline(family, Base(str(wrong)), parts=("text",))
+    notes = [str(one.message) for one in told if "model_max_length" in str(one.message)]
+    if length == 8192:
+        assert notes[0] == (
+            "the base's tokenizer says model_max_length: 8192, but its text_encoder reads 77 "
+            "tokens; 77 are used"
+        )
+    assert len(notes) == (0 if length > 8192 else 1 if family.name == "flux" else 2)
+    right = load_pipeline(family, Base(str(tiny)), parts=("text",))
+    found = (embedded(family.name, one, "a photo of sks dog") for one in (pipeline, right))
+    assert all(same(*found))
+    here = local_tokenizers(family, wrong)
+    assert here.tokenizer.model_max_length == 77

@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_auraflow import write_tiny_auraflow
-from training_runs import ROOT, draw_picture
+from training_runs import ROOT, draw_picture, fork_server
 
 SOURCE = ROOT / "tests" / "plugin"
 
@@ -35,7 +35,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(plugin: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line with the package installed."""
+    """Run the command line with the package installed, in an interpreter of its own."""
     environment = {**os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{ROOT}"}
     command = [sys.executable, "-m", "tlora_cli", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -43,7 +43,9 @@ def call(plugin: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def tlora(plugin: Path, *arguments: object) -> str:
     """Run the command line with the package installed; return what it prints."""
-    done = call(plugin, *arguments)
+    path = f"{plugin}{os.pathsep}{ROOT}"
+    words = [str(argument) for argument in arguments]
+    done = fork_server(path).run(words, str(ROOT), {**os.environ, "PYTHONPATH": path}, 300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -90,7 +90,8 @@ def test_a_card_elsewhere_is_planned_for(
     words = ("toy:momo/1", "--class", "cat", "--base", "toy-sdxl", "--card", "24gb", "--yes")
     assert tlora(monkeypatch, "init", *words) == 0
     printed = capsys.readouterr().out
-    assert "of 25.8 GB (the card of --card): nothing need be saved" in printed
+    margin = "5% left to screens and other programs"
+    assert f"of 25.8 GB (the card of --card, {margin}): nothing need be saved" in printed
     assert "next: tlora validate momo.yaml --card 24gb\n" in printed
 
 
@@ -196,22 +197,27 @@ def test_ctrl_c_at_a_question_writes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "chosen"),
     [
-        (("", "", True), (SDXL, "sdxl")),
-        (("", "", False), ("toy-sdxl", "sdxl")),
-        (("", "flux", False), ("black-forest-labs/FLUX.1-dev", "flux")),
-        ((SDXL, "", False), (SDXL, "sdxl")),
-        (("toy-sdxl", "", True), ("toy-sdxl", "sdxl")),
-        (("my/own", "flux", True), ("my/own", "flux")),
+        (("", "", "the card of --card"), (SDXL, "sdxl")),
+        (("", "", None), ("toy-sdxl", "sdxl")),
+        (("", "flux", None), ("black-forest-labs/FLUX.1-dev", "flux")),
+        ((SDXL, "", None), (SDXL, "sdxl")),
+        (("toy-sdxl", "", "the card of --card"), ("toy-sdxl", "sdxl")),
+        (("my/own", "flux", "the card of --card"), ("my/own", "flux")),
     ],
 )
-def test_the_base(given: tuple[str, str, bool], chosen: tuple[str, str]) -> None:
+def test_the_base(given: tuple[str, str, str | None], chosen: tuple[str, str]) -> None:
     assert choose_base(*given)[:2] == chosen
 
 
+def test_the_reason_names_the_card_that_was_meant() -> None:
+    assert choose_base("", "", "the card of --card")[2] == "for photographs, on the card of --card"
+    assert choose_base("", "", None)[2].startswith("no card is here")
+
+
 def test_a_folder_tells_its_family(tiny_flux: Path, tmp_path: Path) -> None:
-    assert choose_base(str(tiny_flux), "", False)[:2] == (str(tiny_flux), "flux")
+    assert choose_base(str(tiny_flux), "", None)[:2] == (str(tiny_flux), "flux")
     with pytest.raises(UserError, match="not found"):
-        choose_base(str(tmp_path / "none"), "", False)
+        choose_base(str(tmp_path / "none"), "", None)
 
 
 @pytest.mark.parametrize(

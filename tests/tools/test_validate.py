@@ -98,7 +98,7 @@ def test_a_recipe_for_another_machine(
     assert validate(monkeypatch, file, "--card", "12gb") == 0
     printed = capsys.readouterr().out
     assert "warning  device           on this machine: quantization nf4 needs" in printed
-    assert "of 12.9 GB (the card of --card)" in printed
+    assert "of 12.9 GB (the card of --card, 5% left to screens" in printed
     assert validate(monkeypatch, file, "--card", "12gb", "--deep") == 2
 
 
@@ -124,6 +124,7 @@ def test_memory_that_does_not_suffice_says_what_to_change(
     assert sizes[0] > sizes[1] > sizes[2] > sizes[3] > sizes[4]
     *phases, fine = look_at_memory(given, large)
     assert fine.level == "ok" and gigabytes(sizes[0]) in fine.text
+    assert "(large, 5% left to screens and other programs)" in fine.text
     assert [one.text.partition(":")[0] for one in phases] == ["text", "encoding", "training"]
     # A card on which just the first two changes make it fit.
     [*_, found] = look_at_memory(given, Room(int(sizes[2] / 0.95) + 1, "small"))

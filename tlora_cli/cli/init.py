@@ -56,13 +56,13 @@ def init(
     from tlora_cli.tools.preflight.new_recipe import Wishes, choose_base, make_start, name_of
 
     room = Room(card_size(card), "the card of --card") if card else room_of(usable_card())
-    has_card = room is not None and room.is_card
+    there = room.name if room is not None and room.is_card else None
     if asks and not base and not family:
-        usual = next(iter(FAMILIES)) if has_card else "toy-sdxl"
+        usual = next(iter(FAMILIES)) if there else "toy-sdxl"
         names = ", ".join(FAMILIES)
         said = typer.prompt(f"Base model ({names}, toy-sdxl, a Hub id, a folder)", default=usual)
         base, family = (None, said) if said in FAMILIES else (said, None)
-    model, kind, why = choose_base(base or "", family or "", has_card)
+    model, kind, why = choose_base(base or "", family or "", there)
     if name is None:
         name = name_of(images[0])
         if asks:

@@ -23,6 +23,7 @@ from tlora_cli.families.hub_errors import explained
 from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
+from tlora_cli.families.text_length import limit_lengths
 from tlora_cli.families.variants import (
     NO_CLASS,
     check_index,
@@ -118,8 +119,9 @@ def load_pipeline(
             _check(family, base)
         with no_load_bars(base.path is not None):
             pipeline = _load(family, base, absent, dtype, quantized)
+        notes = limit_lengths(family, pipeline)
         if base.is_file or base.path is None:  # a folder's files were looked at before
-            say(check_configs(family, configs_of(family, pipeline)))
+            say(check_configs(family, configs_of(family, pipeline)) + notes)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise

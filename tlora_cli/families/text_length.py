@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tlora_cli.families.facts import TextEncoder
 from tlora_cli.families.spec import Family
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.prompts import plain_text
@@ -66,6 +68,61 @@ def cuts(family: Family, pipeline: Any, text: str, names: Sequence[str] = ()) ->
         rest = tokenizer.decode(tokens[limit:]).strip()
         lost = () if kept else tuple(there)
         yield Cut(encoder.name, limit, len(tokens), rest, lost, whole)
+
+
+def limit_lengths(family: Family, pipeline: Any) -> list[str]:
+    """Bring tokenizers down to what their encoders read; return what should be said of them.
+
+    The stock pipelines fill texts up to the length that the tokenizer says. An encoder with learned
+    positions, as CLIP's, has no places for more than it was made with.
+
+    Args:
+        family: of the pipeline.
+        pipeline: has tokenizers and encoders; one that is None is passed over.
+    """
+    notes = []
+    for encoder in family.text_encoders:
+        tokenizer = getattr(pipeline, encoder.tokenizer, None)
+        config = getattr(getattr(pipeline, encoder.name, None), "config", None)
+        places = getattr(config, "max_position_embeddings", None)
+        if tokenizer is None or places is None or tokenizer.model_max_length <= places:
+            continue
+        if tokenizer.model_max_length < ENDLESS:
+            notes.append(too_long(encoder, tokenizer.model_max_length, places))
+        tokenizer.model_max_length = places
+        if encoder.tokenizer == "tokenizer" and hasattr(pipeline, "tokenizer_max_length"):
+            pipeline.tokenizer_max_length = places  # FLUX's pipeline keeps a copy
+    return notes
+
+
+def too_long(encoder: TextEncoder, says: int, places: int) -> str:
+    """Return what is said of a tokenizer whose texts are longer than its encoder reads."""
+    return (
+        f"the base's {encoder.tokenizer} says model_max_length: {says}, but its {encoder.name} "
+        f"reads {places} tokens; {places} are used"
+    )
+
+
+def said_lengths(family: Family, folder: Path) -> list[str]:
+    """Return the same of a base's folder by its files, without loading anything.
+
+    A file that is missing or damaged is not looked at: loading tells of it.
+    """
+    notes = []
+    for encoder in family.text_encoders:
+        says = _number(folder / encoder.tokenizer / "tokenizer_config.json", "model_max_length")
+        places = _number(folder / encoder.name / "config.json", "max_position_embeddings")
+        if says is not None and places is not None and places < says < ENDLESS:
+            notes.append(too_long(encoder, says, places))
+    return notes
+
+
+def _number(file: Path, key: str) -> int | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")).get(key)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
@@ -144,5 +201,8 @@ def local_tokenizers(family: Family, folder: Path) -> Any:
             tokenizer = AutoTokenizer.from_pretrained(place) if place.is_dir() else None
         except Exception:  # what is wrong with it is told when the base is looked at or loaded
             tokenizer = None
+        places = _number(folder / encoder.name / "config.json", "max_position_embeddings")
+        if tokenizer is not None and places is not None:
+            tokenizer.model_max_length = min(tokenizer.model_max_length, places)
         found[encoder.tokenizer] = tokenizer
     return SimpleNamespace(**found)

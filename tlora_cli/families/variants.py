@@ -17,6 +17,7 @@ from safetensors import safe_open
 from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.spec import Family
 from tlora_cli.families.standard import meta_denoiser
+from tlora_cli.families.text_length import said_lengths
 from tlora_cli.foundation.errors import UserError
 
 NO_CLASS = "a model_index.json that names no pipeline"
@@ -121,7 +122,7 @@ def look_at_folder(family: Family, folder: Path) -> list[str]:
             continue
         if isinstance(config, dict):
             found[part] = config
-    notes = check_configs(family, found)
+    notes = check_configs(family, found) + said_lengths(family, folder)
     if "quantization_config" not in found.get(family.denoiser, {}):
         _check_weights(family, folder)
     return notes

@@ -13,7 +13,7 @@ from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
 from tlora_cli.tools.preflight.gpus import Card, free_memory
-from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
+from tlora_cli.tools.preflight.memory import USABLE, MemoryPlan, plan_memory
 
 PROGRAM = 800_000_000
 """Bytes that a run takes on a CPU beside its tensors: 0.59 to 0.78 GB were measured
@@ -41,6 +41,16 @@ class Room:
         if self.is_card:
             return plan.fits(self.size) and plan.card <= self.size - self.used
         return plan.peak + PROGRAM <= self.size
+
+    @property
+    def told(self) -> str:
+        """Its size and name, and what of it isn't for a run."""
+        parts = [self.name]
+        if self.used:
+            parts.append(f"{gigabytes(self.used)} in use")
+        if self.is_card:
+            parts.append(f"{1 - USABLE:.0%} left to screens and other programs")
+        return f"{gigabytes(self.size)} ({', '.join(parts)})"
 
     def need(self, plan: MemoryPlan) -> int:
         """Return the bytes that must be free."""
@@ -116,8 +126,7 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
         yield warning("memory", "how much this machine has is not known", "give --card 24gb")
         return
     need = gigabytes(room.need(plan))
-    there = f"{gigabytes(room.size)} ({room.name}"
-    there += f", {gigabytes(room.used)} in use)" if room.used else ")"
+    there = room.told
     share = "the driver's share" if room.is_card else "the program itself"
     if room.fits(plan):
         yield ok("memory", f"{need} with {share}, of {there}")

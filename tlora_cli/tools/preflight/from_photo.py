@@ -60,13 +60,13 @@ def plan_run(
     Raises:
         UserError: if no base fits, the base doesn't know the class, or a picture can't be read.
     """
-    has_card = room is not None and room.is_card
+    card = room.name if room is not None and room.is_card else None
     bundle = bundle_of_picture(images[0])
-    if not (base or family or has_card or bundle):
+    if not (base or family or card or bundle):
         raise _no_base()
     if bundle and not (base or family):
         base = next(iter(bundle.bases))
-    model, kind, why = choose_base(base, family, has_card)
+    model, kind, why = choose_base(base, family, card)
     check_class(model, class_name)
     if not bundle:
         check_world(model, images)

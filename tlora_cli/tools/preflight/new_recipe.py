@@ -78,8 +78,13 @@ def name_of(image: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
 
 
-def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
+def choose_base(base: str, family: str, card: str | None) -> tuple[str, str, str]:
     """Return base, family and the reason, from what was said of them.
+
+    Args:
+        base: as it was given; empty for none.
+        family: likewise.
+        card: name of the card that there is or will be; None without one.
 
     Raises:
         UserError: if the family can't be told, or isn't the base's.
@@ -94,10 +99,10 @@ def choose_base(base: str, family: str, has_card: bool) -> tuple[str, str, str]:
         return base, family or known or family_of_base(Base(base)), "as asked"
     if family:
         return FAMILIES[family].standard_base, family, f"the base of {family}"
-    if has_card:
+    if card is not None:
         usual = next(iter(FAMILIES))
         base = FAMILIES[usual].standard_base
-        return base, usual, "for photographs, on the card that is here"
+        return base, usual, f"for photographs, on {card}"
     small, own = next(iter(shipped().bases.items()))
     names = " or ".join(FAMILIES)
     return small, own, f"no card is here; for a card elsewhere, add --family {names}"
@@ -280,4 +285,4 @@ def _fitting(
 def _fits(plan: MemoryPlan, room: Room | None, how: str) -> str:
     if room is None:
         return f"{gigabytes(plan.peak)}"
-    return f"{gigabytes(room.need(plan))} of {gigabytes(room.size)} ({room.name}): {how}"
+    return f"{gigabytes(room.need(plan))} of {room.told}: {how}"

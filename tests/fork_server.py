@@ -1,0 +1,185 @@
+"""Runs the command line in forks of a process that has imported it: seconds saved a call.
+
+`tests/training_runs.py` sends a call here if it differs from the tests' own environment in nothing
+that is read while modules are imported; any other call gets an interpreter of its own. A fork has
+the arguments, the folder, the environment and the streams of its call, and ends as a process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+FREE = ("TLORA_", "PYTEST_")
+"""Beginnings of variables that no module reads when it is imported."""
+MODULES = (
+    "tlora_cli.cli.commands",
+    "tlora_cli.training.loop",
+    "tlora_cli.sampling.sample",
+    "tlora_cli.evaluation.run",
+    "tlora_cli.tools.merge",
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+    "diffusers.pipelines.flux.pipeline_flux",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.t5.modeling_t5",
+    "accelerate",
+)
+START = 120
+"""Seconds that the imports may take."""
+
+
+# --- the tests' side ------------------------------------------------------------------------------
+
+
+class ForkServer:
+    """A process that forks; started at the first call, ended with the tests.
+
+    Args:
+        path: where it finds modules, as PYTHONPATH has it.
+    """
+
+    def __init__(self, path: str = str(ROOT)) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._path = str(Path(self._folder.name) / "calls")
+        self._environment = {**os.environ, "PYTHONPATH": path}
+        command = [sys.executable, __file__, self._path]
+        self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment)
+        atexit.register(self.end)
+
+    def takes(self, environment: Mapping[str, str]) -> bool:
+        """Whether a call with this environment is the same in a fork."""
+        names = {*environment, *self._environment}
+        differing = [n for n in names if environment.get(n) != self._environment.get(n)]
+        return all(name.startswith(FREE) for name in differing)
+
+    def run(
+        self, arguments: Sequence[str], cwd: str, environment: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command line, as `subprocess.run` would with its output captured as text."""
+        call = {"arguments": list(arguments), "cwd": cwd, "environment": dict(environment)}
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            with self._connected() as line, Path(os.devnull).open("rb") as nothing:
+                fds = [nothing.fileno(), out.fileno(), err.fileno()]
+                socket.send_fds(line, [b"call"], fds)
+                line.sendall(json.dumps(call).encode() + b"\n")
+                answers = line.makefile("r")
+                process = int(answers.readline())
+                line.settimeout(timeout)
+                try:
+                    status = int(answers.readline())
+                except TimeoutError:
+                    os.kill(process, signal.SIGKILL)
+                    raise subprocess.TimeoutExpired(["tlora", *arguments], timeout) from None
+            texts = []
+            for stream in (out, err):
+                stream.seek(0)
+                texts.append(stream.read().decode().replace("\r\n", "\n"))
+        return subprocess.CompletedProcess(["tlora", *arguments], status, *texts)
+
+    def _connected(self) -> socket.socket:
+        end = time.monotonic() + START
+        while True:
+            line = socket.socket(socket.AF_UNIX)
+            try:
+                line.connect(self._path)
+            except OSError:
+                line.close()
+                if self._process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError("the fork server of the tests did not start") from None
+                time.sleep(0.02)
+            else:
+                return line
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._folder.cleanup()
+
+
+# --- the server's side ----------------------------------------------------------------------------
+
+
+def serve(path: str) -> None:
+    """Import, then fork for each call, until killed or until the tests are gone."""
+    import importlib
+
+    for name in MODULES:
+        importlib.import_module(name)
+    parent = os.getppid()
+    calls = socket.socket(socket.AF_UNIX)
+    calls.bind(f"{path}.new")
+    calls.listen()
+    Path(f"{path}.new").rename(path)
+    calls.settimeout(1)
+    while os.getppid() == parent:
+        with contextlib.suppress(TimeoutError):
+            line, _ = calls.accept()
+            if os.fork() == 0:
+                calls.close()
+                _answer(line)
+            line.close()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _answer(line: socket.socket) -> None:
+    """Run a call in a fork, and say its process and its status; does not return."""
+    line.setblocking(True)
+    _, fds, _, _ = socket.recv_fds(line, 4, 3)
+    call = json.loads(line.makefile("r").readline())
+    process = os.fork()
+    if process == 0:
+        line.close()
+        _call(call, fds)
+    line.sendall(f"{process}\n".encode())
+    _, status = os.waitpid(process, 0)
+    with contextlib.suppress(BrokenPipeError):
+        line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _call(call: dict[str, Any], fds: Sequence[int]) -> None:
+    """Run the command line; does not return."""
+    for number, fd in enumerate(fds):
+        os.dup2(fd, number)
+    os.chdir(call["cwd"])
+    os.environ.clear()
+    os.environ.update(call["environment"])
+    sys.path[0] = call["cwd"]
+    sys.argv = [str(ROOT / "tlora_cli" / "__main__.py"), *call["arguments"]]
+    status = 1
+    try:
+        from tlora_cli.cli.app import main
+
+        status = main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # as an interpreter does at its end
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
