@@ -48,7 +48,7 @@ def wait(device: torch.device) -> None:
 
 
 LEAST_ROUNDS = 3
-"""As many rounds are run in any case: a median of fewer says little."""
+"""The least number of rounds, whatever the time: a median of fewer says little."""
 
 
 def measure(

@@ -15,11 +15,10 @@ from alignment import patch_tokens
 from diffusers import AutoencoderKL
 from empty_places import SHARE, EmptyPlaces
 from harness import device
-from pictures import BLOCK, Pictures, load
+from pictures import BLOCK, Pictures, load, save_array
 from torch import Tensor
 
 from tlora_cli.foundation.bundled import model_folder
-from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.captions import caption, prompt
 from tlora_cli.toyworld.factors import PRIVATE, draw_factors
 from tlora_cli.toyworld.judge import UNREADABLE, Judge
@@ -229,11 +228,6 @@ def in_blocks(
         file = folder / f"{start:06d}.npy"
         if not file.exists():
             made = make(pictures.tensor(slice(start, start + BLOCK))).half().numpy()
-            write_atomically(file, lambda part, made=made: _save(part, made))
+            save_array(file, made)
         parts.append(torch.from_numpy(np.load(file)))
     return torch.cat(parts)[: len(pictures)]
-
-
-def _save(file: Path, values: np.ndarray) -> None:
-    with file.open("wb") as opened:
-        np.save(opened, values)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pictures import save_array
 from torch import Tensor
 
-from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.captions import place_caption
 from tlora_cli.toyworld.factors import FACTORS
 from tlora_cli.toyworld.renderer import draw_place
@@ -36,7 +36,7 @@ class EmptyPlaces:
         file = work / "pictures" / f"empty-places-{count}.npy"
         if not file.exists():
             drawn = np.stack([np.asarray(draw_place(one, n)) for n, one in enumerate(self._shown)])
-            write_atomically(file, lambda part: _save(part, drawn))
+            save_array(file, drawn)
         self._pixels = torch.from_numpy(np.load(file))
 
     def __len__(self) -> int:
@@ -49,8 +49,3 @@ class EmptyPlaces:
     def caption(self, number: int, rng: random.Random) -> str:
         """Return words for a picture."""
         return place_caption(self._shown[number], rng)
-
-
-def _save(file: Path, values: np.ndarray) -> None:
-    with file.open("wb") as opened:
-        np.save(opened, values)

@@ -91,3 +91,13 @@ def _draw_block(block: tuple[Path, str, int]) -> None:
             np.savez(file, pixels=pixels, values=values)
 
     write_atomically(path, write)
+
+
+def save_array(file: Path, values: np.ndarray) -> None:
+    """Write an array atomically, under the very name of the file."""
+
+    def write(part: Path) -> None:
+        with part.open("wb") as opened:
+            np.save(opened, values)
+
+    write_atomically(file, write)

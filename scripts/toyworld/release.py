@@ -41,6 +41,7 @@ def release(name: str, write: Callable[[Path], None], card: str, facts: dict[str
         shutil.rmtree(folder)
     with folder_atomically(folder) as part:
         write(part)
+        _forget_origin(part)
         (part / "README.md").write_text(f"# {name}\n\n{card.strip()}\n{COMMON}", encoding="utf-8")
     for file in folder.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
@@ -48,6 +49,14 @@ def release(name: str, write: Callable[[Path], None], card: str, facts: dict[str
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"wrote {folder} ({size / 1e6:.1f} MB)", flush=True)
     return folder
+
+
+def _forget_origin(folder: Path) -> None:
+    """Take the place that a part was loaded from out of its configuration."""
+    for file in folder.rglob("config.json"):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def add_figures(folder: Path, facts: dict[str, Any]) -> None:

@@ -157,7 +157,7 @@ def read_options() -> argparse.Namespace:
                             "the log's scores are of")  # fmt: skip
         parser.add_argument("--pictures", type=int, default=48_000, help="to learn from")
 
-    return arguments(__doc__, 34_000, more)
+    return arguments(__doc__, 54_000, more)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from measure_bases import told_apart
 from measure_success import draw_others, kappa
 from muon import Muon, orthogonal
 from pictures import Pictures, scene
+from release import release
 from texts import said
 from train_vae import quarters
 from vae_losses import PatchCritic, center, criticized, edge_error
@@ -289,3 +291,21 @@ def test_other_things_of_a_class_are_not_the_concept(tmp_path: Path) -> None:
     assert len(readings) == 20
     assert {(one["class"], one["color"]) for one in readings} == {(pip.class_name, pip.color)}
     assert all((one["marking"], one["feature"]) != (pip.marking, pip.feature) for one in readings)
+
+
+def test_a_released_model_does_not_say_where_its_parts_were_loaded_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("release.BUNDLE", SimpleNamespace(models=tmp_path))
+
+    def write(folder: Path) -> None:
+        part = vae("sdxl")
+        part.save_pretrained(folder / "here")
+        again = type(part).from_pretrained(folder / "here")
+        again.save_pretrained(folder / "vae")
+        assert "_name_or_path" in (folder / "vae" / "config.json").read_text()
+
+    folder = release("thing", write, "A thing.", {"parts": 1})
+    for file in folder.rglob("config.json"):
+        assert "_name_or_path" not in file.read_text()
+        assert "latent_channels" in file.read_text()
