@@ -2,9 +2,9 @@
 
     python scripts/toyworld/train_judge.py [--work toyworld-work]
 
-It begins with the shipped judge's trunk. Half of each batch are drawings or reconstructions that it
-must read, the other half damaged pictures that it must refuse; it is tested on kinds of damage that
-it never saw (`damage.py`). Needs the new VAE. It must be frozen before the bases train.
+It begins with the shipped judge's trunk. Half of each batch are drawings, reconstructions, and
+subjects put on other places, all of which it must read, the other half damaged pictures that it
+must refuse; it is tested on kinds of damage that it never saw (`damage.py`). Needs the new VAE.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from denoising import frozen_judge
 from harness import Plan, Run, arguments, device, is_done
 from pictures import Pictures, load
 from pools import make_pools, reconstructed, vaes
+from put_together import load_put_together
 from release import release, save_half, size_of, trained
 from torch import Tensor
 from torch.nn import functional
@@ -29,13 +30,16 @@ from tlora_cli.toyworld.reading import load_judge
 
 BATCH = 64
 PICTURES, POOL = 12_000, 1500
+TOGETHER = 6_000
+"""Pictures that are put together, as scenes for one photo are."""
 TEST = 500
 """Pictures of each kind that the judge is tested on."""
 CARD = """
 Reads all that a picture of the built-in world is made of (`tlora_cli/toyworld/judge.py`), and
 refuses pictures that nobody can read. It alone was trained on all combinations, held-out ones
 included: it measures the other models. Half of what it saw were drawings, a little noisy, soft or
-off in tone, as generated ones may be, and reconstructions of them; the other half was damaged.
+off in tone, as generated ones may be, reconstructions of them, and subjects that were cut out and
+put on other places; the other half was damaged.
 
 The shares below are of 2,000 other drawings of all combinations, and of 500 of them for each kind
 of damage: kinds that it learned from ("known"), and kinds that it never saw.
@@ -75,7 +79,9 @@ def put_into_package(work: Path) -> None:
 def train(options: argparse.Namespace) -> None:
     """Train the judge in the work folder."""
     pictures = load(options.work, "any-judge", PICTURES)
+    together = load_put_together(options.work, "judge", TOGETHER)
     test = load(options.work, "any-test", 2_000)
+    test_together = load_put_together(options.work, "test", 2 * TEST)
     pools = make_pools(options.work, pictures, POOL)
     judge = Judge()
     judge.trunk.load_state_dict(load_judge().trunk.state_dict())
@@ -83,6 +89,7 @@ def train(options: argparse.Namespace) -> None:
     plan = Plan("judge", options.steps, lr=1e-3, average=0.99, every=100, evaluate_every=500)
     run = Run(plan, judge, options.work, options.seed)
     values = torch.from_numpy(pictures.values).long().to(device())
+    values_together = torch.from_numpy(together.values).long().to(device())
     bad = torch.cat([pools["noisy"], pools["early"]])
 
     def unreadable(count: int, generator: torch.Generator) -> Tensor:
@@ -95,12 +102,14 @@ def train(options: argparse.Namespace) -> None:
         return softened(torch.cat(parts), generator).to(device())
 
     def loss(generator: torch.Generator) -> Tensor:
-        drawn = torch.randint(len(pictures), (BATCH * 3 // 8,), generator=generator)
+        drawn = torch.randint(len(pictures), (BATCH // 4,), generator=generator)
         again = torch.randint(POOL, (BATCH // 8,), generator=generator)
-        good = torch.cat([pictures.tensor(drawn), pools["readable"][again]])
+        joined = torch.randint(len(together), (BATCH // 8,), generator=generator)
+        parts = pictures.tensor(drawn), pools["readable"][again], together.tensor(joined)
+        good = torch.cat(parts)
         good = softened(good, generator).to(device())
         answers = judge(torch.cat([good, unreadable(BATCH - len(good), generator)]))
-        truth = values[torch.cat([drawn, again])]
+        truth = torch.cat([values[torch.cat([drawn, again])], values_together[joined]])
         verdict = torch.full((BATCH,), len(ATTRIBUTES["class"]), device=device())
         verdict[: len(good)] = truth[:, 0]
         losses = [functional.cross_entropy(answers["class"], verdict, label_smoothing=0.02)]
@@ -117,7 +126,9 @@ def train(options: argparse.Namespace) -> None:
     }
 
     def evaluate() -> dict[str, float]:
-        return tested(judge, test, again)
+        found = tested(judge, test, again)
+        found["refused: put together"] = refused(judge, test_together.tensor(slice(None)))
+        return found
 
     run.train(loss, evaluate)
 

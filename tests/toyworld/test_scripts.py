@@ -24,6 +24,7 @@ from measure_bases import told_apart
 from measure_success import draw_others, kappa
 from muon import Muon, orthogonal
 from pictures import Pictures, scene
+from put_together import load_put_together, put_together
 from release import release
 from texts import said
 from train_vae import quarters
@@ -33,7 +34,7 @@ from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import ATTRIBUTES, draw_scene
 from tlora_cli.toyworld.judge import UNREADABLE, Judge
-from tlora_cli.toyworld.reading import pixels_of, read
+from tlora_cli.toyworld.reading import load_judge, pixels_of, read
 from tlora_cli.toyworld.renderer import draw
 
 
@@ -309,3 +310,17 @@ def test_a_released_model_does_not_say_where_its_parts_were_loaded_from(
     for file in folder.rglob("config.json"):
         assert "_name_or_path" not in file.read_text()
         assert "latent_channels" in file.read_text()
+
+
+def test_pictures_put_together_show_what_they_say(tmp_path: Path) -> None:
+    """By the judge, on pictures that it never saw; a mirrored left is a right."""
+    pictures = load_put_together(tmp_path, "for the tests", 64)
+    readings = load_judge().read(pictures.tensor(slice(None)))
+    for name in ("class", "color", "background", "position", "marking", "feature"):
+        right = [one[name] == pictures.named(i)[name] for i, one in enumerate(readings)]
+        assert sum(right) >= 62, name
+    again = load_put_together(tmp_path, "for the tests", 64)
+    assert np.array_equal(again.pixels, pictures.pixels)
+    one, other = put_together("a"), put_together("b")
+    assert one.scene == put_together("a").scene != other.scene
+    assert one.scene["accessory"] == "none"
