@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tlora_cli.toyworld.captions import BACKGROUND_WORDS, place_caption, prompt
+from tlora_cli.toyworld.captions import ACCESSORY_WORDS, BACKGROUND_WORDS, place_caption, prompt
 from tlora_cli.toyworld.concepts import Concept
 from tlora_cli.toyworld.factors import FACTORS, PRIVATE, Scene, draw_factors
 
@@ -109,3 +109,8 @@ def places() -> tuple[tuple[str, str], ...]:
         (BACKGROUND_WORDS[background][0], place_caption(background))
         for background in FACTORS["background"]
     )
+
+
+def phrases() -> tuple[str, ...]:
+    """Return words for each accessory."""
+    return tuple(words[0] for name, words in ACCESSORY_WORDS.items() if name != "none")
