@@ -21,7 +21,9 @@ METHODS = ("tlora", "lora", "ortho_lora", "vanilla_tlora")
 LEFT_OUT = {
     "without scenes": "no_scenes",
     "without the untouched photo": "no_untouched",
+    "without phrases": "no_phrases",
     "without the reach": "no_reach",
+    "with even timesteps": "even",
 }
 ADDED = {"paper with scenes": "add_scenes", "paper with the reach": "add_reach"}
 

@@ -121,6 +121,7 @@ def test_a_recipe_without_a_name_is_the_published_one(tiny_sdxl: Path, tmp_path:
     plain, paper = recipe(tiny_sdxl, tmp_path), recipe(tiny_sdxl, tmp_path, recipe=PAPER)
     assert plain == paper and plain.recipe == PAPER
     assert plain.concept.masks is None and plain.concept.scenes is None
+    assert plain.concept.phrases is None
     assert set(NAMED) == {PAPER, PHOTO}
 
 
@@ -129,7 +130,7 @@ def test_on_other_bases_photo_adds_the_data_and_leaves_the_rest(
 ) -> None:
     paper, photo = recipe(tiny_sdxl, tmp_path), recipe(tiny_sdxl, tmp_path, recipe=PHOTO)
     assert photo.concept.masks == "auto" and photo.concept.captions
-    assert photo.concept.scenes is not None
+    assert photo.concept.scenes is not None and photo.concept.phrases == "auto"
     same = ("adapter", "train", "sampling")
     assert all(getattr(paper, name) == getattr(photo, name) for name in same)
 
@@ -152,7 +153,8 @@ def test_what_the_user_says_counts_more_than_photo(tiny_sdxl: Path, tmp_path: Pa
 def test_on_a_built_in_base_photo_has_its_reach_and_steps(tiny_sdxl: Path, tmp_path: Path) -> None:
     photo = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO)
     assert (photo.adapter.targets, photo.train.steps) == ("linear", 1000)
-    assert photo.train.optimizer.lr == 1e-3
+    assert photo.train.optimizer.lr == 1e-3 and photo.train.lr_schedule.name == "cosine"
+    assert photo.train.timesteps.distribution == "logit_normal"
     whole = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO, adapter={"method": "dreambooth"})
     assert whole.adapter.targets is None and whole.concept.masks == "auto"
 

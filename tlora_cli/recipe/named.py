@@ -1,9 +1,9 @@
 """Recipes by name: what a recipe file leaves out, it has from one of these.
 
 `paper` is what was published (T-LoRA, section 5). `photo` is the program's own, for a single
-photograph: the subject is found, cut out and put on other places. On the built-in bases it also
-has the reach and the number of steps that were chosen there; on others it takes rank, rate and
-steps as published.
+photograph: the subject is found, cut out and put on other places, and phrases keep open what no
+picture shows. On the built-in bases it also has the reach and the kind and length of training that
+were chosen there; on others it takes rank, rate and steps as published.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from tlora_cli.recipe.defaults import merged, published_settings
 PAPER, PHOTO = "paper", "photo"
 NAMED = {
     PAPER: "as published",
-    PHOTO: "for one photograph: masks: auto, scenes, captions beside pictures",
+    PHOTO: "for one photograph: masks: auto, scenes, phrases, captions beside pictures",
 }
 """Name -> what it is."""
 
-_PHOTO: dict[str, Any] = {"concept": {"masks": AUTO, "scenes": {"loss": "whole"}, "captions": True}}
+_PHOTO: dict[str, Any] = {
+    "concept": {"masks": AUTO, "scenes": {"loss": "whole"}, "phrases": "auto", "captions": True}
+}
 
 
 def recipe_settings(

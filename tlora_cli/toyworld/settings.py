@@ -28,7 +28,14 @@ RATES: dict[str, dict[str, float]] = {
 """Learning rates by base and method: configs/compare_rates_toy.yaml and scripts/toyworld find them,
 docs/toyworld.md says how. An orthogonal start needs about three times LoRA's."""
 
-PHOTO: dict[str, Any] = {"adapter": {"targets": "linear"}, "train": {"steps": 1000}}
+PHOTO: dict[str, Any] = {
+    "adapter": {"targets": "linear"},
+    "train": {
+        "steps": 1000,
+        "lr_schedule": {"name": "cosine"},
+        "timesteps": {"distribution": "logit_normal"},
+    },
+}
 """Settings of `recipe: photo` for low-rank methods, over those of a method."""
 
 BLOCKS = 16
