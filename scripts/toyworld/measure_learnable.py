@@ -67,6 +67,7 @@ def run(room: Studio, method: str, concept: Concept, work: Path) -> dict[str, An
             "concept": {
                 "images": [str(pictures / f"{number}.png") for number in range(1, 5)],
                 "class": concept.class_name,
+                "captions": True,
             },
             "adapter": {"method": method},
             "train": {
