@@ -13,7 +13,6 @@ their masks. No caption and no attribute is read.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 from damage import softened
+from empty_places import EmptyPlaces
 from harness import Plan, Run, arguments, device
-from pictures import load, scene
+from pictures import load, save_array, scene
 from release import add_figures, release, size_of, trained
 from torch import Tensor, nn
 from torch.nn import functional
 from train_clip import moved
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
-from tlora_cli.foundation.files import write_atomically
-from tlora_cli.toyworld.backgrounds import BACKGROUNDS
-from tlora_cli.toyworld.canvas import Canvas
 from tlora_cli.toyworld.factors import ATTRIBUTES, DETAILS, FACTORS, PRIVATE, SIZE, Pose, Scene
 from tlora_cli.toyworld.renderer import draw
 
 BATCH = 128
-PICTURES, PLACES = 6_000, 1_000
+PICTURES = 6_000
 WIDTH, HEAD_WIDTH = 96, 64
 LOCAL_VIEWS, LOCAL_SIZE = 2, 32
 MOMENTUM = 0.99
@@ -112,9 +109,8 @@ class Views:
 
     def __init__(self, work: Path) -> None:
         self.pixels = load(work, "seen", PICTURES).tensor(slice(None))
-        self.masks = _kept(work / f"masks-{PICTURES}.npy", _draw_masks)[:, None].float() / 255
-        places = _kept(work / f"places-{PLACES}.npy", _draw_places)
-        self.places = places.permute(0, 3, 1, 2).float() / 127.5 - 1
+        self.masks = _masks(work)
+        self.empty = EmptyPlaces(work).tensor(slice(None))
 
     def make(self, chosen: Tensor, size: int, generator: torch.Generator) -> Tensor:
         """Return (B, 3, size, size) views of the chosen pictures."""
@@ -124,8 +120,8 @@ class Views:
         shift = 0.4 if local else 0.2
         stacked = moved(stacked, generator, size, (0.85, 1.2), 0.2, (shift, shift), mirror=True)
         pixels, masks = stacked.split((3, 1), 1)
-        other = torch.randint(PLACES, (count,), generator=generator)
-        place = self.places[other].to(pixels)
+        other = torch.randint(len(self.empty), (count,), generator=generator)
+        place = self.empty[other].to(pixels)
         place = moved(place, generator, size, (1.0, 1.3), 0.0, (0.1, 0.1), mirror=True)
         kind = torch.rand(count, 1, 1, 1, generator=generator).to(pixels)
         place = torch.where(kind < 0.4, 1.0, place)  # on white, or before another background,
@@ -133,31 +129,14 @@ class Views:
         return softened(torch.lerp(place, pixels, masks), generator)
 
 
-def _kept(file: Path, make: Callable[[], list[np.ndarray]]) -> Tensor:
+def _masks(work: Path) -> Tensor:
+    """Return the subjects' masks of all pictures, (N, 1, 64, 64) in [0, 1]."""
+    file = work / f"masks-{PICTURES}.npy"
     if not file.exists():
-        drawn = np.stack(make())
-
-        def write(path: Path) -> None:
-            with path.open("wb") as opened:
-                np.save(opened, drawn)
-
-        write_atomically(file, write)
-    return torch.from_numpy(np.load(file))
-
-
-def _draw_masks() -> list[np.ndarray]:
-    print(f"drawing {PICTURES} masks", flush=True)
-    return [np.asarray(draw(scene("seen", number)).mask) for number in range(PICTURES)]
-
-
-def _draw_places() -> list[np.ndarray]:
-    rng = random.Random("places")
-    places = []
-    for _ in range(PLACES):
-        canvas = Canvas()
-        BACKGROUNDS[rng.choice(FACTORS["background"])](canvas, rng)
-        places.append(np.asarray(canvas.finished()))
-    return places
+        print(f"drawing {PICTURES} masks", flush=True)
+        drawn = [np.asarray(draw(scene("seen", number)).mask) for number in range(PICTURES)]
+        save_array(file, np.stack(drawn))
+    return torch.from_numpy(np.load(file))[:, None].float() / 255
 
 
 class Lineup:
