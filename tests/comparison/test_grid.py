@@ -15,7 +15,7 @@ from tlora_cli.comparison.planning import make_plan
 from tlora_cli.comparison.selection import part_of
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import METHODS
-from tlora_cli.recipe.sections import ScheduleConfig
+from tlora_cli.recipe.adapter_sections import ScheduleConfig
 from tlora_cli.recipe.strict_section import MethodName
 
 ROOT = Path(__file__).parents[2]

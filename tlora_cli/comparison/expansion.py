@@ -18,9 +18,9 @@ from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_fi
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.methods import DEFAULT, METHODS
 from tlora_cli.photos.finding import AUTO, MASKS_KEY
+from tlora_cli.recipe.adapter_sections import ScheduleConfig
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.validation import validate
 
 ValueT = TypeVar("ValueT")

@@ -17,8 +17,8 @@ from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.formulas.noise_axis import AXIS
 from tlora_cli.foundation.bundled import concepts, shipped
 from tlora_cli.foundation.errors import known_names
+from tlora_cli.recipe.adapter_sections import ScheduleConfig
 from tlora_cli.recipe.mistakes import KeyPath, Layout
-from tlora_cli.recipe.sections import ScheduleConfig
 from tlora_cli.recipe.strict_section import MethodName, Problem, Section, check_files, check_prompt
 
 

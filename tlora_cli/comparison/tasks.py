@@ -34,6 +34,7 @@ AS_BEFORE: dict[tuple[str, ...], Any] = {
     ("concept", "mask_model"): None,
     ("concept", "prompts"): None,
     ("concept", "prior", "prompts"): None,
+    ("concept", "phrases"): None,
     ("concept", "scenes"): None,
     ("adapter", "schedule", "axis"): "timestep",
     ("train", "ema"): None,

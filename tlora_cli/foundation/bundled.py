@@ -57,6 +57,7 @@ class Bundle:
         preview_prompts: prompts with V* that a new recipe previews.
         places: for scenes: words for a place in a caption, and the prompt that a base draws it
             from.
+        phrases: of `concept.phrases: auto`: what its bases can add to a subject.
         example_picture: the name of a picture, for the description of recipes.
         batch_size: how many pictures its bases draw together.
         license: of all its bases, as the Hub's model cards name it.
@@ -83,6 +84,7 @@ class Bundle:
     batch_size: int
     license: str
     places: Sequence[tuple[str, str]] = ()
+    phrases: Sequence[str] = ()
     photo: Mapping[str, Any] = field(default_factory=dict)
     evaluation: str | None = None
     recognizes: str | None = None

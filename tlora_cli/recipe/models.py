@@ -20,9 +20,10 @@ from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.recipe.adapter_sections import AdapterConfig
 from tlora_cli.recipe.defaults import memory_preset, merged
 from tlora_cli.recipe.named import NAMED, PAPER, recipe_settings
-from tlora_cli.recipe.sections import AdapterConfig, BaseModelConfig, ConceptConfig
+from tlora_cli.recipe.sections import BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
     FamilyName,
     ObjectiveName,

@@ -9,7 +9,7 @@ from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import FACTORS
 from tlora_cli.toyworld.scores import SCORES
 from tlora_cli.toyworld.settings import PHOTO, settings
-from tlora_cli.toyworld.suites import fixed_contexts, places
+from tlora_cli.toyworld.suites import fixed_contexts, phrases, places
 
 FOLDER = Path(__file__).parent
 
@@ -29,6 +29,7 @@ BUNDLE = Bundle(
     batch_size=32,
     license="apache-2.0",
     places=places(),
+    phrases=phrases(),
     photo=PHOTO,
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
     recognizes="tlora_cli.toyworld.recognition:is_drawing",

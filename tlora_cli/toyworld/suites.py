@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from tlora_cli.toyworld.captions import BACKGROUND_WORDS, prompt
+from tlora_cli.toyworld.captions import ACCESSORY_WORDS, BACKGROUND_WORDS, prompt
 from tlora_cli.toyworld.concepts import Concept
 from tlora_cli.toyworld.factors import FACTORS, Scene, draw_factors
 
@@ -107,3 +107,8 @@ def places() -> tuple[tuple[str, str], ...]:
                 values = draw_factors(rng, held_out=False)
             found.append((BACKGROUND_WORDS[background][0], prompt(values)))
     return tuple(found)
+
+
+def phrases() -> tuple[str, ...]:
+    """Return words for each accessory."""
+    return tuple(words[0] for name, words in ACCESSORY_WORDS.items() if name != "none")

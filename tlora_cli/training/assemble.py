@@ -60,8 +60,9 @@ def make_step(
         train.preserve.weight if train.preserve else 0.0,
         adapter.off,
     )
+    execution = choose_execution(recipe, models.device)
     passes = make_passes(
-        choose_execution(recipe, models.device),
+        execution,
         forward_backward(loss, backward),
         adapter.denoiser,
         adapter,
@@ -69,7 +70,7 @@ def make_step(
         models.device,
     )
     return TrainingStep(
-        draw=functools.partial(_draw, train, ready, objective),
+        draw=functools.partial(_draw, train, ready, objective, execution == "cuda_graph"),
         passes=passes,
         mean=loss.mean,
         adapter=adapter,
@@ -82,7 +83,9 @@ def make_step(
     )
 
 
-def _draw(train: TrainConfig, ready: Prepared, objective: Objective, number: int) -> Batch:
+def _draw(
+    train: TrainConfig, ready: Prepared, objective: Objective, always: bool, number: int
+) -> Batch:
     """Draw forward pass `number` of a run."""
     return draw_batch(
         ready.data.concept,
@@ -95,6 +98,7 @@ def _draw(train: TrainConfig, ready: Prepared, objective: Objective, number: int
         device=ready.models.device,
         encode=ready.data.encode,
         dropout=ready.data.dropout,
+        always=always,
     )
 
 

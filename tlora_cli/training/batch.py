@@ -13,6 +13,24 @@ from tlora_cli.families import Conditioning, LatentDistribution
 from tlora_cli.formulas.objectives import Objective, TimestepSampler
 from tlora_cli.foundation.devices import to_device
 
+PHRASED_SHARE = 0.5
+"""Share of the concept's samples whose caption gets a phrase."""
+
+
+@dataclass(frozen=True)
+class Phrased:
+    """A caption with a phrase that no picture shows, for the concept and for its class.
+
+    Attributes:
+        caption: of the concept.
+        own: its embeddings, one row; on the CPU.
+        of_class: embeddings of the class's, one row; on the CPU.
+    """
+
+    caption: str
+    own: Conditioning
+    of_class: Conditioning
+
 
 @dataclass(frozen=True)
 class Example:
@@ -24,7 +42,8 @@ class Example:
         weight: (1, h, w), how much each place of the latent counts; None: all alike.
         caption: the text that `conditioning` was made of.
         class_text: embeddings of the caption with the class in place of the concept, one row; None
-            if the class isn't held to the base's answers.
+            if no answer to it is needed.
+        phrases: the caption with phrases that no picture shows; empty: none.
     """
 
     latent: LatentDistribution
@@ -32,6 +51,7 @@ class Example:
     weight: Tensor | None = None
     caption: str = ""
     class_text: Conditioning | None = None
+    phrases: tuple[Phrased, ...] = ()
 
 
 Encode = Callable[[str], Conditioning]
@@ -65,6 +85,8 @@ class Batch:
         timesteps: (B,) on the 0..T scale; on the CPU, so that it can be read without waiting.
         weight: (B, 1, h, w) or None.
         class_conditioning: of the concept's samples, with the class in place of the concept.
+        phrase_conditioning: the same, with the phrases that the concept's captions have and no
+            picture shows; None: no caption has one.
     """
 
     latents: Tensor
@@ -74,9 +96,10 @@ class Batch:
     weight: Tensor | None
     instances: int
     class_conditioning: Conditioning | None = None
+    phrase_conditioning: Conditioning | None = None
 
 
-_NOISE, _ORDER, _DROPOUT, SCENES = 0, 1, 2, 3
+_NOISE, _ORDER, _DROPOUT, SCENES, _PHRASE = 0, 1, 2, 3, 4
 """The uses of a generator, in its key."""
 
 
@@ -116,6 +139,7 @@ def draw_batch(
     device: torch.device,
     encode: Encode | None = None,
     dropout: Dropout | None = None,
+    always: bool = False,
 ) -> Batch:
     """Draw forward pass number `index` of a run.
 
@@ -130,6 +154,8 @@ def draw_batch(
         device: where the batch goes.
         encode: encodes the concept's captions anew, for methods that learn a word.
         dropout: of the concept's captions.
+        always: give batches of captions without phrases the same parts as those with some, so that
+            all are alike; they lead to the same losses.
     """
     chosen = [examples[i] for i in picture_order(seed, index * size, size, len(examples))]
     if prior:
@@ -147,17 +173,29 @@ def draw_batch(
         even = torch.ones(1, *shape[1:], device=device)
         weight = torch.stack([even if e.weight is None else e.weight for e in chosen])
     texts = [example.conditioning for example in chosen]
-    if encode:
-        anew = [encode(example.caption) for example in chosen[:size]]
-        texts[:size] = [{**old, **new} for old, new in zip(texts[:size], anew, strict=True)]
-    if dropout:
-        for place in dropout.places(seed, index, size):
+    silent = dropout.places(seed, index, size) if dropout else []
+    phrased = _choose_phrases(chosen[:size], seed, index, silent)
+    for place, (example, phrase) in enumerate(zip(chosen, phrased, strict=False)):
+        if dropout and place in silent:
             texts[place] = {**texts[place], **dropout.nothing}
+        elif encode:
+            caption = phrase.caption if phrase else example.caption
+            texts[place] = {**texts[place], **encode(caption)}
+        elif phrase:
+            texts[place] = {**texts[place], **_there(phrase.own, device)}
     classes = [
         {**example.conditioning, **example.class_text}
         for example in chosen[:size]
         if example.class_text
     ]
+    with_phrases = None
+    if any(phrased) or (always and any(example.phrases for example in examples)):
+        with_phrases = _rows(
+            [
+                {**row, **(_there(phrase.of_class, device) if phrase else {})}
+                for row, phrase in zip(classes, phrased, strict=True)
+            ]
+        )
     return Batch(
         torch.stack(latents),
         noise,
@@ -166,7 +204,27 @@ def draw_batch(
         weight,
         size,
         _rows(classes) if classes else None,
+        with_phrases,
     )
+
+
+def _choose_phrases(
+    chosen: Sequence[Example], seed: int, index: int, silent: Sequence[int]
+) -> list[Phrased | None]:
+    """Return the phrase of each of a forward pass's concept samples; None: it has none."""
+    if not any(example.phrases for example in chosen):
+        return [None] * len(chosen)
+    chances = torch.rand(len(chosen), 2, generator=generator_for(seed, _PHRASE, index)).tolist()
+    return [
+        example.phrases[int(which * len(example.phrases))]
+        if example.phrases and taken < PHRASED_SHARE and place not in silent
+        else None
+        for place, (example, (taken, which)) in enumerate(zip(chosen, chances, strict=True))
+    ]
+
+
+def _there(text: Conditioning, device: torch.device) -> Conditioning:
+    return {key: to_device(value, device) for key, value in text.items()}
 
 
 def _rows(texts: Sequence[Conditioning]) -> Conditioning:

@@ -16,9 +16,10 @@ from tlora_cli.methods import METHODS
 from tlora_cli.photos.training_images import latent_mask
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Texts, encode_texts
-from tlora_cli.training.batch import Encode, Example
+from tlora_cli.training.batch import Encode, Example, Phrased
 from tlora_cli.training.from_recipe import drawn_prompts
 from tlora_cli.training.lessons import Lesson, class_caption, names_of
+from tlora_cli.training.phrases import encoded_phrases, phrased_texts, phrases_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class EncodedTexts:
     Attributes:
         captions: of the concept, of its class if that is held, and the empty one if captions are
             left out at times; one row each.
+        phrases: caption -> the same with phrases that no picture shows.
         by_base: prompts of what the base draws before it is adapted; None if nothing.
         drawn: returns the embeddings of all prompts that are drawn while training; None if none
             are.
@@ -36,6 +38,7 @@ class EncodedTexts:
     """
 
     captions: Mapping[str, Conditioning]
+    phrases: Mapping[str, tuple[Phrased, ...]]
     by_base: Texts | None
     drawn: Callable[[], Texts] | None
     encode: Encode | None
@@ -68,7 +71,8 @@ def encode_all(
     """
     concept = recipe.concept
     wanted = list(captions)
-    if recipe.train.preserve:
+    phrased = phrased_texts(captions, phrases_of(concept, recipe.base.model), concept)
+    if asks_the_class(recipe):
         wanted += [class_caption(one, concept) for one in captions]
     if concept.caption_dropout:
         wanted.append("")
@@ -79,6 +83,7 @@ def encode_all(
             text: to_device(family.encode_prompts(pipeline, [text]), device)
             for text in dict.fromkeys(wanted)
         }
+        phrases = encoded_phrases(family, pipeline, phrased)
     encode, encoders = None, None
     if METHODS[recipe.adapter.method].word:  # the encoders stay: their answers change at each step
         encoders = pipeline
@@ -92,7 +97,12 @@ def encode_all(
         if encoders is None:
             drawn = _constant(drawn())
     base_texts = encode_texts(family, pipeline, by_base, "") if by_base else None
-    return EncodedTexts(rows, base_texts, drawn, encode, encoders)
+    return EncodedTexts(rows, phrases, base_texts, drawn, encode, encoders)
+
+
+def asks_the_class(recipe: Recipe) -> bool:
+    """Say whether the loss takes answers to the captions with the class alone."""
+    return recipe.train.preserve is not None or bool(recipe.concept.phrases)
 
 
 def all_texts(recipe: Recipe, captions: Sequence[str], by_base: Sequence[str]) -> list[str]:
@@ -103,7 +113,10 @@ def all_texts(recipe: Recipe, captions: Sequence[str], by_base: Sequence[str]) -
         captions: of the concept's pictures.
         by_base: prompts of what the base draws before it is adapted.
     """
-    texts = [*captions, *by_base, *drawn_prompts(recipe), recipe.sampling.negative_prompt]
+    concept = recipe.concept
+    phrased = phrased_texts(captions, phrases_of(concept, recipe.base.model), concept)
+    own = [text for pairs in phrased.values() for text, _ in pairs]
+    texts = [*captions, *own, *by_base, *drawn_prompts(recipe), recipe.sampling.negative_prompt]
     return [text for text in texts if text]
 
 
@@ -120,6 +133,9 @@ def to_device(texts: Conditioning, device: torch.device) -> Conditioning:
     return {key: value.to(device) for key, value in texts.items()}
 
 
+_NO_PHRASES: Mapping[str, tuple[Phrased, ...]] = {}
+
+
 def encode_lessons(
     family: Family,
     vae: Any,
@@ -127,6 +143,7 @@ def encode_lessons(
     texts: Mapping[str, Conditioning],
     device: torch.device,
     class_of: Callable[[str], str] | None = None,
+    phrases: Mapping[str, tuple[Phrased, ...]] = _NO_PHRASES,
 ) -> list[Example]:
     """Return the lessons, encoded; a picture with several captions is encoded once.
 
@@ -136,7 +153,9 @@ def encode_lessons(
         lessons: pictures and captions.
         texts: embeddings of the captions.
         device: where the examples go.
-        class_of: caption -> the same with the class in place of the concept, if the class is held.
+        class_of: caption -> the same with the class in place of the concept, if the loss takes
+            answers to it.
+        phrases: caption -> the same with phrases.
     """
     examples: list[Example] = []
     before: Lesson | None = None
@@ -152,5 +171,6 @@ def encode_lessons(
         before = lesson
         classes = texts[class_of(lesson.caption)] if class_of else None
         text = {**texts[lesson.caption], **size}
-        examples.append(Example(latent, text, weight, lesson.caption, classes))
+        own = phrases.get(lesson.caption, ())
+        examples.append(Example(latent, text, weight, lesson.caption, classes, own))
     return examples

@@ -164,7 +164,7 @@ def on_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     def each(texts: Conditioning) -> Conditioning:
         return {key: change(value) for key, value in texts.items()}
 
-    classes = batch.class_conditioning
+    classes, phrases = batch.class_conditioning, batch.phrase_conditioning
     return replace(
         batch,
         latents=change(batch.latents),
@@ -173,6 +173,7 @@ def on_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         conditioning=each(batch.conditioning),
         weight=None if batch.weight is None else change(batch.weight),
         class_conditioning=None if classes is None else each(classes),
+        phrase_conditioning=None if phrases is None else each(phrases),
     )
 
 
@@ -190,9 +191,14 @@ def copy_into(buffers: Batch, batch: Batch) -> None:
         (buffers.timesteps, batch.timesteps),
         *((buffer, batch.conditioning[key]) for key, buffer in buffers.conditioning.items()),
     ]
-    classes = batch.class_conditioning
-    if buffers.class_conditioning is not None and classes is not None:
-        pairs += [(buffer, classes[key]) for key, buffer in buffers.class_conditioning.items()]
+    for own, given in (
+        (buffers.class_conditioning, batch.class_conditioning),
+        (buffers.phrase_conditioning, batch.phrase_conditioning),
+    ):
+        if (own is None) != (given is None):
+            raise ValueError("batches of a recorded step must all have the same texts")
+        if own is not None and given is not None:
+            pairs += [(buffer, given[key]) for key, buffer in own.items()]
     if buffers.weight is not None and batch.weight is not None:
         pairs.append((buffers.weight, batch.weight))
     for buffer, tensor in pairs:

@@ -23,7 +23,7 @@ from tlora_cli.sampling.draw import Texts
 from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.training.batch import Dropout, Encode, Example
 from tlora_cli.training.class_pictures import class_examples, class_prompts
-from tlora_cli.training.encoding import encode_all, encode_lessons
+from tlora_cli.training.encoding import asks_the_class, encode_all, encode_lessons
 from tlora_cli.training.found_masks import load_concept
 from tlora_cli.training.from_recipe import adapter_info, base_of, sampling_settings
 from tlora_cli.training.kept_images import SmallPicture, small_pictures, square_sheet
@@ -142,7 +142,8 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
         lessons,
         encoded.captions,
         device,
-        functools.partial(class_caption, concept=concept) if train.preserve else None,
+        functools.partial(class_caption, concept=concept) if asks_the_class(recipe) else None,
+        encoded.phrases,
     )
     prior: list[Example] = []
     if concept.prior and encoded.by_base:

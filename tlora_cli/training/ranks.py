@@ -9,7 +9,7 @@ from tlora_cli.families import Family
 from tlora_cli.formulas.noise_axis import AXIS
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.methods import METHODS
-from tlora_cli.recipe.sections import AdapterConfig
+from tlora_cli.recipe.adapter_sections import AdapterConfig
 
 
 def rank_schedule(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tlora_cli.families import Family
+from tlora_cli.families import Conditioning, Family
 from tlora_cli.formulas.objectives import Objective, squared_error
 from tlora_cli.foundation.devices import to_device
 from tlora_cli.injection.adapter import Adapter
@@ -97,16 +97,40 @@ def preservation(loss: Loss, batch: Batch) -> Tensor:
     return loss.preserve_weight * squared_error(predict(), goal).mean()
 
 
+def phrase_difference(
+    loss: Loss, phrased: Conditioning, plain: Conditioning, noisy: Tensor, t: Tensor
+) -> Tensor:
+    """Return what the base makes of phrases, (B, C, h, w).
+
+    It is the difference between the base's answers with and without them.
+
+    Args:
+        loss: has the denoiser, and turns the adapter off.
+        phrased: class prompts with phrases.
+        plain: the same without.
+        noisy: latents, (B, C, h, w).
+        t: their timesteps, (B,).
+    """
+    predict = functools.partial(loss.family.predict, loss.denoiser, noisy, t)
+    with torch.no_grad(), loss.without():
+        return (predict(phrased, loss.guidance) - predict(plain, loss.guidance)).float()
+
+
 def sample_losses(loss: Loss, batch: Batch) -> Tensor:
     """Return the squared error of each sample of a batch, (B,).
 
-    The denoiser is called once, under the mask of the batch's timesteps, which stays in force
-    until its next call and so through the backward pass.
+    The last call of the denoiser is under the mask of the batch's timesteps, which stays in force
+    until the next one and so through the backward pass.
     """
     t = to_device(batch.timesteps, batch.latents.device)
     noisy = loss.objective.corrupt(batch.latents, batch.noise, t).to(loss.dtype)
-    prediction = loss.family.predict(loss.denoiser, noisy, t, batch.conditioning, loss.guidance)
     target = loss.objective.target(batch.latents, batch.noise, t)
+    phrased, plain = batch.phrase_conditioning, batch.class_conditioning
+    if phrased is not None and plain is not None:
+        count = batch.instances
+        gained = phrase_difference(loss, phrased, plain, noisy[:count], t[:count])
+        target = torch.cat([target[:count] + gained, target[count:]])
+    prediction = loss.family.predict(loss.denoiser, noisy, t, batch.conditioning, loss.guidance)
     return squared_error(prediction, target, batch.weight)
 
 
@@ -121,7 +145,7 @@ def forward_backward(loss: Loss, backward: Callable[[Tensor], None]) -> Passes:
     def passes(batch: Batch) -> Tensor:
         whole, losses = loss(batch)
         backward(whole)  # the mask still holds
-        if batch.class_conditioning is not None:
+        if loss.preserve_weight:
             backward(preservation(loss, batch))
         return losses.detach()
 

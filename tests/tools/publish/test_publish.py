@@ -102,7 +102,7 @@ def test_nothing_private_is_published(cli: Cli, trained: Path, tmp_path: Path) -
     assert recipe["base"] == {"model": SDXL}
     assert recipe["concept"] == {
         "placeholder": "sks", "class": "dog", "prompt": "a photo of {placeholder} {class}",
-        "prompts": None, "captions": False, "caption_dropout": 0.0,
+        "prompts": None, "captions": False, "caption_dropout": 0.0, "phrases": None,
     }  # fmt: skip
     assert recipe["train"]["steps"] == 2 and "output" not in recipe
     with safe_open(source, "pt") as file:

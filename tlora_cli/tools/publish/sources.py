@@ -168,7 +168,8 @@ def public_info(info: AdapterInfo, base: str) -> AdapterInfo:
 
 
 _SECTIONS = ("family", "adapter", "train", "sampling")
-_CONCEPT = ("placeholder", "class", "prompt", "prompts", "captions", "caption_dropout")
+_CONCEPT = ("placeholder", "class", "prompt", "prompts", "captions", "caption_dropout",
+            "phrases")  # fmt: skip
 _PRIOR = ("count", "prompt", "prompts", "weight")
 _SCENES = ("count", "each", "untouched", "movement", "sizes", "mirror")
 
