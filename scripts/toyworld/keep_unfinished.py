@@ -1,6 +1,6 @@
 """Keep the state of an unfinished training in the repository, small enough to commit.
 
-    python scripts/toyworld/keep_unfinished.py --work toyworld-work --run sdxl
+    python scripts/toyworld/keep_unfinished.py --work toyworld-work --base sdxl
 
 What is kept of a run is the mean of its weights in half precision, its step and its time, in the
 form of a checkpoint; not the weights as they were, a second mean, or the optimizer's moments. Going
@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 from denoising import load_vae
+from torch import nn
+from train_flux import ToyFlux
 from train_sdxl import design_of, model_of
 
 FOLDER = Path(__file__).parent / "unfinished"
@@ -51,31 +53,54 @@ def keep_vae(work: Path) -> None:
         file.chmod(0o644)
 
 
+def keep(work: Path, run: str, trained: list[str] | None = None) -> None:
+    """Keep a run's state and its log.
+
+    Args:
+        work: the work folder.
+        run: its name.
+        trained: parameters that it trains, in their order; None: all, as they come in the state.
+    """
+    state = torch.load(work / f"{run}.pt", map_location="cpu", weights_only=True)
+    parts = state["model"]
+    first: dict[int, str] = {}
+    for name, part in parts.items():  # tied parameters have several names, and one mean
+        first.setdefault(part.data_ptr(), name)
+    kept = shrunk(state, list(first.values()) if trained is None else trained)
+    for name, part in parts.items():
+        kept["model"][name] = kept["model"][first[part.data_ptr()]]
+    target = FOLDER / f"{run}.pt"
+    torch.save(kept, target)
+    print(f"{target.name}: step {kept['step']}, {target.stat().st_size / 1e6:.1f} MB", flush=True)
+    shutil.copy(work / f"{run}.jsonl", FOLDER / f"{run}.jsonl")
+
+
+def trained_by(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that a run of this model trains."""
+    return [name for name, part in model.named_parameters() if part.requires_grad]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("toyworld-work"), help="work folder")
-    parser.add_argument("--run", default="sdxl", help="of train_sdxl.py")
+    parser.add_argument("--base", choices=("sdxl", "flux"), default="sdxl", help="of which base")
     options = parser.parse_args()
+    work = options.work
     FOLDER.mkdir(exist_ok=True)
-    keep_vae(options.work)
-    model = model_of(design_of(options.work, options.run))
-    trained = [name for name, part in model.named_parameters() if part.requires_grad]
-    for run, target, names in (
-        (options.run, "sdxl", trained),
-        ("judge", "judge", None),
-        ("sdxl-text", "sdxl-text", None),
-    ):
-        state = torch.load(options.work / f"{run}.pt", map_location="cpu", weights_only=True)
-        # The judge and the lesson train all of their parameters, which come as in the state.
-        kept = shrunk(state, list(state["model"]) if names is None else names)
-        torch.save(kept, FOLDER / f"{target}.pt")
-        size = (FOLDER / f"{target}.pt").stat().st_size / 1e6
-        print(f"{target}.pt: step {kept['step']}, {size:.1f} MB", flush=True)
-        shutil.copy(options.work / f"{run}.jsonl", FOLDER / f"{target}.jsonl")
-    shutil.copy(options.work / f"{options.run}.design", FOLDER / "sdxl.design")
-    shutil.copy(options.work / "vae-sdxl.jsonl", FOLDER / "vae-sdxl.jsonl")
+    if options.base == "flux":
+        for run in ("flux-teacher", "flux"):
+            if (work / f"{run}.pt").exists():
+                keep(work, run, trained_by(ToyFlux()))
+    else:
+        keep_vae(work)
+        shutil.copy(work / "vae-sdxl.jsonl", FOLDER / "vae-sdxl.jsonl")
+        keep(work, "sdxl", trained_by(model_of(design_of(work, "sdxl"))))
+        shutil.copy(work / "sdxl.design", FOLDER / "sdxl.design")
+    # The judge and the lesson train all of their parameters.
+    for run in ("judge", f"{options.base}-text"):
+        keep(work, run)
 
 
 if __name__ == "__main__":

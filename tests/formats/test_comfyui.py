@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sgm_names import kohya_stems
 from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
-from tlora_cli.formats.slices import slices_of
+from tlora_cli.formats.slices import MARGIN, slices_of, wider
 
 
 @pytest.fixture(scope="module")
@@ -282,3 +283,52 @@ def test_mistakes(bases: dict[str, Path], tmp_path: Path) -> None:
             convert(source, *base, *arguments)
         assert message in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "count", "off"),
+    [
+        (RankSchedule(64, 32), 8, 2),
+        (RankSchedule(64, 32), 33, 0),
+        (RankSchedule(64, 1), 8, 4),
+        (RankSchedule(64, 32, alpha=2.0), 5, 4),
+        (RankSchedule(64, 16, kind="cosine"), 8, 3),
+        (RankSchedule(64, 64, kind="constant"), 2, 0),
+        (RankSchedule(16, 4, kind="step", points=[(0, 16), (300, 9), (800, 4)]), 2, 5),
+    ],
+)
+def test_wider_slices_are_off_by_as_many_ranks_as_they_say(
+    schedule: RankSchedule, count: int, off: int
+) -> None:
+    steps, told = wider(schedule, count)
+    assert told == off and len(slices_of(steps)) <= count
+    t = torch.linspace(0, 1000, 40_001, dtype=torch.float64)
+    ends = torch.tensor([one.below or 2000.0 for one in slices_of(schedule)])
+    t = t[(t[:, None] - ends).abs().min(1).values > 3 * MARGIN]  # where slices switch by design
+    found = (steps.active_rank(t) - schedule.active_rank(t)).abs().max()
+    assert int(found) == off
+    assert steps.active_rank(1000.0) == schedule.active_rank(1000.0)
+    assert steps.active_rank(0.0) == schedule.active_rank(0.0)
+
+
+def test_a_workflow_of_few_slices_says_what_it_costs(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    source, folder = tmp_path / "dog.safetensors", tmp_path / "dog"
+    weights = random_adapter(source, "sdxl", schedule=RankSchedule(RANK, 1))
+    base = ("--base", bases["sdxl"])
+    said = convert(source, "--to", "comfyui", *base, "--output", folder, "--slices", "3")
+    steps, off = wider(RankSchedule(RANK, 1), 3)
+    assert f"at most {off} of {RANK} ranks are on too early or too late" in said
+    comfy = Comfy(folder, "sdxl")
+    assert len(list(folder.glob("*-ranks-*.safetensors"))) == 3
+    layer = next(iter(weights.layers))
+    for t in (999, 800, 500, 200, 2):
+        found = sum(update_of(comfy.files[file], "sdxl", layer) for file in comfy.active(t))
+        rank = steps.active_rank(float(t))
+        masked = RankSchedule(RANK, RANK, kind="step", points=[(0, rank)])
+        expected = masked_update(replace(weights, schedule=masked), layer, t)
+        assert close(found, expected), t
+    with pytest.raises(UserError, match="kohya has no slices"):
+        convert(source, "--to", "kohya", *base, "--output", tmp_path / "x.safetensors",
+                "--slices", "3")  # fmt: skip

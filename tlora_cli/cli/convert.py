@@ -54,6 +54,14 @@ def convert(
     class_name: Annotated[
         str | None, typer.Option("--class", help="What the concept is, e.g. dog.")
     ] = None,
+    slices: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="For comfyui: at most so many LoRAs that are switched on one by one. Fewer are "
+            "faster, and some ranks are then on too early or too late; it says how many.",
+        ),
+    ] = None,
     base: Annotated[
         str | None, typer.Option(help="Base model that it was trained on: Hub id, folder or file.")
     ] = None,
@@ -70,6 +78,10 @@ def convert(
     check_known("--to", to, FORMATS)
     hush_libraries()
     folder = FORMATS[to].folder
+    if slices is not None and to != "comfyui":
+        raise UserError(
+            f"{to} has no slices of ranks", "--slices", "leave it out, or use --to comfyui"
+        )
     if not folder and output.suffix.lower() != ".safetensors":
         raise UserError("--output must end in .safetensors", str(output), "choose another name")
     if folder and output.suffix:
@@ -83,7 +95,7 @@ def convert(
     from tlora_cli.tools.convert import convert_file
 
     given = {"placeholder": placeholder, "class_name": class_name, "base_model": base}
-    written, notes = convert_file(source, output, family, base, min_rank, alpha, given, to)
+    written, notes = convert_file(source, output, family, base, min_rank, alpha, given, to, slices)
     typer.echo(f"wrote {output}: {written}")
     for note in notes:
         typer.echo(f"  {note}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -81,3 +82,54 @@ def _end(schedule: RankSchedule, component: int) -> float | None:
     if abs(whole - low) < MARGIN:
         return whole + MARGIN if schedule.active_rank(whole) > component else whole - MARGIN
     return low + MARGIN
+
+
+def wider(schedule: RankSchedule, count: int) -> tuple[RankSchedule, int]:
+    """Return a schedule of steps with at most `count` slices, and how many ranks it is off at most.
+
+    Neighboring slices switch on together, in the middle of them; what acts at every timestep stays
+    as it is. Slices are put together so that the largest number of ranks in one is least.
+
+    Args:
+        schedule: whose rank never rises with t.
+        count: of slices, at least 2.
+
+    Raises:
+        UserError: for the controls, as `slices_of`.
+    """
+    slices = slices_of(schedule)
+    later = [one for one in slices if one.below is not None]
+    groups = _groups(later, count - (len(slices) - len(later)))
+    if len(groups) == len(later):
+        return schedule, 0
+    chosen = [_switch(group) for group in groups]
+    points = [(0.0, slices[-1].end), *reversed([(below, group[0].first)
+              for group, (below, _) in zip(groups, chosen, strict=True)])]  # fmt: skip
+    steps = replace(schedule, kind="step", points=tuple(points), axis=None)
+    return steps, max(off for _, off in chosen)
+
+
+def _groups(slices: Sequence[Slice], count: int) -> list[list[Slice]]:
+    """Return neighbors together, at most `count` groups, of which the largest is the smallest."""
+    most = max((one.end - one.first for one in slices), default=0)
+    while True:
+        groups: list[list[Slice]] = []
+        for one in slices:
+            if groups and one.end - groups[-1][0].first <= most:
+                groups[-1].append(one)
+            else:
+                groups.append([one])
+        if len(groups) <= count:
+            return groups
+        most += 1
+
+
+def _switch(group: Sequence[Slice]) -> tuple[float, int]:
+    """Return the t below which a group is on, and how many of its ranks are then wrong at most.
+
+    Those before the chosen slice are on too late, those after it too early.
+    """
+    first, end = group[0].first, group[-1].end
+    best = min(group, key=lambda one: max(one.first - first, end - one.end))
+    assert best.below is not None
+    return best.below, max(best.first - first, end - best.end)

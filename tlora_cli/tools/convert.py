@@ -16,6 +16,7 @@ from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.formats import FORMATS, AdapterInfo, AdapterWeights, open_adapter
 from tlora_cli.formats.common import method_name
+from tlora_cli.formats.slices import wider
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.load import check_fit, choose_schedule, matrix_layers, rows_of
@@ -30,6 +31,7 @@ def convert_file(
     alpha: float | None,
     given: Mapping[str, str | None],
     to: str,
+    slices: int | None = None,
 ) -> tuple[str, list[str]]:
     """Read `source`, check that it fits its model, and write `output`.
 
@@ -43,6 +45,8 @@ def convert_file(
         alpha: exponent of the schedule, likewise.
         given: fields of `AdapterInfo` in place of what the file says; None leaves them.
         to: a name of `FORMATS`.
+        slices: of ranks that switch on together, at most, for formats of slices; None: as many as
+            the schedule has.
 
     Returns:
         What was written, in a few words, and what to know about it, in sentences.
@@ -76,10 +80,14 @@ def convert_file(
             f"{weights.info.method} has no ranks", where, "leave --min-rank and --alpha out"
         )
     schedule = choose_schedule(weights, min_rank, where, alpha)
+    said: list[str] = []
+    if slices is not None and schedule is not None:
+        schedule, off = wider(schedule, slices)
+        said.append(f"at most {off} of {schedule.rank} ranks are on too early or too late")
     new = dataclasses.replace(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )
-    notes = target.write(output, new, rows_of(known))
+    notes = [*target.write(output, new, rows_of(known)), *said]
     count = f"{len(new.layers or new.parts)} layers"
     if schedule is None:
         return f"{name} {new.info.method}, {count}", notes
