@@ -131,7 +131,8 @@ def test_a_step_takes_what_was_planned(base: str, sections: dict[str, Any], tmp_
     given = given.model_copy(update={"train": given.train.model_copy(update={"device": "cpu"})})
     run = loop_of(given, tmp_path / "run")
     run._step()
-    measured = allocated(run._step)
+    # What earlier tests left, and a cycle gives back in the middle of a step, is subtracted once.
+    measured = max(allocated(run._step) for _ in range(2))
     planned = phase(plan_memory(given), "training")["activations and gradients"]
     assert planned == pytest.approx(measured, rel=0.05)
 

@@ -150,3 +150,21 @@ def test_superpixels_part_what_differs_and_name_their_neighbors() -> None:
                     if one != other:
                         wanted.add((min(one, other), max(one, other)))
     assert pairs == wanted
+
+
+def test_a_sun_just_above_an_ear_is_no_part_of_the_subject_and_hanging_boots_are() -> None:
+    """A gap of a 32nd of the side parts, one of a 64th does not."""
+    side, unit = 512, 8
+    rgb = np.full((side, side, 3), (90, 140, 200), np.uint8)
+    guess = np.zeros((side, side))
+
+    def paint(top: int, bottom: int, left: int, right: int) -> tuple[slice, slice]:
+        part = slice(top * unit, bottom * unit), slice(left * unit, right * unit)
+        rgb[part], guess[part] = (200, 60, 60), 1.0
+        return part
+
+    body, boots, sun = paint(20, 44, 20, 44), paint(45, 50, 24, 30), paint(12, 18, 36, 42)
+    found = cut_out(rgb, guess, 0.5)
+    assert found.subject[body].all() and found.subject[boots].all()
+    assert not found.subject[sun].any()
+    assert len(found.pieces) == 2
