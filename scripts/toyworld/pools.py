@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from denoising import load_vae
 from harness import device
-from pictures import Pictures
+from pictures import Pictures, save_array
 from torch import Tensor
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.foundation.bundled import bases
-from tlora_cli.foundation.files import write_atomically
 from tlora_cli.toyworld.captions import prompt
 from tlora_cli.toyworld.factors import FACTORS
 
@@ -44,13 +43,7 @@ def vaes(work: Path) -> dict[str, Any]:
 def kept(file: Path, make: Callable[[], Tensor]) -> Tensor:
     """Return pictures (N, 3, 64, 64) in [-1, 1] from a file of bytes, which is made first."""
     if not file.exists():
-        pixels = ((make().clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
-
-        def write(part: Path) -> None:
-            with part.open("wb") as opened:
-                np.save(opened, pixels)
-
-        write_atomically(file, write)
+        save_array(file, ((make().clamp(-1, 1) + 1) * 127.5).round().byte().numpy())
     return torch.from_numpy(np.load(file)).float() / 127.5 - 1
 
 

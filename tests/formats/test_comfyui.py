@@ -28,6 +28,7 @@ from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
 from tlora_cli.formats.slices import MARGIN, slices_of, wider
+from tlora_cli.formulas.noise_axis import NoiseAxis
 
 
 @pytest.fixture(scope="module")
@@ -285,6 +286,9 @@ def test_mistakes(bases: dict[str, Path], tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dog.safetensors"]
 
 
+BY_NOISE = NoiseAxis(2.0, 0.1, torch.linspace(0.999, 0.002, 1000).square().tolist())
+
+
 @pytest.mark.parametrize(
     ("schedule", "count", "off"),
     [
@@ -293,6 +297,7 @@ def test_mistakes(bases: dict[str, Path], tmp_path: Path) -> None:
         (RankSchedule(64, 1), 8, 4),
         (RankSchedule(64, 32, alpha=2.0), 5, 4),
         (RankSchedule(64, 16, kind="cosine"), 8, 3),
+        (RankSchedule(64, 32, axis=BY_NOISE), 8, 2),
         (RankSchedule(64, 64, kind="constant"), 2, 0),
         (RankSchedule(16, 4, kind="step", points=[(0, 16), (300, 9), (800, 4)]), 2, 5),
     ],
@@ -309,6 +314,7 @@ def test_wider_slices_are_off_by_as_many_ranks_as_they_say(
     assert int(found) == off
     assert steps.active_rank(1000.0) == schedule.active_rank(1000.0)
     assert steps.active_rank(0.0) == schedule.active_rank(0.0)
+    assert steps.axis == schedule.axis, "what is said of the base's noise levels is said here, too"
 
 
 def test_a_workflow_of_few_slices_says_what_it_costs(

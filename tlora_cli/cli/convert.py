@@ -78,9 +78,10 @@ def convert(
     check_known("--to", to, FORMATS)
     hush_libraries()
     folder = FORMATS[to].folder
-    if slices is not None and to != "comfyui":
+    if slices is not None and not FORMATS[to].slices:
+        others = either(name for name in FORMATS if FORMATS[name].slices)
         raise UserError(
-            f"{to} has no slices of ranks", "--slices", "leave it out, or use --to comfyui"
+            f"{to} has no slices of ranks", "--slices", f"leave it out, or use --to {others}"
         )
     if not folder and output.suffix.lower() != ".safetensors":
         raise UserError("--output must end in .safetensors", str(output), "choose another name")

@@ -103,10 +103,19 @@ def wider(schedule: RankSchedule, count: int) -> tuple[RankSchedule, int]:
     if len(groups) == len(later):
         return schedule, 0
     chosen = [_switch(group) for group in groups]
-    points = [(0.0, slices[-1].end), *reversed([(below, group[0].first)
-              for group, (below, _) in zip(groups, chosen, strict=True)])]  # fmt: skip
-    steps = replace(schedule, kind="step", points=tuple(points), axis=None)
+    points = [(0.0, slices[-1].end)]
+    for group, (below, _) in zip(reversed(groups), reversed(chosen), strict=True):
+        points.append((_on_axis(schedule, below), group[0].first))
+    steps = replace(schedule, kind="step", points=tuple(points))
     return steps, max(off for _, off in chosen)
+
+
+def _on_axis(schedule: RankSchedule, t: float) -> float:
+    """Return where a timestep of the base lies on the axis that the schedule's ranks go by."""
+    if schedule.axis is None:
+        return t
+    at = torch.tensor([t], dtype=torch.float64)
+    return float(schedule.axis.timesteps(at, schedule.num_train_timesteps))
 
 
 def _groups(slices: Sequence[Slice], count: int) -> list[list[Slice]]:

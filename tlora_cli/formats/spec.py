@@ -44,6 +44,7 @@ class Format:
         write: (output, weights with family and schedule, sizes) -> what the new file can't say, in
             sentences; None if it is only read.
         folder: whether the output is a folder.
+        slices: whether it is written as slices of ranks that are switched on one by one.
         low_rank_only: whether it has no place for methods that are no product of factors.
     """
 
@@ -51,4 +52,5 @@ class Format:
     reader: Reader | None
     write: Callable[[Path, AdapterWeights, Sizes], list[str]] | None
     folder: bool = False
+    slices: bool = False
     low_rank_only: bool = True

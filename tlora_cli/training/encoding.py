@@ -19,7 +19,7 @@ from tlora_cli.sampling.draw import Texts, encode_texts
 from tlora_cli.training.batch import Encode, Example, Phrased
 from tlora_cli.training.from_recipe import drawn_prompts
 from tlora_cli.training.lessons import Lesson, class_caption, names_of
-from tlora_cli.training.phrases import encoded_phrases, phrased_texts, phrases_of
+from tlora_cli.training.phrases import phrased_texts, phrases_of
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,25 @@ def encode_all(
     """
     concept = recipe.concept
     wanted = list(captions)
-    phrased = phrased_texts(captions, phrases_of(concept, recipe.base.model), concept)
     if asks_the_class(recipe):
         wanted += [class_caption(one, concept) for one in captions]
     if concept.caption_dropout:
         wanted.append("")
     texts = all_texts(recipe, captions, by_base)
     check_lengths(family, pipeline, texts, names_of(concept), stop=begins)
+    cpu = torch.device("cpu")
+
+    def encoded(text: str, where: torch.device) -> Conditioning:
+        return to_device(family.encode_prompts(pipeline, [text]), where)
+
     with torch.no_grad():
-        rows = {
-            text: to_device(family.encode_prompts(pipeline, [text]), device)
-            for text in dict.fromkeys(wanted)
+        rows = {text: encoded(text, device) for text in dict.fromkeys(wanted)}
+        phrases = {
+            caption: tuple(
+                Phrased(own, encoded(own, cpu), encoded(kind, cpu)) for own, kind in both
+            )
+            for caption, both in _phrased(recipe, captions).items()
         }
-        phrases = encoded_phrases(family, pipeline, phrased)
     encode, encoders = None, None
     if METHODS[recipe.adapter.method].word:  # the encoders stay: their answers change at each step
         encoders = pipeline
@@ -113,11 +119,14 @@ def all_texts(recipe: Recipe, captions: Sequence[str], by_base: Sequence[str]) -
         captions: of the concept's pictures.
         by_base: prompts of what the base draws before it is adapted.
     """
-    concept = recipe.concept
-    phrased = phrased_texts(captions, phrases_of(concept, recipe.base.model), concept)
-    own = [text for pairs in phrased.values() for text, _ in pairs]
+    own = [text for pairs in _phrased(recipe, captions).values() for text, _ in pairs]
     texts = [*captions, *own, *by_base, *drawn_prompts(recipe), recipe.sampling.negative_prompt]
     return [text for text in texts if text]
+
+
+def _phrased(recipe: Recipe, captions: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    concept = recipe.concept
+    return phrased_texts(captions, phrases_of(concept, recipe.base.model), concept)
 
 
 def _encode_anew(family: Family, pipeline: Any, caption: str) -> Conditioning:

@@ -1,8 +1,9 @@
 """Phrases that prompts will ask for and that no picture shows: "wearing a hat".
 
-Half of the forward passes add one to the caption, and add to the target what the base itself makes
-of it. With the concept's caption c, the same caption k with the class in place of the concept, a
-phrase p, the answers f of the adapted model and g of the base, and the target y of the pictures:
+Half of the concept's samples have one in their caption, and their target gains what the base itself
+makes of it. With the concept's caption c, the same caption k with the class in place of the
+concept, a phrase p, the answers f of the adapted model and g of the base, and the target y of the
+pictures:
 
     loss = || f(x_t, t, c + p) - (y + g(x_t, t, k + p) - g(x_t, t, k)) ||^2
 
@@ -12,15 +13,10 @@ model's answers can be added up is from Liu et al. 2022 (arXiv 2206.01714), on c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-
-from tlora_cli.families import Conditioning, Family
 from tlora_cli.foundation.bundled import bundle_of_base
 from tlora_cli.recipe.sections import ConceptConfig
-from tlora_cli.training.batch import Phrased
 from tlora_cli.training.lessons import class_caption
 from tlora_cli.training.scenes.lists import kind_of
 
@@ -87,27 +83,4 @@ def phrased_texts(
             for one in own
         ]
         for caption, own in deal(captions, phrases).items()
-    }
-
-
-def encoded_phrases(
-    family: Family, pipeline: Any, texts: Mapping[str, Sequence[tuple[str, str]]]
-) -> dict[str, tuple[Phrased, ...]]:
-    """Return caption -> its phrases, encoded and kept on the CPU.
-
-    Args:
-        family: of the base.
-        pipeline: its text encoders.
-        texts: caption -> pairs of texts, from `phrased_texts`.
-    """
-    cpu = torch.device("cpu")
-
-    def encoded(text: str) -> Conditioning:
-        return {
-            key: value.to(cpu) for key, value in family.encode_prompts(pipeline, [text]).items()
-        }
-
-    return {
-        caption: tuple(Phrased(own, encoded(own), encoded(of_class)) for own, of_class in pairs)
-        for caption, pairs in texts.items()
     }

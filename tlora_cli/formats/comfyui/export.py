@@ -99,4 +99,4 @@ def _named(
     return tensors
 
 
-COMFYUI = Format("comfyui", None, write, folder=True)
+COMFYUI = Format("comfyui", None, write, folder=True, slices=True)
