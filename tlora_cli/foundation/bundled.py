@@ -38,6 +38,10 @@ class JudgedScore:
     all_of: tuple[str, ...] = ()
 
 
+def _no_more(base: str, method: str) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Bundle:
     """The offer of a bundle. Its module imports neither torch nor diffusers.
@@ -52,7 +56,7 @@ class Bundle:
         concepts: concept -> its class.
         class_words: words for classes that the bases can draw.
         settings: (base, method) -> recipe settings over the published ones.
-        photo: recipe settings over those, in `recipe: photo`, for the low-rank methods.
+        photo: (base, method) -> settings over those, in `recipe: photo`, of a low-rank method.
         scoring_prompts: prompts with V* on which checkpoints of its bases are compared.
         preview_prompts: prompts with V* that a new recipe previews.
         places: for scenes: words for a place in a caption, and the prompt that a base draws it
@@ -85,7 +89,7 @@ class Bundle:
     license: str
     places: Sequence[tuple[str, str]] = ()
     phrases: Sequence[str] = ()
-    photo: Mapping[str, Any] = field(default_factory=dict)
+    photo: Callable[[str, str], dict[str, Any]] = _no_more
     evaluation: str | None = None
     recognizes: str | None = None
     scores: Mapping[str, JudgedScore] = field(default_factory=dict)

@@ -44,5 +44,5 @@ def recipe_settings(
     found = merged(_PHOTO, published)
     known = METHODS.get(method)
     if base and (bundle := bundle_of_base(base)) and known and known.low_rank:
-        found = merged(found, dict(bundle.photo))
+        found = merged(found, bundle.photo(base, method))
     return found

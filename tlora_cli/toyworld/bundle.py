@@ -8,7 +8,7 @@ from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import FACTORS
 from tlora_cli.toyworld.scores import SCORES
-from tlora_cli.toyworld.settings import PHOTO, settings
+from tlora_cli.toyworld.settings import photo_settings, settings
 from tlora_cli.toyworld.suites import fixed_contexts, phrases, places
 
 FOLDER = Path(__file__).parent
@@ -30,7 +30,7 @@ BUNDLE = Bundle(
     license="apache-2.0",
     places=places(),
     phrases=phrases(),
-    photo=PHOTO,
+    photo=photo_settings,
     evaluation="tlora_cli.toyworld.evaluation:find_evaluation",
     recognizes="tlora_cli.toyworld.recognition:is_drawing",
     scores=SCORES,
