@@ -38,7 +38,7 @@ SCHEDULE = RankSchedule(64, 32)
 SLICES = 8
 TARGETS = {"sdxl": "linear", "flux": "linear"}
 ROUNDING = 5e-4
-"""What the page may take from a number: it keeps thousandths."""
+"""The page may take so much from a number: it keeps thousandths."""
 SIZE = {"width": 1600, "height": 1000}
 CHROMIUM = [
     f"--{option}"
@@ -79,7 +79,7 @@ class Job:
 
 @dataclass
 class Found:
-    """What came out of a job."""
+    """The outcome of a job."""
 
     job: Job
     nodes: str
