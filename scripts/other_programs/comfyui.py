@@ -106,8 +106,8 @@ class Row:
     difference: float
 
 
-def make_models(work: Path) -> None:
-    """Write small random models, with and without an adapter that reaches every kind of layer."""
+def make_models(work: Path, schedule: RankSchedule) -> None:
+    """Write small random models, and adapters of the schedule's rank for their layers."""
     for family, (cls, config, there) in MODELS.items():
         torch.manual_seed(3)
         folder = work / family
@@ -124,11 +124,11 @@ def make_models(work: Path) -> None:
             layers = {}
             for name, layer in kind.target_layers(model, targets).items():
                 out, *inner = layer.weight.shape
-                down = torch.randn(2 * RANK, *inner) / layer.weight[0].numel() ** 0.5
-                up = torch.randn(out, 2 * RANK, *[1 for _ in inner[1:]]) * 0.3
+                rank = 2 * schedule.rank
+                down = torch.randn(rank, *inner) / layer.weight[0].numel() ** 0.5
+                up = torch.randn(out, rank, *[1 for _ in inner[1:]]) / rank**0.5
                 layers[name] = (down, up)
             info = AdapterInfo(method="tlora", placeholder="sks", class_name="dog")
-            schedule = RankSchedule(RANK, LEAST)
             weights = AdapterWeights(layers, 2, schedule, family, info)
             file = folder / f"{targets}.safetensors"
             tlora_file.write(file, weights, timestep_scale=kind.timestep_scale)
@@ -165,9 +165,7 @@ def prepare(work: Path) -> dict[str, dict[str, Any]]:
 def bare(work: Path, family: str) -> Path:
     """Return a diffusers folder with the model's configuration alone."""
     folder = work / family / "base"
-    cls, config = (
-        (UNet2DConditionModel, SDXL) if family == "sdxl" else (FluxTransformer2DModel, FLUX)
-    )
+    cls, config, _ = MODELS[family]
     if not folder.exists():
         cls(**config).save_config(folder / FAMILIES[family].denoiser)
     return folder
@@ -213,10 +211,10 @@ def probed(workflow: dict[str, Any], family: str) -> dict[str, Any]:
 
 
 @contextmanager
-def server(comfyui: Path, python: str, work: Path) -> Iterator[None]:
+def server(comfyui: Path, python: str, work: Path, *options: str) -> Iterator[None]:
     """Run ComfyUI on a CPU with the work folder as its own."""
     command = [python, "main.py", "--cpu", "--port", str(PORT), "--base-directory", str(work),
-               "--disable-auto-launch"]  # fmt: skip
+               "--disable-auto-launch", *options]  # fmt: skip
     environment = {**os.environ, "TLORA_PROBE": str(work)}
     with (work / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=comfyui, env=environment, stdout=log, stderr=log)
@@ -251,6 +249,11 @@ def run(workflow: dict[str, Any], work: Path) -> list[dict[str, Any]]:
         number = ask("prompt", {"prompt": workflow})["prompt_id"]
     except urllib.error.HTTPError as error:
         raise SystemExit(f"ComfyUI refuses the workflow: {error.read().decode()}") from error
+    return calls_of(number, work)
+
+
+def calls_of(number: str, work: Path) -> list[dict[str, Any]]:
+    """Wait for the end of what was queued under a number; return the calls of the model."""
     while not (history := ask(f"history/{number}")):
         time.sleep(0.2)
     status = history[number]["status"]
@@ -261,23 +264,32 @@ def run(workflow: dict[str, Any], work: Path) -> list[dict[str, Any]]:
 
 def compare(family: str, what: str, file: Path, calls: list[dict[str, Any]], work: Path) -> Row:
     """Return how far ComfyUI's answers are from ours on the same inputs."""
-    cls, config = (
-        (UNet2DConditionModel, SDXL) if family == "sdxl" else (FluxTransformer2DModel, FLUX)
-    )
-    model = cls(**config)
-    model.load_state_dict(load_file(work / family / "weights.safetensors"))
-    load_adapter(model.eval(), file)
-    scale = FAMILIES[family].timestep_scale or 1.0
-    t = torch.stack([call["timesteps"][0].double() * scale for call in calls])
+    model, adapter = adapted(family, file, work)
     with torch.no_grad():
         differences = [distance(answer(family, model, call), call["answer"]) for call in calls]
     return Row(
         family,
         what,
-        RankSchedule(RANK, LEAST).active_rank(t).tolist(),
+        ranks_of(family, adapter.call.schedule, calls),
         sum(difference > TOLERANCE for difference in differences),
         max(differences),
     )
+
+
+def adapted(family: str, file: Path, work: Path) -> tuple[Any, Any]:
+    """Return diffusers' model with an adapter file on it, and the adapter."""
+    cls, config, _ = MODELS[family]
+    model = cls(**config)
+    model.load_state_dict(load_file(work / family / "weights.safetensors"))
+    return model, load_adapter(model.eval(), file)
+
+
+def ranks_of(family: str, schedule: RankSchedule, calls: list[dict[str, Any]]) -> list[int]:
+    """Return the rank that a schedule gives each call."""
+    scale = FAMILIES[family].timestep_scale or 1.0
+    t = torch.stack([call["timesteps"][0].double() * scale for call in calls])
+    ranks: list[int] = schedule.active_rank(t).tolist()
+    return ranks
 
 
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
@@ -326,7 +338,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        make_models(work)
+        make_models(work, RankSchedule(RANK, LEAST))
         jobs, rows = prepare(work), []
         with server(options.comfyui, options.python, work):
             version = ask("system_stats")["system"].get("comfyui_version", "unknown")

@@ -19,9 +19,10 @@ from tlora_cli.families.facts import ComfyUI
 from tlora_cli.formats.comfyui.workflow import Part, workflow
 from tlora_cli.formats.headers import model_spec
 from tlora_cli.formats.kohya import kohya_tensors
-from tlora_cli.formats.slices import cut, slices_of
+from tlora_cli.formats.slices import Slice, cut, slices_of
 from tlora_cli.formats.spec import Format, Sizes
 from tlora_cli.formats.weights import AdapterWeights, Pair
+from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
 
@@ -51,7 +52,7 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
         raise UserError(
             f"how ComfyUI loads {family.title} is not known here", do="use --to diffusers"
         )
-    slices = slices_of(weights.schedule)
+    slices = starts_of(weights.schedule, comfyui)
     header = {"format": "pt", **model_spec(weights)}
     name = folder.name
     parts = []
@@ -60,13 +61,13 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
         save_file(
             _named(weights.layers, family, comfyui, sizes), unfinished / plain, metadata=header
         )
-        for one in slices:
+        for one, start in slices:
             file = f"{name}-ranks-{one.first + 1:03d}-{one.end:03d}.safetensors"
             layers = {
                 layer: cut(pair, weights.copies, one) for layer, pair in weights.layers.items()
             }
             save_file(_named(layers, family, comfyui, sizes), unfinished / file, metadata=header)
-            parts.append(Part(file, _start(one.below, comfyui)))
+            parts.append(Part(file, start))
         concept = weights.info.concept
         prompt = f"a photo of a {concept}" if concept else "a photo"
         told = json.dumps(workflow(comfyui, parts, prompt), indent=1)
@@ -81,9 +82,19 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     return [*notes, comfyui.note] if comfyui.note else notes
 
 
-def _start(below: float | None, comfyui: ComfyUI) -> float | None:
-    """Return from which percent (0..1) of the sampling on t is below a number; None: always."""
-    return None if below is None else min(comfyui.start_percent(min(below, HIGHEST)), LATEST)
+def starts_of(schedule: RankSchedule, comfyui: ComfyUI) -> list[tuple[Slice, float | None]]:
+    """Return the slices of a schedule, each with its start.
+
+    A start is the percent (0..1) of the sampling from which on the slice acts; None: always.
+
+    Raises:
+        UserError: for a schedule that slices can't show.
+    """
+
+    def start(below: float) -> float:
+        return min(comfyui.start_percent(min(below, HIGHEST)), LATEST)
+
+    return [(one, None if one.below is None else start(one.below)) for one in slices_of(schedule)]
 
 
 def _named(

@@ -47,9 +47,11 @@ def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, 
         prompt: to begin with.
     """
     graph = _Graph()
-    hooks = _combined(graph, _scheduled(graph, parts))
+    # First what is chosen and written by hand: ComfyUI's page lays nodes out in this order, and
+    # below the hooks nobody would find it.
     loaded = _Loaded(graph, comfyui)
     positive, negative = loaded.prompts(prompt)
+    hooks = _combined(graph, _scheduled(graph, parts))
     # On both sides: guidance compares two answers of the same adapted model.
     pair = graph.add(
         "PairConditioningSetProperties",
