@@ -124,6 +124,9 @@ def test_what_it_refuses(bases: dict[str, Path], tmp_path: Path) -> None:
     save_file(load_file(source), newer, metadata={"tlora.format_version": "9"})
     with pytest.raises(UnreadableError, match="of a newer tlora"):
         read(newer)
+    save_file(load_file(source), newer, metadata={"tlora.format_version": "3"})
+    with pytest.raises(UnreadableError, match=r"a training checkpoint.*tlora convert RUN"):
+        read(newer)
     damaged = tmp_path / "damaged.safetensors"
     save_file(load_file(source), damaged, metadata={"tlora.format_version": "1"})
     with pytest.raises(UnreadableError, match="is damaged: 'tlora"):

@@ -83,8 +83,8 @@ def _own(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> AdapterFil
         return None
     if header["tlora.format_version"] == "3":
         raise UnreadableError(
-            "the file is a training checkpoint without its start. Make a whole file of it where it "
-            "was written: tlora convert RUN/checkpoints/checkpoint-... --output whole.safetensors"
+            "the file is a training checkpoint, which tlora reads in its run. Make a whole file of "
+            "it there: tlora convert RUN/checkpoints/checkpoint-... --output whole.safetensors"
         )
     if header["tlora.format_version"] not in ("1", "2"):
         raise UnreadableError("the file is of a newer tlora: run `tlora comfyui` of that version")
