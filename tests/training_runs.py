@@ -20,7 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, equal
 
+from tlora_cli.formats import read_adapter
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.training.checkpoint_files import ADAPTER_FILE
 from tlora_cli.training.loop import Outcome, train
 from tlora_cli.training.metrics import StepRecord
 
@@ -119,6 +121,27 @@ def same_tensors(a: Path, b: Path) -> bool:
     """Whether two adapter files hold bit-identical tensors."""
     first, second = load_file(a), load_file(b)
     return first.keys() == second.keys() and all(equal(first[k], second[k]) for k in first)
+
+
+def same_adapter(a: Path, b: Path) -> bool:
+    """Whether two files, of checkpoints or whole, say bit-identical adapters."""
+    first, second = (read_adapter(file, ()) for file in (a, b))
+    if first.layers.keys() != second.layers.keys() or first.parts.keys() != second.parts.keys():
+        return False
+    same = [equal(x, second.layers[n][i]) for n, p in first.layers.items() for i, x in enumerate(p)]
+    same += [equal(x, second.parts[n][k]) for n, own in first.parts.items() for k, x in own.items()]
+    return len(same) > 0 and all(same)
+
+
+def trained_in(checkpoint: Path) -> dict[str, Tensor]:
+    """Return what a checkpoint's file holds, by `<layer>.<tensor>`."""
+    return {named(key): tensor for key, tensor in load_file(checkpoint / ADAPTER_FILE).items()}
+
+
+def named(key: str) -> str:
+    """Return `<layer>.<tensor>` of a key in a checkpoint's file."""
+    layer = key.removeprefix("unet.").removeprefix("transformer.").replace(".tlora.", ".")
+    return layer.replace(".lora_A.weight", ".A").replace(".lora_B.weight", ".B")
 
 
 def moved(adapter: Path) -> bool:

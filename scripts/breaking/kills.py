@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlora_cli.cli.app import main
+from tlora_cli.formats import read_adapter
 from tlora_cli.formats.pickles import check_archive
 from tlora_cli.foundation import files
 from tlora_cli.recipe.reading import load_recipe
@@ -263,7 +264,7 @@ def check_what_is_left(run: RunFolder) -> str:
         check_archive(path / "training_state.pt")
         saved = torch.load(path / "training_state.pt", weights_only=True)
         assert path.name == f"checkpoint-{saved['step']:06d}"
-        assert load_file(path / "adapter.safetensors")
+        assert read_adapter(path, ()).family  # with the start beside it
     if run.recipe.exists():
         load_recipe(run.recipe)
         json.loads(run.about.read_text())

@@ -42,6 +42,7 @@ from tlora_cli.training.loop import train
 from tlora_cli.training.prepare import prepare
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 from tlora_cli.training.scoring_prompts import Trial
+from tlora_cli.training.state import TrainingState, load_weights
 
 BASE = "toy-sdxl"
 METHODS = ("tlora", "lora")
@@ -88,11 +89,11 @@ def scored_fully(recipe: Recipe, run: RunFolder) -> Record:
         BUNDLE,
     )
     choosing = Choosing(drawn, recipe.train, file, ready.data.pictures, Interruption())
+    state = TrainingState(models.adapter, None)
     with Display(quiet, STEPS, 0) as display:
         for folder in checkpoints(run.checkpoints):
             if choosing.due(step_of(folder)):
-                saved = torch.load(folder / "training_state.pt", weights_only=True)
-                models.adapter.load_state_dict(saved["adapter"])
+                load_weights(run.checkpoints, step_of(folder), state)
                 choosing.score(step_of(folder), display)
     return record_at(file)
 

@@ -205,10 +205,9 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
     cli: Cli, tiny_sdxl: Path, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The space check passes (others fill the disk meanwhile); the writing itself must hold."""
-    from tlora_cli.training import loop, state
+    from tlora_cli.training import state
     from tlora_cli.training.state import checkpoints
 
-    monkeypatch.setattr(loop, "require_space", lambda *arguments: None)
     monkeypatch.setattr(state, "require_space", lambda *arguments: None)
     settings = {
         "output__dir": str(small_disk / "run"),

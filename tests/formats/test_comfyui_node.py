@@ -37,7 +37,7 @@ from tlora_cli.formats.comfyui.node.loader import LoadAdapter, chosen_schedule
 from tlora_cli.formats.comfyui.node.masked import MaskedUpdate, Place, places
 from tlora_cli.formats.comfyui.node.ranks import Schedule, read_schedule
 from tlora_cli.formats.schedule_fields import format_version, schedule_fields
-from tlora_cli.formats.tlora_file import _texts
+from tlora_cli.formats.tlora_header import texts
 from tlora_cli.formulas.noise_axis import NoiseAxis
 from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.tools.comfyui_node import SOURCE, install
@@ -60,7 +60,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_the_ranks_are_those_of_tlora(kind: str, axis: NoiseAxis | None, alpha: float) -> None:
     points = POINTS if SCHEDULES[kind].takes_points else None
     ours = RankSchedule(16, 5, alpha, kind, points=points, seed=7, axis=axis)
-    header = _texts({"format_version": format_version(ours), **schedule_fields(ours)})
+    header = texts({"format_version": format_version(ours), **schedule_fields(ours)})
     t = torch.cat([torch.arange(1001).double(), torch.rand(500, dtype=torch.float64) * 1000])
     assert torch.equal(read_schedule(header).ranks(t), ours.active_rank(t))
 
@@ -123,6 +123,9 @@ def test_what_it_refuses(bases: dict[str, Path], tmp_path: Path) -> None:
     newer = tmp_path / "newer.safetensors"
     save_file(load_file(source), newer, metadata={"tlora.format_version": "9"})
     with pytest.raises(UnreadableError, match="of a newer tlora"):
+        read(newer)
+    save_file(load_file(source), newer, metadata={"tlora.format_version": "3"})
+    with pytest.raises(UnreadableError, match=r"a training checkpoint.*tlora convert RUN"):
         read(newer)
     damaged = tmp_path / "damaged.safetensors"
     save_file(load_file(source), damaged, metadata={"tlora.format_version": "1"})

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tlora_cli import RankSchedule, UserError, load_adapter
 from tlora_cli.families import FAMILIES
-from tlora_cli.formats import read_adapter, tlora_file
+from tlora_cli.formats import read_adapter, tlora_header
 
 SDXL = FAMILIES["sdxl"]
 PUBLISHED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -59,7 +59,7 @@ def test_a_program_from_before_refuses_the_file(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knew one version and compared with it; here the second is taken away."""
-    monkeypatch.setattr(tlora_file, "AXIS_VERSION", "none")
+    monkeypatch.setattr(tlora_header, "AXIS_VERSION", "none")
     with pytest.raises(UserError, match="format version '2'") as refused:
         read_adapter(source, [])
     assert "update tlora" in str(refused.value)

@@ -91,13 +91,13 @@ def test_it_trains_and_says_so_in_its_file(run: Path) -> None:
     assert header["tlora.family"] == "auraflow"
     assert header["tlora.method"] == "lora_fa"
     assert (header["tlora.schedule"], header["tlora.min_rank"]) == ("halves", "2")
-    state = torch.load(
-        run / "checkpoints" / "checkpoint-000004" / "training_state.pt", weights_only=True
+    last = run / "checkpoints" / "checkpoint-000004"
+    moments = torch.load(last / "training_state.pt", weights_only=True)["optimizer"]["state"]
+    trained, start = (
+        load_file(one) for one in (last / "adapter.safetensors", last.parent / "start.safetensors")
     )
-    moments = state["optimizer"]["state"]
-    layers = [key for key in state["adapter"] if key.endswith(".B")]
-    assert len(moments) == len(layers) > 5, "A is no parameter"
-    assert all(state["adapter"][key].any() for key in layers)
+    assert len(moments) == len(trained) == len(start) > 5, "A is no parameter"
+    assert all(key.endswith(".B") and tensor.any() for key, tensor in trained.items())
     assert list((run / "previews").glob("step-000004/*.png"))
 
 

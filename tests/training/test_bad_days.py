@@ -123,7 +123,7 @@ def test_a_clock_that_was_put_back_changes_nothing(
     assert cli("report", stopped.path)[0] == 0
     monkeypatch.undo()
     kept = sorted(path.name for path in stopped.checkpoints.iterdir())
-    assert kept == ["checkpoint-000004", "checkpoint-000006"]
+    assert kept == ["checkpoint-000004", "checkpoint-000006", "start.safetensors"]
     whole = run(tiny_sdxl, tmp_path / "whole")
     assert whole.adapter and same_tensors(whole.adapter, stopped.adapter)
     records = [json.loads(line) for line in stopped.metrics.read_text().splitlines()]

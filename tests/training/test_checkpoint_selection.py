@@ -18,7 +18,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training_runs import ROOT, recipe_values, run, same_tensors, tlora, write_recipe
+from training_runs import (
+    ROOT,
+    recipe_values,
+    run,
+    same_adapter,
+    same_tensors,
+    tlora,
+    write_recipe,
+)
 
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
@@ -221,11 +229,11 @@ def test_the_best_checkpoint_becomes_the_result_and_training_is_untouched(
     assert set(kept(tmp_path / "auto")) == names
     folder = tmp_path / "auto" / "run" / "checkpoints"
     chosen, last = (folder / f"checkpoint-{n:06d}" / "adapter.safetensors" for n in (step, 8))
-    assert same_tensors(outcome.adapter, chosen)
+    assert same_adapter(outcome.adapter, chosen)
     assert read_origin(outcome.adapter) == read_origin(chosen)
     assert read_origin(outcome.adapter)[1].train_steps == step
-    assert same_tensors(plain.adapter, last)
-    assert not same_tensors(plain.adapter, chosen)
+    assert same_adapter(plain.adapter, last)
+    assert not same_adapter(plain.adapter, chosen)
 
 
 def test_scores_are_those_of_the_checkpoints_pictures(
@@ -348,7 +356,7 @@ def test_a_finished_run_can_change_its_mind(
     outcome = run(tiny_sdxl, tmp_path, resume=True, **{**SETTINGS, "train__select": "last"})
     assert outcome.adapter
     newest = folder.checkpoints / "checkpoint-000008" / "adapter.safetensors"
-    assert same_tensors(outcome.adapter, newest)
+    assert same_adapter(outcome.adapter, newest)
     assert folder.finished(last) and not folder.finished(auto)
 
     with pytest.raises(UserError, match="scored with other settings"):

@@ -269,7 +269,12 @@ def test_a_damaged_checkpoint_is_passed_over(tiny_sdxl: Path, tmp_path: Path) ->
     assert same_tensors(whole.adapter, resumed.adapter)
     # What is damaged neither counts as a checkpoint nor stands in the way of a new one.
     names = sorted(path.name for path in hurt.parent.parent.iterdir())
-    assert names == ["checkpoint-000006", "checkpoint-000008", "damaged-checkpoint-000006"]
+    assert names == [
+        "checkpoint-000006",
+        "checkpoint-000008",
+        "damaged-checkpoint-000006",
+        "start.safetensors",
+    ]
     assert load_again(tmp_path / "hurt" / "run")
 
 

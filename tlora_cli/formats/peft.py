@@ -34,7 +34,8 @@ from tlora_cli.formats.kohya import placed
 from tlora_cli.formats.kohya_names import known_names
 from tlora_cli.formats.lora_names import OWN_PREFIX, bare, is_of_text, parse
 from tlora_cli.formats.spec import Format, Reader, Sizes
-from tlora_cli.formats.tlora_file import peft_header, peft_tensors
+from tlora_cli.formats.tlora_file import peft_tensors
+from tlora_cli.formats.tlora_header import peft_header
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically

@@ -9,9 +9,10 @@ from tlora_cli.formulas.noise_axis import AXIS, NoiseAxis
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.untrusted_json import parse_json
 
-PLAIN_VERSION, AXIS_VERSION = "1", "2"
-"""Versions of the file's format: without and with an axis of noise levels. A program from before
-knows the first alone, and refuses the second instead of reading the ranks by timestep."""
+PLAIN_VERSION, AXIS_VERSION, TRAINED_VERSION = "1", "2", "3"
+"""Versions of the file's format: without and with an axis of noise levels, and of a checkpoint that
+holds what is trained in place of pairs (`checkpoint_file.py`). A program from before refuses those
+that it doesn't know, instead of reading ranks by timestep or a checkpoint as a whole file."""
 
 
 def format_version(schedule: RankSchedule | None) -> str:
@@ -59,7 +60,8 @@ def read_schedule(header: Mapping[str, str]) -> RankSchedule:
 
 
 def _read_axis(header: Mapping[str, str]) -> NoiseAxis | None:
-    if header["tlora.format_version"] == PLAIN_VERSION:
+    version = header["tlora.format_version"]
+    if version == PLAIN_VERSION or (version == TRAINED_VERSION and "tlora.axis" not in header):
         return None
     if header["tlora.axis"] != AXIS:
         raise ValueError(f"axis is {header['tlora.axis']}")

@@ -9,11 +9,8 @@ Methods that are no product of factors (OFT, SVDiff, ...) have their own paramet
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,25 +18,31 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import pad
 
-from tlora_cli.families import FAMILIES
+from tlora_cli.families import FAMILIES, Family
+from tlora_cli.formats.checkpoint_file import find_start, pairs_of, start_of
 from tlora_cli.formats.common import fit_each_other
-from tlora_cli.formats.schedule_fields import (
-    AXIS_VERSION,
-    PLAIN_VERSION,
-    format_version,
-    read_schedule,
-    schedule_fields,
-)
+from tlora_cli.formats.schedule_fields import TRAINED_VERSION, read_schedule
 from tlora_cli.formats.spec import Format, Reader, Sizes
+from tlora_cli.formats.tlora_header import (
+    AGAIN,
+    check_version,
+    damage_explained,
+    described,
+    header_of,
+    read_info,
+    trained_header,
+)
 from tlora_cli.formats.weights import AdapterFile, AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.convolution import as_matrices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
-from tlora_cli.foundation.packages import PRODUCT, installed_version
+from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.untrusted_json import parse_json
 
-_PART = ".tlora."
-"""Infix between a layer's name and that of a parameter which is no LoRA factor."""
+PART = "tlora."
+"""Before the name of a tensor that is no LoRA factor; a layer's name and a dot stand before it."""
+DOWN, UP = "lora_A.weight", "lora_B.weight"
+"""Names of a layer's two factors."""
 
 
 def write(
@@ -61,10 +64,40 @@ def write(
     tensors = peft_tensors(weights, dtype)
     for name, parts in weights.parts.items():
         for part, tensor in parts.items():
-            owner = name if name in family.encoder_names else f"{family.denoiser}.{name}"
-            tensors[f"{owner}{_PART}{part}"] = _stored(tensor, dtype)
-    header = _header(weights, timestep_scale)
+            tensors[key_of(family, name, f"{PART}{part}")] = _stored(tensor, dtype)
+    header = header_of(weights, timestep_scale)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=header))
+
+
+def write_trained(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    about: AdapterWeights,
+    *,
+    timestep_scale: float | None,
+    start: str | None,
+    kernels: Mapping[str, Sequence[int]],
+) -> None:
+    """Write a checkpoint's file, which holds what is trained; see `checkpoint_file.py`.
+
+    Args:
+        path: the .safetensors file.
+        tensors: by `key_of`.
+        about: the adapter without its tensors.
+        timestep_scale: as in `write`.
+        start: checksum of the start, which lies elsewhere; None if the method needs none.
+        kernels: height and width, of layers that are convolutions.
+    """
+    more = {"format_version": TRAINED_VERSION, "start": start, "kernels": dict(kernels)}
+    header = trained_header(about, timestep_scale, more)
+    stored = {key: _stored(tensor, torch.float32) for key, tensor in tensors.items()}
+    write_atomically(path, lambda temporary: save_file(stored, temporary, metadata=header))
+
+
+def key_of(family: Family, name: str, part: str) -> str:
+    """Return the key of a tensor of a layer, or of a text encoder with a learned word."""
+    owner = name if name in family.encoder_names else f"{family.denoiser}.{name}"
+    return f"{owner}.{part}"
 
 
 def peft_tensors(weights: AdapterWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -73,22 +106,9 @@ def peft_tensors(weights: AdapterWeights, dtype: torch.dtype = torch.float32) ->
     tensors = {}
     for name, pair in weights.layers.items():
         down, up = widened(pair, weights)
-        tensors[f"{prefix}.{name}.lora_A.weight"] = _stored(down, dtype)
-        tensors[f"{prefix}.{name}.lora_B.weight"] = _stored(up, dtype)
+        tensors[f"{prefix}.{name}.{DOWN}"] = _stored(down, dtype)
+        tensors[f"{prefix}.{name}.{UP}"] = _stored(up, dtype)
     return tensors
-
-
-def peft_header(weights: AdapterWeights) -> dict[str, str]:
-    """Return the header that tells diffusers rank and scale."""
-    width = weights.rank * weights.copies
-    prefix = FAMILIES[weights.family or ""].denoiser
-    # alpha = r: scale 1 in every loader; fields that are no LoraConfig fields would be refused.
-    peft = {
-        f"{prefix}.r": width,
-        f"{prefix}.lora_alpha": width,
-        f"{prefix}.target_modules": sorted(weights.layers),
-    }
-    return {"format": "pt", "lora_adapter_metadata": json.dumps(peft)}
 
 
 def widened(pair: Pair, weights: AdapterWeights) -> Pair:
@@ -108,44 +128,6 @@ def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.detach().to("cpu", dtype, copy=True).contiguous()
 
 
-def _header(weights: AdapterWeights, timestep_scale: float | None) -> dict[str, str]:
-    if weights.low_rank:
-        return {**peft_header(weights), **_own_fields(weights, timestep_scale, _ranks(weights))}
-    return {"format": "pt", **_own_fields(weights, timestep_scale, {"blocks": weights.blocks})}
-
-
-def _ranks(weights: AdapterWeights) -> dict[str, Any]:
-    schedule = weights.schedule
-    assert schedule is not None, "an adapter without a schedule can't be written"
-    return {"copies": weights.copies, **schedule_fields(schedule)}
-
-
-def _own_fields(
-    weights: AdapterWeights, timestep_scale: float | None, more: Mapping[str, Any]
-) -> dict[str, str]:
-    values: dict[str, Any] = {
-        "format_version": format_version(weights.schedule),
-        "family": weights.family,
-        "timestep_scale": timestep_scale,
-        **more,
-        "versions": {name: installed_version(name) for name in (PRODUCT, "torch", "diffusers")},
-    }
-    return _texts(values) | _described(weights.info)
-
-
-def _described(info: AdapterInfo) -> dict[str, str]:
-    """Return the header's fields of where an adapter comes from."""
-    return _texts({f.name: getattr(info, f.name) for f in dataclasses.fields(info)})
-
-
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    return {f"tlora.{k}": _as_text(v) for k, v in values.items() if v not in (None, {})}
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def matches(keys: set[str], header: Mapping[str, str]) -> bool:
     """Whether the file is ours."""
     return "tlora.format_version" in header
@@ -157,14 +139,17 @@ def origin(
     """Return the family and the training's description, from the header alone.
 
     Raises:
-        UserError: if the header is damaged or from a newer version.
+        UserError: if the header is damaged or from a newer version, or what a checkpoint leaves out
+            is not beside it.
     """
-    _check_version(header, path)
-    with _damage_explained(path):
+    check_version(header, path)
+    with damage_explained(path):
         family = header["tlora.family"]
         if family not in FAMILIES:
             raise ValueError(f"family is {family}")
-        return family, _read_info(header)
+        info = read_info(header)
+    find_start(path, header, info)  # told before a base is loaded
+    return family, info
 
 
 def read(file: AdapterFile) -> AdapterWeights:
@@ -175,97 +160,82 @@ def read(file: AdapterFile) -> AdapterWeights:
     """
     header, tensors, path = file.header, file.tensors, file.path
     family, info = origin(tensors, header, path)
-    if any(_PART in key for key in tensors):
+    if any(f".{PART}" in key for key in tensors):
         return _read_parts(file, family, info)
-    with _damage_explained(path):
+    with damage_explained(path):
         prefix = f"{FAMILIES[family or ''].denoiser}."
         schedule = read_schedule(header)
         copies = int(header["tlora.copies"])
     layers = {
-        key.removeprefix(prefix).removesuffix(".lora_A.weight"): (
+        key.removeprefix(prefix).removesuffix(f".{DOWN}"): (
             tensor,
-            tensors.get(key.replace(".lora_A.", ".lora_B.")),
+            tensors.get(key.replace(DOWN, UP)),
         )
         for key, tensor in tensors.items()
-        if key.endswith(".lora_A.weight")
+        if key.endswith(f".{DOWN}")
     }
     whole = {name: (a, b) for name, (a, b) in layers.items() if b is not None}
+    if len(whole) * 2 != len(tensors):
+        whole = {}
+    return _checked(AdapterWeights(whole, copies, schedule, family, info), path)
+
+
+def _checked(weights: AdapterWeights, path: Path) -> AdapterWeights:
+    """Return low-rank weights whose pairs fit the header."""
+    schedule, copies = weights.schedule, weights.copies
+    assert schedule is not None
     expected = schedule.rank * copies
-    if (
-        not whole
-        or len(whole) * 2 != len(tensors)
-        or any(not fit_each_other(a, b) or a.shape[0] != expected for a, b in whole.values())
+    if not weights.layers or any(
+        not fit_each_other(a, b) or a.shape[0] != expected for a, b in weights.layers.values()
     ):
         raise UserError(
             f"the adapter's tensors do not fit its header (rank {schedule.rank}, copies {copies})",
             where=str(path),
-            do="get the file again, or save it again from its checkpoint",
+            do=AGAIN,
         )
-    return AdapterWeights(whole, copies, schedule, family, info)
+    return weights
 
 
 def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> AdapterWeights:
-    """Read the file of a method without ranks; its method knows what the parts mean."""
-    kind = FAMILIES[family or ""]
-    prefix = f"{kind.denoiser}."
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in file.tensors.items():
-        layer, found, part = key.removeprefix(prefix).partition(_PART)
-        if not found or not (key.startswith(prefix) or layer in kind.encoder_names):
-            raise UserError(
-                f"the adapter has a tensor of no known meaning: {key}",
-                where=str(file.path),
-                do="get the file again, or save it again from its checkpoint",
-            )
-        parts.setdefault(layer, {})[part] = tensor
-    with _damage_explained(file.path):
+    """Read the tensors of a method; it knows what they mean."""
+    header, path = file.header, file.path
+    parts = _by_layer(file.tensors, family, path)
+    if header["tlora.format_version"] == TRAINED_VERSION:
+        start = _by_layer(start_of(path, header, info), family, path)
+        with damage_explained(path):
+            schedule, copies = read_schedule(header), int(header["tlora.copies"])
+            pairs = pairs_of(info.method, parts, start, header)
+        return _checked(AdapterWeights(pairs, copies, schedule, family, info), path)
+    with damage_explained(path):
         if info.method is None:
             raise ValueError("it names no method")
-        blocks = parse_json(file.header.get("tlora.blocks", "null"))
+        blocks = parse_json(header.get("tlora.blocks", "null"))
         if blocks is not None and not isinstance(blocks, int):
             raise ValueError(f"blocks is {blocks}")
     return AdapterWeights({}, 1, None, family, info, parts, blocks)
 
 
-def _check_version(header: Mapping[str, str], path: Path) -> None:
-    if header["tlora.format_version"] not in (PLAIN_VERSION, AXIS_VERSION):
-        raise UserError(
-            f"the adapter file has format version {header['tlora.format_version']!r}; "
-            f"this tlora reads {PLAIN_VERSION} and {AXIS_VERSION}",
-            where=str(path),
-            do="update tlora: pip install -U tlora",
-        )
-
-
-@contextmanager
-def _damage_explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError) as error:
-        raise UserError(
-            f"the adapter's header is damaged ({type(error).__name__}: {error})",
-            where=str(path),
-            do="get the file again, or save it again from its checkpoint",
-        ) from error
-
-
-def _read_info(header: Mapping[str, str]) -> AdapterInfo:
-    given: dict[str, Any] = {}
-    for f in dataclasses.fields(AdapterInfo):
-        text = header.get(f"tlora.{f.name}")
-        if text is None:
-            continue
-        if str(f.type).startswith("str"):
-            given[f.name] = text
-            continue
-        given[f.name] = parse_json(text)
-        if not isinstance(given[f.name], dict if str(f.type).startswith("dict") else int):
-            raise ValueError(f"{f.name} is {text}")
-    return AdapterInfo(**given)
+def _by_layer(
+    tensors: Mapping[str, Tensor], family: str | None, path: Path
+) -> dict[str, dict[str, Tensor]]:
+    """Return tensors whose names have `PART` by layer and name."""
+    kind = FAMILIES[family or ""]
+    prefix = f"{kind.denoiser}."
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        layer, found, part = key.removeprefix(prefix).partition(f".{PART}")
+        if not found or not (key.startswith(prefix) or layer in kind.encoder_names):
+            raise UserError(
+                f"the adapter has a tensor of no known meaning: {key}", str(path), AGAIN
+            )
+        parts.setdefault(layer, {})[part] = tensor
+    return parts
 
 
 def copy_with_info(source: Path, target: Path, info: AdapterInfo) -> None:
     """Write one of our files again with another description; the tensors stay bit for bit.
+
+    The file of a checkpoint becomes a whole one.
 
     Args:
         source: our file.
@@ -275,11 +245,15 @@ def copy_with_info(source: Path, target: Path, info: AdapterInfo) -> None:
     with safe_open(source, "pt") as file:
         header = dict(file.metadata())
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    described = _described(info)
+    if header["tlora.format_version"] == TRAINED_VERSION:
+        weights = read(AdapterFile(source, header, tensors, ()))
+        scale = FAMILIES[weights.family or ""].timestep_scale
+        write(target, dataclasses.replace(weights, info=info), timestep_scale=scale)
+        return
     fields = {f"tlora.{f.name}" for f in dataclasses.fields(AdapterInfo)}
     ours = {k: v for k, v in header.items() if k.startswith("tlora.") and k not in fields}
     loader = {key: header[key] for key in ("format", "lora_adapter_metadata") if key in header}
-    header = {**loader, **ours, **described}
+    header = {**loader, **ours, **described(info)}
     write_atomically(target, lambda temporary: save_file(tensors, temporary, metadata=header))
 
 

@@ -237,14 +237,18 @@ class Adapter:
 
     def weights(self) -> AdapterWeights:
         """Return the adapter as a file holds it."""
-        copies = next(iter(self.layers.values())).copies
-        file = AdapterWeights(
-            {}, copies, self.schedule, self.family.name, self.info, blocks=self.blocks
-        )
+        file = self.without_tensors()
         with torch.no_grad():
             for name, change in self.layers.items():  # one layer at a time on the GPU
                 change.store(name, file)
         return file
+
+    def without_tensors(self) -> AdapterWeights:
+        """Return all that a file says of the adapter beside its tensors."""
+        copies = next(iter(self.layers.values())).copies
+        return AdapterWeights(
+            {}, copies, self.schedule, self.family.name, self.info, blocks=self.blocks
+        )
 
     def save(self, path: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write the adapter file, atomically; see `formats/tlora_file.py`.

@@ -8,7 +8,7 @@ other weights, `LearnedWord` gives a word vectors of its own in a text encoder. 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -47,10 +47,12 @@ class Change(nn.Module, ABC):
     Attributes:
         rate: learning rate of its parameters, relative to the recipe's.
         copies: how many blocks of R rows its pair of factors has; 1 where it has none.
+        constants: names of the tensors that are as they were at its start.
     """
 
     rate: float = 1.0
     copies: int = 1
+    constants: Collection[str] = ()
 
     @abstractmethod
     def hook(self, name: str, module: nn.Module, adapter: Host) -> list[RemovableHandle]:
@@ -82,7 +84,9 @@ class Change(nn.Module, ABC):
         for name, tensor in start.trained.items():
             owner, own_name = self._owner(name)
             owner.register_parameter(own_name, nn.Parameter(tensor))
-        for tensors, saved in ((start.frozen, True), (start.derived, False)):
+        self.constants = tuple(start.frozen)
+        kept = {**start.frozen, **start.running}
+        for tensors, saved in ((kept, True), (start.derived, False)):
             for name, tensor in tensors.items():
                 owner, own_name = self._owner(name)
                 owner.register_buffer(own_name, tensor, persistent=saved)

@@ -53,7 +53,7 @@ def starts(
             for name in _TRIPLET
             for kind in ("sensitivity", "uncertainty")
         }
-        yield Start(trained, statistics)
+        yield Start(trained, running=statistics)
 
 
 def observe(layer: Any) -> None:

@@ -46,13 +46,15 @@ class Start:
 
     Attributes:
         trained: parameters, fp32.
-        frozen: constants and running statistics, saved in checkpoints.
+        frozen: constants, which a run saves once, beside its checkpoints.
+        running: what training moves on without a gradient, saved in each checkpoint.
         derived: functions of the base's weights, which are not saved.
         rate: learning rate of the parameters, relative to the recipe's.
     """
 
     trained: Tensors
     frozen: Tensors = field(default_factory=dict)
+    running: Tensors = field(default_factory=dict)
     derived: Tensors = field(default_factory=dict)
     rate: float = 1.0
 

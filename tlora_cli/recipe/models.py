@@ -137,7 +137,11 @@ class OutputConfig(Section):
     """The result: its folder, its number format, who is told."""
 
     dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
-    dtype: FileFormat = Field("float32", description="Number format of the adapter file.")
+    dtype: FileFormat = Field(
+        "float32",
+        description="Number format of the result; checkpoints are always float32. float16 is half "
+        "as large.",
+    )
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         ["tensorboard"],
         description="Who is told of each step and preview, beside metrics.jsonl. tensorboard: "

@@ -21,12 +21,13 @@ from tlora_cli.foundation.devices import (
     peak_memory,
 )
 from tlora_cli.foundation.environment import without_launchers
-from tlora_cli.foundation.files import locked, remove_leftovers, require_space
+from tlora_cli.foundation.files import locked, remove_leftovers
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe, TrainConfig
 from tlora_cli.recipe.words import check_words, word_doubts
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.average import Average
+from tlora_cli.training.disk_space import disk_space
 from tlora_cli.training.display import Display
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.kept_images import keep_pictures
@@ -34,13 +35,8 @@ from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_
 from tlora_cli.training.optimizers import check_optimizer, make_optimizer
 from tlora_cli.training.prepare import prepare
 from tlora_cli.training.report.live import RunReports
-from tlora_cli.training.run_folder import RunFolder, checkpoints
-from tlora_cli.training.state import (
-    Checkpoints,
-    TrainingState,
-    bytes_needed,
-    room_for_checkpoints,
-)
+from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.state import Checkpoints, TrainingState
 from tlora_cli.training.trackers.background import Trackers
 from tlora_cli.training.trackers.base import check_installed, tracked_run
 
@@ -169,7 +165,7 @@ class TrainingLoop:
             self.state,
             FILE_DTYPES[output.dtype],
             keep=train.checkpoint.keep,
-            size=bytes_needed(adapter, train),
+            space=disk_space(adapter, recipe),
         )
         self.pending = Pending()
         self.interruption = Interruption()
@@ -184,7 +180,7 @@ class TrainingLoop:
         steps, output = self.recipe.train.steps, self.recipe.output
         if self.checkpoints.load_latest():
             self._notify(f"resuming after step {self.state.step} of {steps}")
-        self._require_space()
+        self.checkpoints.require_space(self.recipe.train)
         models = self.ready.models
         trained = sum(tensor.numel() for tensor in models.adapter.parameters())
         # Only now: a start that failed leaves the folder free.
@@ -204,14 +200,6 @@ class TrainingLoop:
             if self.choosing:
                 self._notify(self.choosing.summary(self.state.seconds))
             return Outcome(self.folder.adapter, self.state.step)
-
-    def _require_space(self) -> None:
-        """Ask for the room of all checkpoints at once, before hours are spent."""
-        present = len(checkpoints(self.folder.checkpoints))
-        needed = room_for_checkpoints(
-            self.recipe.train, self.state.step, present, self.checkpoints.size
-        )
-        require_space(self.folder.path, needed, "the run's checkpoints")
 
     def _train(self, trackers: Trackers) -> bool:
         """Run the loop; return whether it came to the end, with all that belongs to it."""

@@ -1,13 +1,11 @@
-"""All that resumes, and the checkpoints that hold it.
+"""All that resumes, and the checkpoints that hold it (`checkpoint_files.py` has their files).
 
-A checkpoint is a folder `checkpoint-000100` with the adapter file of that step (ready to sample)
-and `training_state.pt`: the adapter's trained and frozen tensors, their average, the optimizer, the
+That is what is trained and its average, the method's running statistics, the optimizer, the
 gradient scaler and the step. Random numbers are functions of (seed, step), so they need no saving.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tlora_cli.formats.pickles import check_archive
+from tlora_cli.formats.checkpoint_file import START_FILE
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import (
     folder_atomically,
@@ -25,14 +23,22 @@ from tlora_cli.foundation.files import (
     require_space,
 )
 from tlora_cli.injection.adapter import Adapter
+from tlora_cli.injection.saved_tensors import put, running_tensors, trained_tensors
 from tlora_cli.recipe.models import TrainConfig
 from tlora_cli.training.average import Average
-from tlora_cli.training.optimizers import STATE_COPIES
+from tlora_cli.training.checkpoint_files import (
+    STATE_FILE,
+    WHOLE_STATE,
+    read_checkpoint,
+    restore_start,
+    restore_trained,
+    write_adapter,
+    write_start,
+)
+from tlora_cli.training.disk_space import DiskSpace
 from tlora_cli.training.run_folder import checkpoints, step_of
 
-STATE_FILE = "training_state.pt"
-ADAPTER_FILE = "adapter.safetensors"
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 @dataclass
@@ -57,10 +63,13 @@ class TrainingState:
         return self.average.shown() if self.average else nullcontext()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return tensors and plain values only, so that loading runs no code."""
+        """Return all that an adapter file does not hold.
+
+        Tensors and plain values only, so that loading runs no code.
+        """
         state: dict[str, Any] = {
             "version": STATE_VERSION,
-            "adapter": self.adapter.state_dict(),
+            "running": running_tensors(self.adapter),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "inputs": self.inputs,
@@ -68,18 +77,23 @@ class TrainingState:
             "step": self.step,
             "seconds": self.seconds,
         }
-        if self.average:
-            state["average"] = self.average.state_dict()
+        if self.average:  # the file holds the average
+            state["weights"] = trained_tensors(self.adapter)
         return state
 
-    def load_dict(self, saved: dict[str, Any]) -> None:
+    def load_dict(self, saved: dict[str, Any], folder: Path) -> None:
         """Take everything back.
+
+        Args:
+            saved: a checkpoint, as `read_checkpoint` returns it.
+            folder: of the run's checkpoints.
 
         Raises:
             ValueError: if it belongs to another version or adapter.
-            UserError: if the pictures have changed since, or the base that comes with the program.
+            UserError: if the pictures have changed since, or the base that comes with the program,
+                or the run's start can't be had.
         """
-        if saved.get("version") != STATE_VERSION:
+        if saved.get("version") not in (WHOLE_STATE, STATE_VERSION):
             version = saved.get("version", "unknown")
             raise ValueError(f"state version {version!r} is not {STATE_VERSION}")
         if saved["inputs"] != self.inputs:
@@ -97,44 +111,31 @@ class TrainingState:
                 do="start it anew with another output.dir, or go on with the version of tlora that "
                 "began it",
             )
-        self.load_weights(saved)
+        self.load_weights(saved, folder)
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         self.step, self.seconds = saved["step"], saved["seconds"]
 
-    def load_weights(self, saved: dict[str, Any]) -> None:
-        """Take back only the adapter and the average of its weights."""
-        self.adapter.load_state_dict(saved["adapter"])
-        if self.average:
-            self.average.load_state_dict(saved["average"])
+    def load_weights(self, saved: dict[str, Any], folder: Path) -> None:
+        """Take back only the adapter and the average of its weights; see `load_dict`."""
+        adapter, average = self.adapter, self.average
+        if saved["version"] == WHOLE_STATE:
+            adapter.load_state_dict(saved["adapter"])
+            if average:
+                average.load_state_dict(saved["average"])
+            return
+        if ("weights" in saved) != (average is not None):
+            raise ValueError("one has an average of the weights, the other has none")
+        restore_start(adapter, folder, saved["start"])
+        with self.as_result():
+            restore_trained(adapter, saved)
+        if average:
+            put(trained_tensors(adapter), saved["weights"])
+        put(running_tensors(adapter), saved["running"])
 
 
-def bytes_needed(adapter: Adapter, train: TrainConfig) -> int:
-    """Return about how large a checkpoint is: adapter file, state, average, optimizer, in bytes."""
-    trained = sum(parameter.numel() for parameter in adapter.parameters())
-    whole = sum(tensor.numel() for tensor in adapter.state_dict().values())
-    file = sum(change.numbers_in_file() for change in adapter.layers.values())
-    copies = STATE_COPIES[train.optimizer.name] + (train.ema is not None)
-    return int(4 * (whole + file + copies * trained)) + 1_000_000
-
-
-def room_for_checkpoints(train: TrainConfig, step: int, present: int, size: int) -> int:
-    """Return the bytes that a run's checkpoints and its result still take.
-
-    Args:
-        train: of the recipe.
-        step: finished steps.
-        present: checkpoints that are there.
-        size: bytes of one, `bytes_needed`.
-    """
-    left = math.ceil((train.steps - step) / train.checkpoint.every)
-    # One more than is kept: the new one is written before the oldest goes. One for the result.
-    kept = train.checkpoint.keep + (train.select == "auto")
-    return size * (min(left, max(0, kept + 1 - present)) + 1)
-
-
-def save_checkpoint(folder: Path, state: TrainingState, dtype: torch.dtype, needed: int) -> Path:
+def save_checkpoint(folder: Path, state: TrainingState, space: DiskSpace) -> Path:
     """Write a checkpoint for the present step.
 
     Raises:
@@ -142,13 +143,16 @@ def save_checkpoint(folder: Path, state: TrainingState, dtype: torch.dtype, need
     """
     target = folder / f"checkpoint-{state.step:06d}"
     if target not in checkpoints(folder):
+        started = (folder / START_FILE).exists()
+        needed = space.checkpoint + (0 if started else space.start)
         require_space(folder, needed, "a checkpoint")
+        start = write_start(state.adapter, folder)
         with folder_atomically(target) as unfinished:
             with state.as_result():
-                state.adapter.save(unfinished / ADAPTER_FILE, dtype)
+                trained = write_adapter(state.adapter, unfinished, start)
             # Through a file of our own: torch's writer hides why a disk refuses.
             with (unfinished / STATE_FILE).open("wb") as file:
-                torch.save(state.to_dict(), file)
+                torch.save({**state.to_dict(), "trained": trained, "start": start}, file)
     return target
 
 
@@ -159,17 +163,6 @@ def remove_old(folder: Path, keep: int, spared: int) -> None:
             remove_folder(old)
 
 
-def _read(checkpoint: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds; any kind of damage raises an Exception of any kind."""
-    check_archive(checkpoint / STATE_FILE)
-    saved: dict[str, Any] = torch.load(
-        checkpoint / STATE_FILE, map_location="cpu", weights_only=True
-    )
-    if saved["step"] != step_of(checkpoint):
-        raise ValueError(f"it holds step {saved['step']}")
-    return saved
-
-
 def load_weights(folder: Path, step: int, state: TrainingState) -> None:
     """Load the adapter of a step's checkpoint, and its average.
 
@@ -178,7 +171,9 @@ def load_weights(folder: Path, step: int, state: TrainingState) -> None:
     """
     path = folder / f"checkpoint-{step:06d}"
     try:
-        state.load_weights(_read(path))
+        state.load_weights(read_checkpoint(path), folder)
+    except UserError:
+        raise
     except Exception as error:  # any kind of damage
         raise UserError(
             f"the best checkpoint can't be loaded ({type(error).__name__})",
@@ -200,7 +195,7 @@ def load_latest(folder: Path, state: TrainingState) -> Path | None:
     found, damaged = checkpoints(folder), []
     for path in reversed(found):
         try:
-            state.load_dict(_read(path))
+            state.load_dict(read_checkpoint(path), folder)
         except UserError:
             raise
         except Exception as error:  # any kind of damage: the one before may be whole
@@ -229,20 +224,30 @@ class Checkpoints:
     Attributes:
         folder: where they are.
         state: of the run.
-        dtype: of the tensors in adapter files.
+        dtype: of the tensors in the result.
         keep: how many of the last ones stay.
-        size: about how many bytes one takes.
+        space: that they take.
     """
 
     folder: Path
     state: TrainingState
     dtype: torch.dtype
     keep: int
-    size: int
+    space: DiskSpace
 
     def load_latest(self) -> bool:
         """Go on from the last checkpoint; return whether there is one. See `load_latest`."""
         return load_latest(self.folder, self.state) is not None
+
+    def require_space(self, train: TrainConfig) -> None:
+        """Ask for the room of all checkpoints at once, before hours are spent.
+
+        Raises:
+            UserError: if the disk has too little.
+        """
+        present, started = len(checkpoints(self.folder)), (self.folder / START_FILE).exists()
+        needed = self.space.of_run(train, self.state.step, present, started)
+        require_space(self.folder.parent, needed, "the run's checkpoints")
 
     def save(self) -> None:
         """Write a checkpoint of the present step.
@@ -255,7 +260,7 @@ class Checkpoints:
         if not all(torch.stack(finite).tolist()):  # read together
             raise self.diverged(f"the adapter's weights after step {step} overflowed")
         adapter.info = replace(adapter.info, train_steps=step)
-        save_checkpoint(self.folder, self.state, self.dtype, self.size)
+        save_checkpoint(self.folder, self.state, self.space)
 
     def remove_old(self, best: int) -> None:
         """Remove all but the last ones, and that of step `best`."""

@@ -28,8 +28,8 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem
 from tlora_cli.tools.preflight.machine_checks import PICTURE_BYTES
 from tlora_cli.tools.preflight.memory import attach_planned, folder_of, planned_denoiser
+from tlora_cli.training.disk_space import DiskSpace, disk_space
 from tlora_cli.training.from_recipe import sampling_settings
-from tlora_cli.training.state import bytes_needed, room_for_checkpoints
 
 SIDE, TIMES = {"cpu": 1024, "cuda": 8192}, 4
 """Matrices that a device is timed with: their side, and how many products."""
@@ -140,19 +140,20 @@ def bytes_of(job: Job) -> int:
     pictures = job.pictures * settings.width * settings.height * PICTURE_BYTES
     if METHODS[recipe.adapter.method].word:  # a word, and little more
         return pictures
-    one = _checkpoint_bytes(recipe.model_dump_json(include={"family", "base", "adapter"}), recipe)
-    return pictures + room_for_checkpoints(recipe.train, 0, 0, one)
+    return pictures + _disk_space(recipe).of_run(recipe.train)
 
 
-_SIZES: dict[str, int] = {}
-"""Settings that the size of a checkpoint depends on -> its size; computed once for equal runs."""
+_SPACE: dict[str, DiskSpace] = {}
+"""Settings that the size of a run's files depends on -> that size; computed once for equal runs."""
 
 
-def _checkpoint_bytes(settings: str, recipe: Recipe) -> int:
-    key = f"{settings} {recipe.train.optimizer.name} {recipe.train.ema}"
-    if key not in _SIZES:
+def _disk_space(recipe: Recipe) -> DiskSpace:
+    settings = recipe.model_dump_json(include={"family", "base", "adapter"})
+    train = recipe.train
+    key = f"{settings} {train.optimizer.name} {train.ema} {recipe.output.dtype}"
+    if key not in _SPACE:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             adapter = attach_planned(recipe, planned_denoiser(recipe))
-        _SIZES[key] = bytes_needed(adapter, recipe.train)
-    return _SIZES[key]
+        _SPACE[key] = disk_space(adapter, recipe)
+    return _SPACE[key]

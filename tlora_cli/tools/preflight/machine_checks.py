@@ -27,12 +27,12 @@ from tlora_cli.foundation.files import existing_parent, free_space, is_locked
 from tlora_cli.foundation.gpu_only import GPU_ONLY, check_gpu
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
+from tlora_cli.training.disk_space import disk_space
 from tlora_cli.training.execution import check_execution, choose_execution
 from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.optimizers import check_optimizer
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.scoring_prompts import ENCODERS
-from tlora_cli.training.state import bytes_needed, room_for_checkpoints
 from tlora_cli.training.trackers.base import check_installed
 
 LARGE = 500_000_000
@@ -153,11 +153,13 @@ def look_at_disk(recipe: Recipe, adapter: Any) -> Finding:
         recipe: of the run.
         adapter: as it will be, with or without values.
     """
-    train, folder = recipe.train, Path(recipe.output.dir).expanduser()
-    one = bytes_needed(adapter, train)
-    saved = room_for_checkpoints(train, 0, 0, one)
-    needed, free = saved + _previews(recipe), free_space(folder)
-    text = f"{gigabytes(needed)} for checkpoints ({gigabytes(one)} each), previews and the result"
+    space, folder = disk_space(adapter, recipe), Path(recipe.output.dir).expanduser()
+    needed, free = space.of_run(recipe.train) + _previews(recipe), free_space(folder)
+    once = f", and {gigabytes(space.start)} once" if space.start else ""
+    text = (
+        f"{gigabytes(needed)} for checkpoints ({gigabytes(space.checkpoint)} each{once}), previews "
+        "and the result"
+    )
     if needed > free:
         return problem(
             "disk",

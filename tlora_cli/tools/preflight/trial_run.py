@@ -32,9 +32,9 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem
 from tlora_cli.tools.preflight.fitting import changed
+from tlora_cli.training.checkpoint_files import STATE_FILE
 from tlora_cli.training.execution import choose_execution
 from tlora_cli.training.run_folder import RunFolder
-from tlora_cli.training.state import STATE_FILE
 
 STEPS = 2
 FOLDER = ".tlora-trial-"

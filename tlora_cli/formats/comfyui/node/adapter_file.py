@@ -81,6 +81,11 @@ def read(path: str | Path) -> AdapterFile:
 def _own(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> AdapterFile | None:
     if "tlora.format_version" not in header:
         return None
+    if header["tlora.format_version"] == "3":
+        raise UnreadableError(
+            "the file is a training checkpoint, which tlora reads in its run. Make a whole file of "
+            "it there: tlora convert RUN/checkpoints/checkpoint-... --output whole.safetensors"
+        )
     if header["tlora.format_version"] not in ("1", "2"):
         raise UnreadableError("the file is of a newer tlora: run `tlora comfyui` of that version")
     parts = _by_layer(tensors, _OWN)
