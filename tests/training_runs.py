@@ -55,7 +55,7 @@ def recipe_values(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
             "checkpoint": {"every": 2, "keep": 2},
         },
         "sampling": {"steps": 3},
-        "output": {"dir": str(folder / "run"), "trackers": []},
+        "output": {"dir": str(folder / "run"), "dtype": "float32", "trackers": []},
     }
     for dotted, value in changes.items():
         *parents, last = dotted.split("__")

@@ -368,3 +368,34 @@ def test_a_copied_file_says_what_is_missing_and_a_converted_one_is_whole(
     # A link to the file is the file.
     (tmp_path / "far" / "link.safetensors").symlink_to(last / ADAPTER_FILE)
     assert same_adapter(tmp_path / "far" / "link.safetensors", folder.adapter)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_result_is_rounded_only_where_its_format_can_hold_every_weight(
+    tmp_path: Path, large: bool
+) -> None:
+    """float16 ends at 65504; what is larger is not lost."""
+    adapter = attach(make_unet(), method="lora", rank=2)
+    stir(adapter)
+    if large:
+        with torch.no_grad():
+            next(iter(adapter.parameters())).view(-1)[0] = 7e4
+    of_run = state.TrainingState(adapter, None)
+    keeper = state.Checkpoints(tmp_path, of_run, torch.float16, keep=1, space=DiskSpace(0, 0, 0))
+    file = tmp_path / "adapter.safetensors"
+    if large:
+        with pytest.warns(UserWarning, match="a weight is larger than float16 can hold"):
+            keeper.write_result(0, file)
+    else:
+        keeper.write_result(0, file)
+    written = load_file(file)
+    assert {one.dtype for one in written.values()} == {torch.float32 if large else torch.float16}
+    largest = max(float(p.detach().abs().max()) for p in adapter.parameters())
+    kept = max(float(one.abs().max()) for one in written.values())
+    assert kept == largest if large else kept == pytest.approx(largest, rel=1e-3)
+
+
+def test_a_run_that_says_nothing_gives_float16(tiny_sdxl: Path, tmp_path: Path) -> None:
+    values = recipe_values(tiny_sdxl, tmp_path, **settings("tlora"))
+    del values["output"]["dtype"]
+    assert Recipe.model_validate(values).output.dtype == "float16"

@@ -225,7 +225,9 @@ class Expansion:
                     self._add(origin, text, name)
                     return None
             draft.put(tuple(key.split(".")), value, origin)
-        draft.data["output"] = {**_section(draft.data.get("output")), "dir": "cell"}
+        # What is compared is not rounded, unless the grid says so.
+        given = _section(draft.data.get("output"))
+        draft.data["output"] = {"dtype": "float32", **given, "dir": "cell"}
         recipe, wrongs = validate(draft.data, set(), Recipe, RECIPE)
         where = "-".join(
             str(part)

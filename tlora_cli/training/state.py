@@ -273,7 +273,20 @@ class Checkpoints:
             load_weights(self.folder, step, self.state)
         adapter.info = replace(adapter.info, train_steps=step)
         with self.state.as_result():
-            adapter.save(file, self.dtype)
+            adapter.save(file, self._number_format())
+
+    def _number_format(self) -> torch.dtype:
+        """Return the recipe's number format, or float32 where that can't hold a weight."""
+        most = torch.finfo(self.dtype).max
+        parameters = self.state.adapter.parameters()
+        if all(bool((tensor.abs() <= most).all()) for tensor in parameters):
+            return self.dtype
+        name = str(self.dtype).removeprefix("torch.")
+        warnings.warn(
+            f"a weight is larger than {name} can hold ({most:g}): the result is written as float32",
+            stacklevel=2,
+        )
+        return torch.float32
 
     def diverged(self, what: str) -> UserError:
         """Return the error of a run whose numbers are not finite; `what` says which."""
