@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tlora_cli.cli import app, commands
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.recipe.reading import parse_recipe
 
 LEAST = """\
@@ -188,12 +188,14 @@ def failing(error: BaseException) -> object:
     return run
 
 
-def test_user_errors_end_with_2(
+def test_user_errors_end_with_the_status_of_their_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(commands, "app", failing(UserError("no such thing", "here", "look there")))
     assert app.main() == 2
     assert capsys.readouterr().err == ("error: no such thing\n  where: here\n  fix:   look there\n")
+    monkeypatch.setattr(commands, "app", failing(UserError("gone", kind=Status.MISSING)))
+    assert app.main() == 3
 
 
 def test_internal_errors_are_short(

@@ -14,7 +14,7 @@ import torch
 from validations import contents, recipe
 
 from tlora_cli.foundation.devices import peak_memory
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.tools.preflight import trial_run
 from tlora_cli.tools.preflight.findings import Finding
 from tlora_cli.training.run_folder import differences
@@ -126,6 +126,6 @@ def test_an_error_of_the_command_is_told_as_it_was(tmp_path: Path) -> None:
             tmp_path, ["-m", "tlora_cli", "train", "--config", f"{tmp_path}/none.yaml"]
         )
     assert error.value.args == (
-        "there is no such recipe", str(tmp_path / "none.yaml"), "check the path"
+        "there is no such recipe", str(tmp_path / "none.yaml"), "check the path", Status.MISTAKE
     )  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["log"]

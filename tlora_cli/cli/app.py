@@ -1,6 +1,6 @@
 """The `tlora` command, and what it says when something is wrong.
 
-Exit status: 0 done; 2 a mistake the user can mend; 130 interrupted; 1 anything else.
+The exit statuses are those of `Status`, in docs/service.md.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import traceback
 
 from tlora_cli.cli.quiet import plain_warnings
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError, no_room
 from tlora_cli.foundation.packages import PRODUCT
 
 
@@ -20,21 +20,23 @@ def main() -> int:
     try:
         return _run()
     except UserError as error:
-        return _fail(f"error: {error}", 2)
+        return _fail(f"error: {error}", error.kind)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", Status.INTERRUPTED)
     except BrokenPipeError:
         # The reader went away, as `head` does. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return Status.FAULT
     except Exception as error:
+        if (short := no_room(error)) is not None:
+            return _fail(f"error: {short}", short.kind)
         if os.environ.get("TLORA_DEBUG") == "1":
             traceback.print_exc()
         first_line = str(error).partition("\n")[0]
         return _fail(
             f"internal error: {type(error).__name__}: {first_line}; "
             "set TLORA_DEBUG=1 for the traceback",
-            1,
+            Status.FAULT,
         )
 
 

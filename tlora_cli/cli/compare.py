@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.packages import PRODUCT
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def compare(
         done = None
     if done is None:
         typer.echo(f"stopped; what was done is kept. Go on with:\n  {again}", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(Status.INTERRUPTED)
     typer.echo(overview(done.summary))
     for path in done.files:
         typer.echo(str(path))
@@ -90,7 +91,7 @@ def compare(
             lines.append(f"    log: {plan.folder / 'cells' / name / 'log.txt'}")
         lines.append(f"the others are finished; this runs the failed ones again:\n  {again}")
         typer.echo("\n".join(lines), err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(Status.FAULT)
 
 
 def _engine(plan: Plan, workers: int | None, ray: str | None) -> Engine:

@@ -12,7 +12,7 @@ import typer
 from tlora_cli.cli.choices import check_name, completing, either
 from tlora_cli.cli.collection import uncollected
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.recipe.named import NAMED, PHOTO
 from tlora_cli.recipe.reading import load_recipe
 
@@ -93,7 +93,7 @@ def train(
             f"  tlora train --resume --output {folder}",
             err=True,
         )
-        raise typer.Exit(130)
+        raise typer.Exit(Status.INTERRUPTED)
     typer.echo(
         f"adapter: {outcome.adapter}\n"
         f'sample:  tlora sample --adapter {outcome.adapter} --prompt "a photo of a V* in the snow"'

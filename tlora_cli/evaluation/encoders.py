@@ -20,6 +20,7 @@ from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import no_load_bars
 from tlora_cli.foundation.bundled import Bundle, is_encoder, model_folder
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.hub_errors import explained
 
 BATCH = 32
 
@@ -162,6 +163,7 @@ def load_encoder(
             f"the {name} checkpoint can't be loaded: {str(error).splitlines()[0]}",
             where=source,
             do="check the name and the network, or name a local folder",
+            kind=explained(error, source).kind,
         ) from error
     encoder = (TextImage if kind.reads_text else SelfSupervised)(model, processor, device)
     if source == kind.checkpoint:

@@ -19,7 +19,6 @@ from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.hub_errors import explained
 from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
@@ -33,7 +32,8 @@ from tlora_cli.families.variants import (
     say,
 )
 from tlora_cli.foundation import bundled
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.errors import Status, UserError, known_names
+from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.foundation.plugins import resolve
 
 PARTS = ("text", "vae", "denoiser")
@@ -226,6 +226,7 @@ def _download_index(base: Base) -> Path:
             do="give an existing folder or file, a Hub id such as "
             "stabilityai/stable-diffusion-xl-base-1.0, or a built-in model "
             f"({known_names(base.model, bundled.bases())})",
+            kind=Status.MISSING,
         )
     try:
         return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
@@ -246,6 +247,7 @@ def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesCon
             f"quantization {kind} needs bitsandbytes",
             where="train.quantization",
             do="pip install 'tlora[cuda]'",
+            kind=Status.MISSING,
         )
     if kind == "nf4":
         return BitsAndBytesConfig(

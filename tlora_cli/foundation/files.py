@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import lock_descriptor
 from safetensors import SafetensorError
 
-from tlora_cli.foundation.errors import UserError, system_reason
+from tlora_cli.foundation.errors import FREE_SPACE, FULL, Status, UserError, system_reason
 
 TEMPORARY = ".tlora-unfinished-"
 """Prefix of unfinished files and folders; such names are never read."""
@@ -136,8 +136,7 @@ _FULL = 2**20
 
 def _refused(path: Path, number: int | None, reason: str) -> UserError:
     remedies = {
-        errno.ENOSPC: "free disk space; a training run then continues with --resume",
-        errno.EDQUOT: "free disk space; a training run then continues with --resume",
+        **dict.fromkeys(FULL, FREE_SPACE),
         errno.EROFS: "choose a folder on a disk that can be written",
         errno.EACCES: "choose a folder you may write to",
         errno.EPERM: "choose a folder you may write to",
@@ -146,6 +145,7 @@ def _refused(path: Path, number: int | None, reason: str) -> UserError:
         f"cannot write {path.name}: {reason}",
         where=str(path),
         do=remedies.get(number or 0, "check the disk and the folder"),
+        kind=Status.NO_ROOM if number in FULL else Status.MISTAKE,
     )
 
 
@@ -173,7 +173,23 @@ def require_space(
             f"{free / 1e6:.0f} MB free",
             where=str(folder),
             do=do,
+            kind=Status.NO_ROOM,
         )
+
+
+def require_free(folder: Path) -> None:
+    """Raise a UserError if a process works in `folder`; nothing is written."""
+    if is_locked(folder):
+        raise _in_use(folder)
+
+
+def _in_use(folder: Path) -> UserError:
+    return UserError(
+        "another tlora run is working in this folder",
+        where=str(folder),
+        do="wait for it to end, or choose another output.dir",
+        kind=Status.LATER,
+    )
 
 
 @contextmanager
@@ -186,11 +202,7 @@ def locked(folder: Path) -> Iterator[None]:
         with explained(folder):
             free = lock_descriptor(lock.fileno(), blocking=False)
         if not free:
-            raise UserError(
-                "another tlora run is working in this folder",
-                where=str(folder),
-                do="wait for it to end, or choose another output.dir",
-            )
+            raise _in_use(folder)
         yield
 
 
@@ -198,7 +210,7 @@ def is_locked(folder: Path) -> bool:
     """Whether a process holds `folder`, this one included; nothing is written."""
     try:
         lock = (folder / LOCK).open()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     with lock:
         # Looking takes the lock for a moment, and another may be looking at this very moment.

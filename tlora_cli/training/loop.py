@@ -21,7 +21,7 @@ from tlora_cli.foundation.devices import (
     peak_memory,
 )
 from tlora_cli.foundation.environment import without_launchers
-from tlora_cli.foundation.files import locked, remove_leftovers, require_space
+from tlora_cli.foundation.files import locked, remove_leftovers, require_free, require_space
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe, TrainConfig
 from tlora_cli.recipe.words import check_words, word_doubts
@@ -84,6 +84,7 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
 
 def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
     run = RunFolder(Path(recipe.output.dir).expanduser())
+    require_free(run.path)  # else a live run would be told of as one to resume
     run.check(recipe, resume)  # before anything is touched, even the lock
     if not run.holds_run():
         check_words(recipe)

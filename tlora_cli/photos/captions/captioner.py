@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.photos.captions import CHECKPOINT
 from tlora_cli.photos.loading import no_bars
 
@@ -65,6 +66,7 @@ class Captioner:
                 f"the captioning model can't be loaded: {reason[:300] or type(error).__name__}",
                 where=checkpoint,
                 do=remedy,
+                kind=explained(error, checkpoint).kind,
             ) from error
         if not getattr(self.processor, "chat_template", None):
             raise UserError(

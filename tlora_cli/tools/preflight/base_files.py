@@ -23,14 +23,14 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.hub_errors import explained
 from tlora_cli.families.loading import Base, read_index
 from tlora_cli.families.single_file import find_single_file, look_at_single_file
 from tlora_cli.families.single_file_facts import notes_of
 from tlora_cli.families.standard import meta_denoiser, meta_vae
 from tlora_cli.families.variants import check_index, look_at_folder
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import free_space
+from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.from_recipe import base_of
@@ -288,6 +288,7 @@ def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]
             f"{base.model}: {gigabytes(to_come)} are to be downloaded into {cache}, where "
             f"{gigabytes(free)} are free",
             "free disk space, or set HF_HUB_CACHE to a folder on another disk",
+            Status.NO_ROOM,
         )
         return
     yield ok(
@@ -310,4 +311,5 @@ def _snapshot(
         "base",
         f"{base.model} is not all on this machine, and {why}: {reasons}",
         f"download it once where there is a network: hf download {base.model}",
+        Status.MISSING,
     )

@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -16,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -45,40 +46,49 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
     local = Path(model).expanduser().exists()
     setting = None if local else _setting(chain)
     if setting:
-        return UserError(f"the Hub can't be asked for {model}: {setting[0]}", "base", setting[1])
+        what, do, kind = setting
+        return UserError(f"the Hub can't be asked for {model}: {what}", "base", do, kind)
     away = (
         f"base not found: {model} is not on this machine and the Hub can't be reached",
         f"check the path or the connection, or download it once with `hf download {model}`",
     )
+    kind = Status.MISSING
     if among(GatedRepoError):
         what = f"the base model {model} is gated: its owner asks you to accept a license"
         do = f"accept it on https://huggingface.co/{model}, then run `hf auth login`"
     elif among(RevisionNotFoundError):
         what = f"the base model {model} has no revision {revision}"
-        do = "check base.revision"
+        do, kind = "check base.revision", Status.MISTAKE
     elif among(RepositoryNotFoundError):
         what = f"base not found: there is no folder, file or public Hub repository {model}"
         do = "check the spelling; for a private repository run `hf auth login`"
-    elif among(OfflineModeIsEnabled) and _said(_OFFLINE):
-        what = f"{away[0]}, because {_said(_OFFLINE)} is set"
+    elif not local and among(OfflineModeIsEnabled, LocalEntryNotFoundError) and _offline():
+        what = f"{away[0]}, because {_offline()} is set"
         do = f"unset it, or download the model once with `hf download {model}`"
     elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) or (
         not local and any(_package(link) in _NETWORK for link in chain)
     ):
-        what, do = away
+        (what, do), kind = away, Status.LATER
     elif among(EntryNotFoundError):
         what = (
             f"the repository {model} holds no whole diffusers model: a file of it is missing. It "
             "may hold a single file, an adapter or a ControlNet"
         )
         do = "name the repository of the whole model, or download its single file and name that"
+        kind = Status.MISTAKE
     elif among(HfHubHTTPError):
-        what, do = away
+        (what, do), kind = away, Status.LATER
     else:
         reason = next((line for line in str(error).splitlines() if line.strip()), "")
         what = f"the base model {model} can't be loaded: {type(error).__name__}: {reason[:300]}"
         do = "check that all its files are there and whole; download it again if in doubt"
-    return UserError(what, where="base.model", do=do)
+        kind = Status.MISTAKE
+    return UserError(what, where="base.model", do=do, kind=kind)
+
+
+def _offline() -> str:
+    """Return the variable by which the Hub must not be asked, or nothing."""
+    return (_said(_OFFLINE) or _OFFLINE[0]) if constants.HF_HUB_OFFLINE else ""
 
 
 def _package(error: BaseException) -> str:
@@ -86,8 +96,8 @@ def _package(error: BaseException) -> str:
     return type(error).__module__.partition(".")[0]
 
 
-def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
-    """Return the setting of this machine that an error comes from, and what to do.
+def _setting(chain: list[BaseException]) -> tuple[str, str, Status] | None:
+    """Return the setting of this machine that an error comes from, what to do, and its kind.
 
     The network libraries raise whatever they stumble over; what is looked for is a sign of each
     setting in one of the errors, and that the setting is there.
@@ -101,6 +111,7 @@ def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
             "pip install socksio, or name an http:// proxy there, or unset it"
             if needs
             else "give it as http://HOST:PORT or socks5://HOST:PORT, or unset it",
+            Status.MISTAKE,
         )
     certificates = _said(_CERTIFICATES)
     if certificates:
@@ -111,11 +122,13 @@ def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
             return (
                 f"{certificates} names {path}, which does not exist",
                 "mend the path, or unset it",
+                Status.MISTAKE,
             )
     if "certificate verify failed" in told or "certificate_verify_failed" in told:
         return (
             "its certificate is not trusted here, as behind a company's proxy",
             "set SSL_CERT_FILE to the file of your company's certificates",
+            Status.MISTAKE,
         )
     token = _said(_TOKENS)
     text = os.environ.get(token, "") if token else ""
@@ -124,24 +137,29 @@ def _setting(chain: list[BaseException]) -> tuple[str, str] | None:
         return (
             f"the token in {token} has a character that no token has",
             "copy it again from https://huggingface.co/settings/tokens, without spaces or quotes",
+            Status.MISTAKE,
         )
     if any(_status(link) == 401 and "invalid" in str(link).lower() for link in chain):
         return (
             "it does not take the token" + (f" in {token}" if token else ""),
             "copy it again from https://huggingface.co/settings/tokens, or unset it",
+            Status.MISSING,
         )
     if os.environ.get("HF_ENDPOINT") and ("protocol" in told or "invalidurl" in told):
         return (
             f"HF_ENDPOINT is {os.environ['HF_ENDPOINT']}, which is no address",
             "give it with https:// in front, or unset it",
+            Status.MISTAKE,
         )
     numbers = {link.errno for link in chain if isinstance(link, OSError)}
     if errno.ENOSPC in numbers:
-        return "the disk of its cache is full", "free disk space, or set HF_HUB_CACHE to another"
+        do = "free disk space, or set HF_HUB_CACHE to another"
+        return "the disk of its cache is full", do, Status.NO_ROOM
     if numbers & {errno.EACCES, errno.EROFS, errno.EPERM}:
         return (
             f"its cache can't be written ({_reason(chain)})",
             "set HF_HOME to a folder that can be written",
+            Status.MISTAKE,
         )
     return None
 
