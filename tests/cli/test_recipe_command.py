@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -144,21 +143,6 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
-
-
-def test_interrupt(tmp_path: Path) -> None:
-    fifo = tmp_path / "recipe.yaml"
-    os.mkfifo(fifo)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tlora_cli", "recipe", "show", str(fifo)],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    with fifo.open("w"):  # returns once the command has opened it too, and now waits for text
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "interrupted\n")
 
 
 def test_a_warning_is_one_plain_line() -> None:

@@ -15,6 +15,7 @@ from validations import contents, recipe
 
 from tlora_cli.foundation.devices import peak_memory
 from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.stopping import Stopped
 from tlora_cli.tools.preflight import trial_run
 from tlora_cli.tools.preflight.findings import Finding
 from tlora_cli.training.run_folder import differences
@@ -95,9 +96,9 @@ def test_a_trial_that_is_terminated_leaves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_it, daemon=True).start()
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Stopped) as ended:
         list(trial_run.try_recipe(given))
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.number == signal.SIGTERM
     assert contents(tmp_path) == before
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)

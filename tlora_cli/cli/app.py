@@ -8,21 +8,29 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
+from tlora_cli.cli.going_on import told_of_stop
 from tlora_cli.cli.quiet import plain_warnings
 from tlora_cli.foundation.errors import Status, UserError, no_room
 from tlora_cli.foundation.packages import PRODUCT
+from tlora_cli.foundation.stopping import status_of_stop, stoppable
 
 
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
     plain_warnings()
+    with stoppable():
+        return _end_of(_run)
+
+
+def _end_of(run: Callable[[], int]) -> int:
     try:
-        return _run()
+        return run()
     except UserError as error:
         return _fail(f"error: {error}", error.kind)
-    except KeyboardInterrupt:
-        return _fail("interrupted", Status.INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _fail(told_of_stop(stop), status_of_stop(stop))
     except BrokenPipeError:
         # The reader went away, as `head` does. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,19 +56,19 @@ def _run() -> int:
     try:
         app(prog_name=PRODUCT)
     except SystemExit as end:
-        if _was_interrupted(end):
-            raise KeyboardInterrupt from end
+        if (stop := _stop_behind(end)) is not None:
+            raise stop from end
         sys.stdout.flush()
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
-def _was_interrupted(end: BaseException) -> bool:
-    """Tell Ctrl-C, which typer turns into an exit, from a command's own exit."""
+def _stop_behind(end: BaseException) -> KeyboardInterrupt | None:
+    """Tell Ctrl-C and signals, which typer turns into an exit, from a command's own exit."""
     cause: BaseException | None = end
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
-    return cause is not None
+    return cause
 
 
 def _fail(message: str, status: int) -> int:

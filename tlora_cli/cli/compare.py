@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tlora_cli.cli.going_on import going_on
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.packages import PRODUCT
@@ -73,13 +74,8 @@ def compare(
     text = grid.read_text(encoding="utf-8-sig")
     if changes:
         text = f"# {again}\n{text}"
-    try:
+    with going_on(lambda: f"what was done is kept; go on with:\n  {again}"):
         done = run(plan, text, title, lambda: _engine(plan, workers, ray), console)
-    except KeyboardInterrupt:
-        done = None
-    if done is None:
-        typer.echo(f"stopped; what was done is kept. Go on with:\n  {again}", err=True)
-        raise typer.Exit(Status.INTERRUPTED)
     typer.echo(overview(done.summary))
     for path in done.files:
         typer.echo(str(path))

@@ -91,7 +91,7 @@ class RayEngine(Engine):
         finally:
             ray.shutdown()
         if asked.asked:
-            raise KeyboardInterrupt
+            raise asked.stopped()
 
     def _submit(self, task: Task) -> Any:
         # A process a cell, as on one machine: what a cell leaves in memory is gone with it.

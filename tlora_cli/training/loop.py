@@ -57,10 +57,12 @@ class Outcome:
     Attributes:
         adapter: the adapter file, or None if the run was interrupted.
         step: the last one that was made.
+        signal: the number of the signal that interrupted it, if one did.
     """
 
     adapter: Path | None
     step: int
+    signal: int | None = None
 
 
 def train(recipe: Recipe, resume: bool = False, console: Console | None = None) -> Outcome:
@@ -199,7 +201,7 @@ class TrainingLoop:
         # Trackers end when all is safe on disk: that may take a while.
         with Trackers(output.trackers, tracked, self._notify) as trackers:
             if not self._train(trackers):
-                return Outcome(None, self.state.step)
+                return Outcome(None, self.state.step, self.interruption.number)
             chosen = self._best()
             self.checkpoints.write_result(chosen, self.folder.adapter)
             if self.choosing:

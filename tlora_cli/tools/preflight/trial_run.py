@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from tlora_cli.foundation import durations
 from tlora_cli.foundation.devices import choose_device, is_accelerator
 from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import existing_parent, explained, write_text
+from tlora_cli.foundation.stopping import stoppable
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe
@@ -126,29 +126,12 @@ def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
 @contextmanager
 def _folder(output: Path) -> Iterator[Path]:
     """Yield a new folder on the disk of the run; it is gone afterwards, whatever happens."""
-    with _terminable(), explained(output):
+    with stoppable(), explained(output):
         folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=existing_parent(output.parent)))
         try:
             yield folder.resolve()
         finally:
             shutil.rmtree(folder)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does, so that it can tidy up."""
-
-    def end(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run_trial(recipe: Recipe, folder: Path) -> Measured:
