@@ -6,9 +6,10 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import lock_descriptor
@@ -32,7 +33,8 @@ def temporary_beside(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file, sync it, and rename it to `path`.
 
-    A crash at any moment leaves the old file or the new one, never a part.
+    A crash at any moment leaves the old file or the new one, never a part. Who may read it is what
+    the umask, or the folder's own rules, say of new files, whatever `write` made of it.
 
     Raises:
         UserError: if the disk is full or the folder can't be written.
@@ -41,7 +43,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = _mode_of_new(temporary)
             write(temporary)
+            _set_mode(temporary, mode)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
@@ -60,20 +64,44 @@ def _write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends without an exception."""
+    """Yield a temporary folder that becomes `path` when the block ends without an exception.
+
+    Its files may be read by those who may read new files there, as in `write_atomically`.
+    """
     temporary = temporary_beside(path)
     with explained(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
+            probe = temporary / TEMPORARY
+            mode = _mode_of_new(probe)
+            probe.unlink()
             yield temporary
             for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    _set_mode(file, mode)
                 sync(file)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _mode_of_new(file: Path) -> int:
+    """Create an empty file and return its permissions: the umask can't be asked without a risk."""
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _set_mode(file: Path, mode: int) -> None:
+    """Set permissions; safetensors makes files that only their owner can read."""
+    if stat.S_IMODE(file.stat().st_mode) != mode:
+        with suppress(PermissionError):  # a disk without permissions, as of Windows or a camera
+            file.chmod(mode)
 
 
 def remove_folder(path: Path) -> None:
