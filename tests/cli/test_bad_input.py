@@ -221,7 +221,8 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
     recipe = write_recipe(tiny_sdxl, tmp_path / "case", **settings)
     message = cli("train", "--config", recipe, status=Status.NO_ROOM)
     assert "No space left on device" in message
-    assert "free disk space" in message
+    again = f"tlora train --resume --output {small_disk / 'run'}"
+    assert f"free disk space, then go on with: {again}" in message
     kept = checkpoints(small_disk / "run" / "checkpoints")
     assert len(kept) >= 2
     for path in kept:

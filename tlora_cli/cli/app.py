@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 
 from tlora_cli.cli.going_on import told_of_stop
-from tlora_cli.cli.quiet import plain_warnings
+from tlora_cli.cli.quiet import calm_threads, plain_warnings
 from tlora_cli.foundation.errors import Status, UserError, no_room
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.stopping import status_of_stop, stoppable
@@ -20,7 +20,7 @@ from tlora_cli.foundation.stopping import status_of_stop, stoppable
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
     plain_warnings()
-    with stoppable():
+    with calm_threads(), stoppable():
         return _end_of(_run)
 
 

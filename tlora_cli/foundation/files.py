@@ -187,12 +187,7 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(existing_parent(folder)).free
 
 
-def require_space(
-    folder: Path,
-    needed: int,
-    what: str,
-    do: str = "free disk space or choose another output.dir, then continue with --resume",
-) -> None:
+def require_space(folder: Path, needed: int, what: str, do: str = FREE_SPACE) -> None:
     """Raise a UserError, whose remedy is `do`, unless `folder`'s disk has `needed` bytes free."""
     free = free_space(folder)
     if free < needed:

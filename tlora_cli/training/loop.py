@@ -34,7 +34,7 @@ from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_
 from tlora_cli.training.optimizers import check_optimizer, make_optimizer
 from tlora_cli.training.prepare import prepare
 from tlora_cli.training.report.live import RunReports
-from tlora_cli.training.run_folder import RunFolder, checkpoints
+from tlora_cli.training.run_folder import RunFolder, checkpoints, disk_explained
 from tlora_cli.training.state import (
     Checkpoints,
     TrainingState,
@@ -92,7 +92,7 @@ def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
         check_words(recipe)
     reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
     try:
-        with locked(run.path), memory_explained(OUT_OF_MEMORY):
+        with locked(run.path), memory_explained(OUT_OF_MEMORY), disk_explained(run):
             for folder in (
                 run.path,
                 run.checkpoints,
