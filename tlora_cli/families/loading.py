@@ -33,6 +33,7 @@ from tlora_cli.families.variants import (
 )
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import Status, UserError, known_names
+from tlora_cli.foundation.hub import asking
 from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.foundation.plugins import resolve
 
@@ -115,17 +116,18 @@ def load_pipeline(
             do="use a diffusers folder or a Hub id as the base, or drop quantization",
         )
     try:
-        if not base.is_file:
-            _check(family, base)
-        with no_load_bars(base.path is not None):
-            pipeline = _load(family, base, absent, dtype, quantized)
+        with asking(base.model):
+            if not base.is_file:
+                _check(family, base)
+            with no_load_bars(base.path is not None):
+                pipeline = _load(family, base, absent, dtype, quantized)
         notes = limit_lengths(family, pipeline)
         if base.is_file or base.path is None:  # a folder's files were looked at before
             say(check_configs(family, configs_of(family, pipeline)) + notes)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise
-        raise explained(error, base.model, base.revision) from error
+        raise explained(error, base.model, base.revision, base.variant) from error
     return pipeline
 
 
@@ -229,9 +231,10 @@ def _download_index(base: Base) -> Path:
             kind=Status.MISSING,
         )
     try:
-        return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
+        with asking(base.model):
+            return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
     except Exception as error:
-        raise explained(error, base.model, base.revision) from error
+        raise explained(error, base.model, base.revision, base.variant) from error
 
 
 def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:

@@ -24,15 +24,46 @@ _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_TRUE = ("1", "ON", "YES", "TRUE")
 
 
-def explained(error: Exception, model: str, revision: str | None = None) -> UserError:
+def has_own_way() -> bool:
+    """Whether the Hub is asked through a proxy, or with a setting that is wrong in itself."""
+    proxy = _said((*_PROXIES, *(name.lower() for name in _PROXIES)))
+    certificates, token = _said(_CERTIFICATES), _said(_TOKENS)
+    lost = bool(certificates) and not Path(os.environ[certificates]).exists()
+    return bool(proxy) or lost or (bool(token) and _odd(os.environ[token]))
+
+
+def _odd(token: str) -> bool:
+    """Whether a token has a character that no token has."""
+    return not token.isascii() or not token.isprintable() or token.strip() != token
+
+
+def fetching(model: str, variant: str | None = None) -> str:
+    """Return the command that downloads what is loaded of a repository, and not all there is.
+
+    Beside the parts that are loaded, repositories hold the whole model in one file, and the parts
+    in other number formats and for other programs: tens of gigabytes.
+    """
+    kinds = ["*.json", "*.txt", "*.model", f"*/*.{variant}.safetensors"]
+    if variant is None:
+        kinds[-1] = "*/*.safetensors"
+    words = "".join(f' --include "{kind}"' for kind in kinds)
+    others = "" if variant else ' --exclude "*.fp16.safetensors"'
+    return f"hf download {model}{words}{others}"
+
+
+def explained(
+    error: Exception, model: str, revision: str | None = None, variant: str | None = None
+) -> UserError:
     """Return what to tell of a failed load or look-up, and what to do about it.
 
     Args:
         error: that was raised.
         model: the base, as it was given.
         revision: of a Hub repository.
+        variant: of its weights.
     """
     if isinstance(error, UserError):
         return error
@@ -50,7 +81,7 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
         return UserError(f"the Hub can't be asked for {model}: {what}", "base", do, kind)
     away = (
         f"base not found: {model} is not on this machine and the Hub can't be reached",
-        f"check the path or the connection, or download it once with `hf download {model}`",
+        "check the path or the connection, or download it once: " + fetching(model, variant),
     )
     kind = Status.MISSING
     if among(GatedRepoError):
@@ -64,7 +95,7 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
         do = "check the spelling; for a private repository run `hf auth login`"
     elif not local and among(OfflineModeIsEnabled, LocalEntryNotFoundError) and _offline():
         what = f"{away[0]}, because {_offline()} is set"
-        do = f"unset it, or download the model once with `hf download {model}`"
+        do = f"unset it, or download the model once: {fetching(model, variant)}"
     elif among(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) or (
         not local and any(_package(link) in _NETWORK for link in chain)
     ):
@@ -88,7 +119,8 @@ def explained(error: Exception, model: str, revision: str | None = None) -> User
 
 def _offline() -> str:
     """Return the variable by which the Hub must not be asked, or nothing."""
-    return (_said(_OFFLINE) or _OFFLINE[0]) if constants.HF_HUB_OFFLINE else ""
+    names = (name for name in _OFFLINE if os.environ.get(name, "").upper() in _TRUE)
+    return next(names, "") if constants.HF_HUB_OFFLINE else ""
 
 
 def _package(error: BaseException) -> str:
@@ -132,8 +164,7 @@ def _setting(chain: list[BaseException]) -> tuple[str, str, Status] | None:
         )
     token = _said(_TOKENS)
     text = os.environ.get(token, "") if token else ""
-    odd = not text.isascii() or not text.isprintable() or text.strip() != text
-    if token and odd and ("codec can't encode" in told or "header" in told):
+    if token and _odd(text) and ("codec can't encode" in told or "header" in told):
         return (
             f"the token in {token} has a character that no token has",
             "copy it again from https://huggingface.co/settings/tokens, without spaces or quotes",

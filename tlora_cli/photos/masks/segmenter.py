@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.hub import asking
 from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.photos.loading import no_bars
 
@@ -39,7 +40,7 @@ class Segmenter:
         from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
         try:
-            with no_bars(Path(checkpoint).is_dir()):
+            with asking(checkpoint), no_bars(Path(checkpoint).is_dir()):
                 model: Any = CLIPSegForImageSegmentation.from_pretrained(
                     checkpoint, dtype=torch.float32
                 )

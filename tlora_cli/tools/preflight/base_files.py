@@ -30,7 +30,8 @@ from tlora_cli.families.standard import meta_denoiser, meta_vae
 from tlora_cli.families.variants import check_index, look_at_folder
 from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import free_space
-from tlora_cli.foundation.hub_errors import explained
+from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub_errors import explained, fetching
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.from_recipe import base_of
@@ -248,7 +249,8 @@ def _scheduler(family: Family, folder: Path, objective: str) -> Iterator[str]:
 
 def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]:
     """Yield what is found of a repository whose index could be read."""
-    cached = Path(hf_hub_download(base.model, _INDEX, revision=base.revision)).parent
+    with asking(base.model):
+        cached = Path(hf_hub_download(base.model, _INDEX, revision=base.revision)).parent
     if constants.HF_HUB_OFFLINE:
         yield from _snapshot(family, base, cached, objective, "HF_HUB_OFFLINE is set")
         return
@@ -310,6 +312,6 @@ def _snapshot(
     yield problem(
         "base",
         f"{base.model} is not all on this machine, and {why}: {reasons}",
-        f"download it once where there is a network: hf download {base.model}",
+        f"download it once where there is a network: {fetching(base.model, base.variant)}",
         Status.MISSING,
     )
