@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from safetensors.torch import save_file
 from training_runs import run
 
 from tlora_cli.cli.app import main
+from tlora_cli.foundation import files
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_atomically, write_text
 
 
@@ -71,3 +74,33 @@ def caller(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         assert main() == 0
 
     return call
+
+
+# --- a folder of another user ---------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("container", [True, False])
+def test_a_folder_that_belongs_to_another_user(container: bool) -> None:
+    """As in a container whose user is not the owner of the mounted folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "mounted"
+        folder.mkdir()
+        Path(name).chmod(0o755)
+        os.chown(folder, 1234, 5678)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                os.environ.update({"container": "podman"})
+                if not container:  # the tests may themselves run in one
+                    files.in_container = lambda: False
+                os.setuid(65534)
+                write_text(folder / "deep" / "a.txt", "a")
+            except UserError as error:
+                remedy = "--user 1234:5678" in error.do
+                named = "Permission denied" in error.what and "choose a folder" in error.do
+                status = 0 if named and remedy == container else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -166,8 +166,8 @@ def _refused(path: Path, number: int | None, reason: str) -> UserError:
     remedies = {
         **dict.fromkeys(FULL, FREE_SPACE),
         errno.EROFS: "choose a folder on a disk that can be written",
-        errno.EACCES: "choose a folder you may write to",
-        errno.EPERM: "choose a folder you may write to",
+        errno.EACCES: _permitted(path),
+        errno.EPERM: _permitted(path),
     }
     return UserError(
         f"cannot write {path.name}: {reason}",
@@ -175,6 +175,24 @@ def _refused(path: Path, number: int | None, reason: str) -> UserError:
         do=remedies.get(number or 0, "check the disk and the folder"),
         kind=Status.NO_ROOM if number in FULL else Status.MISTAKE,
     )
+
+
+def _permitted(path: Path) -> str:
+    """Return what to do where this user may not write."""
+    do = "choose a folder you may write to"
+    if not in_container():
+        return do
+    try:
+        owner = existing_parent(path.parent).stat()
+    except OSError:  # a folder that may not even be looked into
+        return do
+    return f"run the container as the folder's owner: --user {owner.st_uid}:{owner.st_gid}; or {do}"
+
+
+def in_container() -> bool:
+    """Return whether this runs in a container, by the marks of Docker, Podman and others."""
+    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    return "container" in os.environ or any(mark.exists() for mark in marks)
 
 
 def existing_parent(path: Path) -> Path:
