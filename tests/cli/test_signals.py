@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_runs import ROOT, draw_picture, same_tensors, tlora, write_recipe
+from compare_runs import grid_values, write_grid
+from training_runs import ROOT, draw_picture, run, same_tensors, tlora, write_recipe
 
 from tlora_cli.foundation import stopping
 from tlora_cli.training.interruption import Interruption
@@ -258,18 +259,60 @@ def test_training_stops_at_every_moment_and_goes_on_as_it_says(
         pytest.skip("a namespace of processes needs root")
     monkeypatch.setenv("TLORA_CACHE", str(tmp_path / "cache"))  # places are drawn anew
     recipe = write_recipe(tiny_sdxl, tmp_path, **train_values(tmp_path))
-    run = tmp_path / "run"
+    folder = tmp_path / "run"
     command = Process("train", "--config", recipe, first=first)
     if moment == "imports":
         time.sleep(1)
         (tmp_path / "asked").touch()
-    MOMENTS[moment](command, run)
+    MOMENTS[moment](command, folder)
     assert command.stop(number) == 128 + number, command.said
     assert f"stopped by {number.name}; " in command.said
-    pages = run / "report.html"
+    pages = folder / "report.html"
     assert not pages.exists() or "It was running when" not in pages.read_text()
     again = command_after(command.said)
-    assert ("--resume" in again) == (run / "recipe.yaml").exists()
+    assert ("--resume" in again) == (folder / "recipe.yaml").exists()
     done = tlora(*again)
     assert done.returncode == 0, done.stderr
-    assert same_tensors(run / "adapter.safetensors", whole)
+    assert same_tensors(folder / "adapter.safetensors", whole)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("sample", signal.SIGTERM),
+        ("evaluate", signal.SIGHUP),
+        ("compare", signal.SIGTERM),
+        ("convert", signal.SIGINT),
+    ],
+)
+def test_other_commands_keep_what_there_is(
+    name: str, number: signal.Signals, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    adapter = run(tiny_sdxl, tmp_path, train__steps=1).adapter
+    out = tmp_path / "out"
+    (tmp_path / "grid").mkdir()
+    grid = grid_values(tiny_sdxl, tmp_path / "grid", output=str(out))
+    words: dict[str, list[Any]] = {
+        "sample": ["--adapter", adapter, "--prompt", "V*", "--count", 500, "--output", out],
+        "evaluate": [
+            *("--adapter", adapter, "--output", out, "--mask", "none", "--metric", "clip=toy-clip"),
+            *("--count", 500, "--base-count", 1),
+        ],
+        "compare": [write_grid(tmp_path / "g.yaml", grid)],
+        "convert": [adapter, "--to", "kohya", "--output", out / "k.safetensors"],
+    }
+    files = {"sample": "*.png", "evaluate": "**/*.png", "compare": "cells/*/run/metrics.jsonl"}
+    command = Process(name, *words[name])
+    if name == "convert":
+        time.sleep(2)  # it imports
+    else:
+        command.wait(lambda: any(out.glob(files[name])))
+    assert command.stop(number) == 128 + number, command.said
+    assert f"stopped by {number.name}; " in command.said
+    assert command_after(command.said)[0] == name
+    if name == "convert":
+        assert not out.exists()
+    else:
+        assert any(out.glob(files[name]))
+    assert not list(tmp_path.rglob(".tlora-unfinished-*"))
