@@ -7,8 +7,11 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PYTHONUNBUFFERED=1
 
+# A C compiler and Python's headers are what Triton takes for train.execution: compile. tini is
+# process 1: it hands signals on from the first moment, and takes in processes that are left over.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
+    && apt-get install -y --no-install-recommends \
+        ca-certificates gcc libc6-dev python3 python3-dev python3-venv tini \
     && rm -rf /var/lib/apt/lists/*
 
 RUN python3 -m venv /opt/venv
@@ -32,5 +35,5 @@ VOLUME /cache
 WORKDIR /workspace
 USER tlora
 
-ENTRYPOINT ["tlora"]
+ENTRYPOINT ["tini", "--", "tlora"]
 CMD ["--help"]

@@ -9,6 +9,7 @@ import pytest
 from training_runs import run
 
 from tlora_cli.cli.app import main
+from tlora_cli.foundation.errors import Status
 
 Cli = Callable[..., str]
 
@@ -18,12 +19,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     """Return a function that runs `tlora` with arguments that must fail, and gives its message."""
     monkeypatch.chdir(tmp_path)
 
-    def refuse(*arguments: object) -> str:
+    def refuse(*arguments: object, status: Status = Status.MISTAKE) -> str:
         capfd.readouterr()
         monkeypatch.setattr("sys.argv", ["tlora", *map(str, arguments)])
-        status = main()
+        ended = main()
         out, err = capfd.readouterr()
-        assert status == 2, err
+        assert ended == status, err
         assert "Traceback" not in out + err
         message = err[err.index("error: ") :]
         assert "\n  fix:   " in message

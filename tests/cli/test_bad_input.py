@@ -1,7 +1,6 @@
-"""What people get wrong: one short message with the remedy, exit status 2, nothing overwritten.
+"""What people get wrong: one short message with the remedy, a status, nothing overwritten.
 
 Each case goes through the command line's own `main`. Recipe mistakes that are found before a model
-from collections.abc import Callable
 is loaded are in test_recipe_command.py, adapter files of every wrong kind in test_bad_files.py.
 """
 
@@ -22,13 +21,15 @@ from safetensors.torch import load_file
 from training_runs import draw_picture, mounted, recipe_values, write_recipe
 
 from tlora_cli.cli.app import main
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 
 Cli = Callable[..., str]
 
 
-def refused_training(cli: Cli, tiny: Path, folder: Path, **changes: Any) -> str:
-    message = cli("train", "--config", write_recipe(tiny, folder, **changes))
+def refused_training(
+    cli: Cli, tiny: Path, folder: Path, status: Status = Status.MISTAKE, **changes: Any
+) -> str:
+    message = cli("train", "--config", write_recipe(tiny, folder, **changes), status=status)
     assert not (folder / "run" / "adapter.safetensors").exists()
     return message
 
@@ -78,7 +79,9 @@ RECIPES: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("case", RECIPES)
 def test_recipes(cli: Cli, tiny_sdxl: Path, tmp_path: Path, case: str) -> None:
     changes, words = RECIPES[case]
-    message = refused_training(cli, tiny_sdxl, tmp_path / "case", **changes)
+    lacking = ("not" in case and "base" in case) or "without a GPU" in case
+    status = Status.MISSING if lacking else Status.MISTAKE
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case", status, **changes)
     for word in words:
         assert word in message
 
@@ -188,7 +191,7 @@ def test_too_little_space_is_known_before_training(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    message = refused_training(cli, tiny_sdxl, tmp_path / "case")
+    message = refused_training(cli, tiny_sdxl, tmp_path / "case", Status.NO_ROOM)
     assert "not enough disk space for the run's checkpoints" in message
     assert "1 MB free" in message
     assert not (tmp_path / "case" / "run" / "metrics.jsonl").exists()
@@ -214,9 +217,11 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(
         "train__checkpoint": {"every": 1, "keep": 50},
         "train__steps": 50,
     }
-    message = cli("train", "--config", write_recipe(tiny_sdxl, tmp_path / "case", **settings))
+    recipe = write_recipe(tiny_sdxl, tmp_path / "case", **settings)
+    message = cli("train", "--config", recipe, status=Status.NO_ROOM)
     assert "No space left on device" in message
-    assert "free disk space; a training run then continues with --resume" in message
+    again = f"tlora train --resume --output {small_disk / 'run'}"
+    assert f"free disk space, then go on with: {again}" in message
     kept = checkpoints(small_disk / "run" / "checkpoints")
     assert len(kept) >= 2
     for path in kept:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tlora_cli.cli import app, commands
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.recipe.reading import parse_recipe
 
 LEAST = """\
@@ -146,21 +145,6 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_interrupt(tmp_path: Path) -> None:
-    fifo = tmp_path / "recipe.yaml"
-    os.mkfifo(fifo)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tlora_cli", "recipe", "show", str(fifo)],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    with fifo.open("w"):  # returns once the command has opened it too, and now waits for text
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, "interrupted\n")
-
-
 def test_a_warning_is_one_plain_line() -> None:
     """Without the place in the code and the line of it that Python prints."""
     code = (
@@ -188,12 +172,14 @@ def failing(error: BaseException) -> object:
     return run
 
 
-def test_user_errors_end_with_2(
+def test_user_errors_end_with_the_status_of_their_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(commands, "app", failing(UserError("no such thing", "here", "look there")))
     assert app.main() == 2
     assert capsys.readouterr().err == ("error: no such thing\n  where: here\n  fix:   look there\n")
+    monkeypatch.setattr(commands, "app", failing(UserError("gone", kind=Status.MISSING)))
+    assert app.main() == 3
 
 
 def test_internal_errors_are_short(

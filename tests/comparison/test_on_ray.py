@@ -99,6 +99,6 @@ def test_a_cluster_that_is_not_there(tiny_sdxl: Path, tmp_path: Path) -> None:
     grid = write_grid(tmp_path / "g.yaml", grid_values(tiny_sdxl, tmp_path))
     for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "auto"):
         done = tlora("compare", grid, "--ray", address)
-        assert done.returncode == 2, done.stderr
+        assert done.returncode == 4, done.stderr
         assert "no Ray cluster answers" in done.stderr
         assert "Traceback" not in done.stderr

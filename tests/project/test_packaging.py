@@ -177,11 +177,16 @@ def test_docker_copies_what_exists() -> None:
 def test_docker_runs_tlora_as_a_plain_user() -> None:
     instructions = _docker()
     last = {name: arguments for name, arguments in instructions}
-    assert last["ENTRYPOINT"] == '["tlora"]'
+    assert last["ENTRYPOINT"] == '["tini", "--", "tlora"]'
     assert last["USER"] not in ("root", "0")
     names = [name for name, _ in instructions]
     assert names[0] == "FROM"
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
+
+
+def test_docker_brings_an_init_and_what_compiling_takes() -> None:
+    installed = next(a for name, a in _docker() if name == "RUN" and "apt-get install" in a)
+    assert {"tini", "gcc", "libc6-dev", "python3-dev"} <= set(installed.split())
 
 
 def test_docker_installs_pinned_versions() -> None:

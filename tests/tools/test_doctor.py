@@ -82,7 +82,7 @@ def test_a_library_that_does_not_load_makes_training_impossible(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    assert run(monkeypatch, "doctor") == 2
+    assert run(monkeypatch, "doctor") == 3
     printed = capsys.readouterr().out
     assert re.search(
         r"^problem +peft +\S+ can't be loaded: ModuleNotFoundError", printed, re.MULTILINE

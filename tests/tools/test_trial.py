@@ -14,7 +14,8 @@ import torch
 from validations import contents, recipe
 
 from tlora_cli.foundation.devices import peak_memory
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.stopping import Stopped
 from tlora_cli.tools.preflight import trial_run
 from tlora_cli.tools.preflight.findings import Finding
 from tlora_cli.training.run_folder import differences
@@ -95,9 +96,9 @@ def test_a_trial_that_is_terminated_leaves_nothing(
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=end_it, daemon=True).start()
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Stopped) as ended:
         list(trial_run.try_recipe(given))
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.number == signal.SIGTERM
     assert contents(tmp_path) == before
     with pytest.raises(ProcessLookupError):
         os.kill(started[0], 0)
@@ -126,6 +127,6 @@ def test_an_error_of_the_command_is_told_as_it_was(tmp_path: Path) -> None:
             tmp_path, ["-m", "tlora_cli", "train", "--config", f"{tmp_path}/none.yaml"]
         )
     assert error.value.args == (
-        "there is no such recipe", str(tmp_path / "none.yaml"), "check the path"
+        "there is no such recipe", str(tmp_path / "none.yaml"), "check the path", Status.MISTAKE
     )  # fmt: skip
     assert [file.name for file in tmp_path.iterdir()] == ["log"]

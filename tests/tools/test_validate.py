@@ -93,7 +93,7 @@ def test_a_recipe_for_another_machine(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     file = write_recipe(tiny_sdxl, tmp_path, train__quantization="nf4", train__device="auto")
-    assert validate(monkeypatch, file) == 2
+    assert validate(monkeypatch, file) == 3
     assert "problem  device           quantization nf4 needs a CUDA GPU" in capsys.readouterr().out
     assert validate(monkeypatch, file, "--card", "12gb") == 0
     printed = capsys.readouterr().out

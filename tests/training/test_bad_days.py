@@ -17,6 +17,7 @@ from breaking.kills import check_what_is_left, sit
 from training_runs import draw_picture, mounted, recipe_values, run, same_tensors, write_recipe
 
 from tlora_cli.cli.app import main
+from tlora_cli.foundation.errors import Status
 from tlora_cli.training.run_folder import RunFolder
 
 Cli = Callable[..., tuple[int, str]]
@@ -142,13 +143,11 @@ def test_two_runs_in_one_folder(cli: Cli, tiny_sdxl: Path, tmp_path: Path) -> No
         os._exit(sit(["train", "--config", str(config)], folder.path, None, None) & 0x7F)
     try:
         wait_for_steps(folder, 3)
-        status, message = cli("train", "--config", config, "--resume")
-        assert status == 2
-        assert "another tlora run is working in this folder" in message
-        assert "wait for it to end, or choose another output.dir" in message
-        status, message = cli("train", "--config", config)
-        assert status == 2
-        assert "already holds a run" in message
+        for options in (["--resume"], []):
+            status, message = cli("train", "--config", config, *options)
+            assert status == Status.LATER
+            assert "another tlora run is working in this folder" in message
+            assert "wait for it to end, or choose another output.dir" in message
         wait_for_steps(folder, folder.metrics.read_text().count("\n") + 1)  # the first goes on
     finally:
         children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
@@ -204,7 +203,7 @@ def test_a_disk_that_was_full_until_the_run_is_resumed(
     values = recipe_values(tiny_sdxl, tmp_path, **settings)
     (tmp_path / "more.yaml").write_text(json.dumps(values))
     status, message = cli("train", "--config", tmp_path / "more.yaml", "--resume")
-    assert status == 2
+    assert status == Status.NO_ROOM
     assert "not enough disk space" in message or "No space left" in message
     assert "free disk space" in message
     assert contents(folder.checkpoints) == before

@@ -146,7 +146,7 @@ def test_a_model_that_is_not_there_stops_before_anything_is_loaded(
     model = {"concept__mask_model": "nobody/nothing"}
     file = write_recipe(tiny_sdxl, tmp_path, **AUTO, **model)
     status, _, said = cli("train", "--config", file)
-    assert status == 2 and "masking checkpoint can't be loaded" in said
+    assert status == 3 and "masking checkpoint can't be loaded" in said
     assert "nobody/nothing" in said and "loading text encoders" not in said
 
 

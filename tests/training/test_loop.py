@@ -432,7 +432,11 @@ def start(recipe: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)]
+    "number",
+    [
+        signal.SIGHUP,
+        *(pytest.param(one, marks=pytest.mark.full) for one in (signal.SIGINT, signal.SIGTERM)),
+    ],
 )
 def test_an_interrupted_run_saves_says_how_to_go_on_and_resumes_to_the_same_bits(
     tiny_sdxl: Path, tmp_path: Path, number: signal.Signals
@@ -445,7 +449,7 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_resumes_to_the_same_bits
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     folder = tmp_path / "stopped" / "run"
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "stopping after this step and saving" in err
     assert f"tlora train --resume --output {folder}" in err
     assert "Traceback" not in out + err

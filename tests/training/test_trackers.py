@@ -226,7 +226,7 @@ def test_a_missing_package_is_told_before_anything_is_loaded(
     values = recipe_values(Path("no-such-model"), tmp_path, output__trackers=ALL)
     (tmp_path / "recipe.yaml").write_text(json.dumps(values))
     monkeypatch.setattr(sys, "argv", ["tlora", "train", "--config", str(tmp_path / "recipe.yaml")])
-    assert main() == 2
+    assert main() == 3
     message = capsys.readouterr().err
     assert "wandb and trackio are not installed" in message
     assert "pip install wandb trackio" in message

@@ -1,6 +1,6 @@
 """The `tlora` command, and what it says when something is wrong.
 
-Exit status: 0 done; 2 a mistake the user can mend; 130 interrupted; 1 anything else.
+The exit statuses are those of `Status`, in docs/service.md.
 """
 
 from __future__ import annotations
@@ -8,33 +8,43 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 
-from tlora_cli.cli.quiet import plain_warnings
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.cli.going_on import told_of_stop
+from tlora_cli.cli.quiet import calm_threads, plain_warnings
+from tlora_cli.foundation.errors import Status, UserError, no_room
 from tlora_cli.foundation.packages import PRODUCT
+from tlora_cli.foundation.stopping import status_of_stop, stoppable
 
 
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
     plain_warnings()
+    with calm_threads(), stoppable():
+        return _end_of(_run)
+
+
+def _end_of(run: Callable[[], int]) -> int:
     try:
-        return _run()
+        return run()
     except UserError as error:
-        return _fail(f"error: {error}", 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail(f"error: {error}", error.kind)
+    except KeyboardInterrupt as stop:
+        return _fail(told_of_stop(stop), status_of_stop(stop))
     except BrokenPipeError:
         # The reader went away, as `head` does. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return Status.FAULT
     except Exception as error:
+        if (short := no_room(error)) is not None:
+            return _fail(f"error: {short}", short.kind)
         if os.environ.get("TLORA_DEBUG") == "1":
             traceback.print_exc()
         first_line = str(error).partition("\n")[0]
         return _fail(
             f"internal error: {type(error).__name__}: {first_line}; "
             "set TLORA_DEBUG=1 for the traceback",
-            1,
+            Status.FAULT,
         )
 
 
@@ -46,19 +56,19 @@ def _run() -> int:
     try:
         app(prog_name=PRODUCT)
     except SystemExit as end:
-        if _was_interrupted(end):
-            raise KeyboardInterrupt from end
+        if (stop := _stop_behind(end)) is not None:
+            raise stop from end
         sys.stdout.flush()
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 
 
-def _was_interrupted(end: BaseException) -> bool:
-    """Tell Ctrl-C, which typer turns into an exit, from a command's own exit."""
+def _stop_behind(end: BaseException) -> KeyboardInterrupt | None:
+    """Tell Ctrl-C and signals, which typer turns into an exit, from a command's own exit."""
     cause: BaseException | None = end
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
-    return cause is not None
+    return cause
 
 
 def _fail(message: str, status: int) -> int:

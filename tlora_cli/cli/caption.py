@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.choices import DEVICES, check_name, completing, either
+from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.bundled import bundle_of_picture
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.captions import CHECKPOINT
 
 
+@goes_on("the texts that were written are kept; name the other photos again")
 def caption(
     photos: Annotated[
         list[str], typer.Argument(metavar="PHOTO...", help="Photos, or a folder of photos.")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from tlora_cli.cli.going_on import going_on
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.packages import PRODUCT
 
 if TYPE_CHECKING:
@@ -72,13 +74,8 @@ def compare(
     text = grid.read_text(encoding="utf-8-sig")
     if changes:
         text = f"# {again}\n{text}"
-    try:
+    with going_on(lambda: f"what was done is kept; go on with:\n  {again}"):
         done = run(plan, text, title, lambda: _engine(plan, workers, ray), console)
-    except KeyboardInterrupt:
-        done = None
-    if done is None:
-        typer.echo(f"stopped; what was done is kept. Go on with:\n  {again}", err=True)
-        raise typer.Exit(130)
     typer.echo(overview(done.summary))
     for path in done.files:
         typer.echo(str(path))
@@ -90,7 +87,7 @@ def compare(
             lines.append(f"    log: {plan.folder / 'cells' / name / 'log.txt'}")
         lines.append(f"the others are finished; this runs the failed ones again:\n  {again}")
         typer.echo("\n".join(lines), err=True)
-        raise typer.Exit(1)
+        raise typer.Exit(Status.FAULT)
 
 
 def _engine(plan: Plan, workers: int | None, ray: str | None) -> Engine:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.tools.preflight.findings import as_data, count, lines, summary
+from tlora_cli.tools.preflight.findings import as_data, lines, status_of, summary
 
 
 def doctor(
@@ -16,7 +16,7 @@ def doctor(
 ) -> None:
     """Look at this machine: driver, torch, libraries, Hub, disk; each with its remedy.
 
-    The exit status is 0 unless something makes training impossible.
+    The exit status is 0 unless something makes training impossible; then it says what kind.
     """
     hush_libraries()
     from tlora_cli.tools.preflight.doctor import examine_machine
@@ -28,5 +28,5 @@ def doctor(
         for line in lines(found):
             typer.echo(line)
         typer.echo(summary(found))
-    if count(found, "problem"):
-        raise typer.Exit(2)
+    if status := status_of(found):
+        raise typer.Exit(status)

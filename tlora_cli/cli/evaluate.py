@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tlora_cli.cli.choices import DEVICES, completing, either
+from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
 
 METRICS = ("clip", "dino")
 
 
+@goes_on("what was drawn is kept; go on with:\n  {again}")
 def evaluate(
     adapter: Annotated[
         Path | None, typer.Option(help="Adapter file or run folder to draw pictures with.")

@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 
 
+@goes_on("the masks that were found are in {out}; name the other photos again")
 def mask(
     photos: Annotated[
         list[str], typer.Argument(metavar="PHOTO...", help="Photos, or a folder of photos.")
@@ -63,6 +65,6 @@ def mask(
             wrong = UserError(f"the mask of {path} {found.doubt}", str(own.overlay), own.remedy)
             typer.echo(f"error: {wrong}", err=True)
     if doubtful:
-        raise typer.Exit(2)
+        raise typer.Exit(Status.MISTAKE)
     folder = shlex.quote(str(out))
     typer.echo(f"next: if they are wrong, paint in them; then --set concept.masks={folder}")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tlora_cli.foundation.errors import FULL
 
 
 def hush_libraries() -> None:
@@ -24,6 +30,36 @@ def plain_warnings() -> None:
     """Print a warning as one line to read, without the place in the code that Python adds."""
     if os.environ.get("TLORA_DEBUG") != "1":
         warnings.formatwarning = _plain
+
+
+@contextmanager
+def calm_threads() -> Iterator[None]:
+    """Have a thread that fails say so in a line within, where Python prints its traceback.
+
+    Nor is anything said of files that can't be closed on a full disk: the write before has failed,
+    and was told of.
+    """
+    threads, dropped = threading.excepthook, sys.unraisablehook
+
+    def failed(told: threading.ExceptHookArgs) -> None:
+        name = told.thread.name if told.thread else "a thread"
+        reason = str(told.exc_value).partition("\n")[0]
+        line = f"warning: {name} has ended early ({told.exc_type.__name__}: {reason})"
+        with suppress(OSError):
+            print(line, file=sys.stderr)
+
+    def lost(told: sys.UnraisableHookArgs) -> None:
+        if not (isinstance(told.exc_value, OSError) and told.exc_value.errno in FULL):
+            dropped(told)
+
+    if os.environ.get("TLORA_DEBUG") == "1":
+        yield
+        return
+    threading.excepthook, sys.unraisablehook = failed, lost
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = threads, dropped
 
 
 def _plain(

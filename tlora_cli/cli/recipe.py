@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.recipe.reading import dump_recipe, load_recipe, recipe_schema
 
 app = typer.Typer(name="recipe", help="Look at recipes.", no_args_is_help=True)
@@ -42,14 +42,14 @@ def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="The recipes.")],
 ) -> None:
     """Say whether recipes are right, and all that is wrong with those that aren't."""
-    wrong = 0
+    wrong: list[Status] = []
     for file in files:
         try:
             load_recipe(file)
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
-            wrong += 1
+            wrong.append(error.kind)
         else:
             typer.echo(f"{file}: ok")
     if wrong:
-        raise typer.Exit(2)
+        raise typer.Exit(min(wrong))

@@ -15,6 +15,7 @@ from tlora_cli.cli.choices import (
     completing,
     either,
 )
+from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.families import FAMILIES, sampler_names
 from tlora_cli.foundation.errors import UserError
@@ -24,6 +25,7 @@ _SAMPLERS = tuple(name for name in sampler_names() if name != "default")
 _NEGATIVE = ", ".join(one.title for one in FAMILIES.values() if not one.no_negative_prompt)
 
 
+@goes_on("the pictures that were drawn are in {output}; again:\n  {again}")
 def sample(
     adapter: Annotated[
         list[str],

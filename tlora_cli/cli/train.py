@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,12 @@ import typer
 
 from tlora_cli.cli.choices import check_name, completing, either
 from tlora_cli.cli.collection import uncollected
+from tlora_cli.cli.going_on import going_on
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.packages import PRODUCT
+from tlora_cli.foundation.stopping import Stopped
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.named import NAMED, PHOTO
 from tlora_cli.recipe.reading import load_recipe
 
@@ -82,22 +87,32 @@ def train(
     hush_libraries()
     if images:
         typer.echo(f"run: {recipe.output.dir}", err=True)
-    with uncollected():
-        from tlora_cli.training.loop import train as run
+    with going_on(lambda: _how(recipe, config, overrides)):
+        with uncollected():
+            from tlora_cli.training.loop import train as run
 
-    outcome = run(recipe, resume=resume)
+        outcome = run(recipe, resume=resume)
     if outcome.adapter is None:
-        folder = shlex.quote(recipe.output.dir)
-        typer.echo(
-            f"stopped after step {outcome.step} and saved; continue with:\n"
-            f"  tlora train --resume --output {folder}",
-            err=True,
-        )
-        raise typer.Exit(130)
+        stop = Stopped(outcome.signal or signal.SIGINT)
+        stop.add_note(f"saved after step {outcome.step}; continue with:\n  {_resume(recipe)}")
+        raise stop
     typer.echo(
         f"adapter: {outcome.adapter}\n"
         f'sample:  tlora sample --adapter {outcome.adapter} --prompt "a photo of a V* in the snow"'
     )
+
+
+def _resume(recipe: Recipe) -> str:
+    return shlex.join([PRODUCT, "train", "--resume", "--output", recipe.output.dir])
+
+
+def _how(recipe: Recipe, config: Path, overrides: list[str]) -> str:
+    """Return how to go on with a run that was stopped at once."""
+    if (Path(recipe.output.dir).expanduser() / "recipe.yaml").exists():
+        return f"what was saved is kept; continue with:\n  {_resume(recipe)}"
+    settings = [word for one in overrides for word in ("--set", one)]
+    again = shlex.join([PRODUCT, "train", "--config", str(config), *settings])
+    return f"no step was made; again:\n  {again}"
 
 
 def _from_photos(

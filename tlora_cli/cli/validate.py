@@ -13,7 +13,7 @@ from tlora_cli.cli.grid_check import is_grid, look_at_grid
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.cli.recipe import Overrides
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.tools.preflight.findings import Finding, count, lines, summary
+from tlora_cli.tools.preflight.findings import Finding, count, lines, status_of, summary
 
 
 def validate(
@@ -75,6 +75,6 @@ def _size(card: str | None) -> int | None:
 def _end(found: Sequence[Finding], command: str) -> None:
     """Count what was found, and name the next command, unless there is a problem."""
     typer.echo(summary(found))
-    if count(found, "problem"):
-        raise typer.Exit(2)
+    if status := status_of(found):
+        raise typer.Exit(status)
     typer.echo(f"next: {command}")

@@ -20,6 +20,7 @@ from typing import Any
 from tlora_cli.comparison.engine import Engine, Report
 from tlora_cli.comparison.tasks import Task
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.stopping import SIGNALS
 from tlora_cli.training.interruption import Interruption
 
 START_METHOD = "forkserver"
@@ -89,7 +90,7 @@ class LocalEngine(Engine):
                 one.process.kill()
                 one.process.join()
         if asked.asked:
-            raise KeyboardInterrupt
+            raise asked.stopped()
 
     def _start(self, context: Any, task: Task) -> _Running:
         gpu = self._free.pop(0)
@@ -130,7 +131,8 @@ def _ended(one: _Running, report: Report, asked: bool) -> None:
 def _child(task: Task, gpu: str | None, pipe: Any) -> None:
     """Do a cell in this process, and tell through the pipe."""
     os.setsid()  # Ctrl-C is for the parent, which asks politely
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _end_with_parent()
     if gpu is not None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tlora_cli.comparison.engine import Engine, Report
 from tlora_cli.comparison.tasks import Task, read_result
-from tlora_cli.foundation.errors import UserError, system_reason
+from tlora_cli.foundation.errors import Status, UserError, system_reason
 from tlora_cli.training.interruption import Interruption
 
 LISTEN = 0.25
@@ -42,7 +42,10 @@ class RayEngine(Engine):
             import ray
         except ImportError as error:
             raise UserError(
-                "ray is not installed", where="--ray", do="pip install 'tlora[ray]'"
+                "ray is not installed",
+                where="--ray",
+                do="pip install 'tlora[ray]'",
+                kind=Status.MISSING,
             ) from error
         self._ray: Any = ray
         try:
@@ -62,6 +65,7 @@ class RayEngine(Engine):
                 f"no Ray cluster answers: {reason}",
                 where=f"--ray {address}",
                 do="start one with `ray start --head`, and name its address",
+                kind=Status.LATER,
             ) from error
         self._workers = workers
         self._gpus = 1 if gpu and self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
@@ -87,7 +91,7 @@ class RayEngine(Engine):
         finally:
             ray.shutdown()
         if asked.asked:
-            raise KeyboardInterrupt
+            raise asked.stopped()
 
     def _submit(self, task: Task) -> Any:
         # A process a cell, as on one machine: what a cell leaves in memory is gone with it.

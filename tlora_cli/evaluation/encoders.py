@@ -20,6 +20,8 @@ from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import no_load_bars
 from tlora_cli.foundation.bundled import Bundle, is_encoder, model_folder
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub_errors import explained
 
 BATCH = 32
 
@@ -154,7 +156,7 @@ def load_encoder(
     load_model = getattr(transformers, kind.model).from_pretrained
     load_processor = getattr(transformers, kind.processor).from_pretrained
     try:
-        with no_load_bars(Path(source).is_dir()):
+        with asking(source), no_load_bars(Path(source).is_dir()):
             model = load_model(source, dtype=torch.float32, **kind.options)
             processor = load_processor(source)
     except (OSError, ValueError) as error:
@@ -162,6 +164,7 @@ def load_encoder(
             f"the {name} checkpoint can't be loaded: {str(error).splitlines()[0]}",
             where=source,
             do="check the name and the network, or name a local folder",
+            kind=explained(error, source).kind,
         ) from error
     encoder = (TextImage if kind.reads_text else SelfSupervised)(model, processor, device)
     if source == kind.checkpoint:

@@ -19,7 +19,6 @@ from huggingface_hub import hf_hub_download
 from transformers.utils import logging as transformers_logging
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.hub_errors import explained
 from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.single_file import load_single_file
 from tlora_cli.families.spec import Family
@@ -33,7 +32,9 @@ from tlora_cli.families.variants import (
     say,
 )
 from tlora_cli.foundation import bundled
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.errors import Status, UserError, known_names
+from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.foundation.plugins import resolve
 
 PARTS = ("text", "vae", "denoiser")
@@ -115,17 +116,18 @@ def load_pipeline(
             do="use a diffusers folder or a Hub id as the base, or drop quantization",
         )
     try:
-        if not base.is_file:
-            _check(family, base)
-        with no_load_bars(base.path is not None):
-            pipeline = _load(family, base, absent, dtype, quantized)
+        with asking(base.model):
+            if not base.is_file:
+                _check(family, base)
+            with no_load_bars(base.path is not None):
+                pipeline = _load(family, base, absent, dtype, quantized)
         notes = limit_lengths(family, pipeline)
         if base.is_file or base.path is None:  # a folder's files were looked at before
             say(check_configs(family, configs_of(family, pipeline)) + notes)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a damaged or partial download makes the libraries raise
-        raise explained(error, base.model, base.revision) from error
+        raise explained(error, base.model, base.revision, base.variant) from error
     return pipeline
 
 
@@ -226,11 +228,13 @@ def _download_index(base: Base) -> Path:
             do="give an existing folder or file, a Hub id such as "
             "stabilityai/stable-diffusion-xl-base-1.0, or a built-in model "
             f"({known_names(base.model, bundled.bases())})",
+            kind=Status.MISSING,
         )
     try:
-        return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
+        with asking(base.model):
+            return Path(hf_hub_download(base.model, _INDEX, revision=base.revision))
     except Exception as error:
-        raise explained(error, base.model, base.revision) from error
+        raise explained(error, base.model, base.revision, base.variant) from error
 
 
 def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -246,6 +250,7 @@ def quantization_config(kind: str | None, dtype: torch.dtype) -> BitsAndBytesCon
             f"quantization {kind} needs bitsandbytes",
             where="train.quantization",
             do="pip install 'tlora[cuda]'",
+            kind=Status.MISSING,
         )
     if kind == "nf4":
         return BitsAndBytesConfig(

@@ -24,7 +24,7 @@ from tlora_cli.families.single_file_facts import (
 )
 from tlora_cli.families.single_file_storage import check_tensors, scaled_tensors, scales_of
 from tlora_cli.families.variants import look_at_folder, say
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.plugins import resolve
 
 
@@ -135,7 +135,10 @@ def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
     file = Path(model).expanduser()
     if not file.is_file():
         raise UserError(
-            f"base not found: there is no file {model}", where="base.model", do="check the path"
+            f"base not found: there is no file {model}",
+            where="base.model",
+            do="check the path",
+            kind=Status.MISSING,
         )
     if config is None:
         raise UserError(

@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.gpu_only import check_gpu
 from tlora_cli.foundation.number_formats import TORCH_NAMES
 
@@ -59,13 +59,19 @@ def choose_device(name: str, precision: str, quantization: str | None = None) ->
             "no CUDA GPU was found",
             where="device",
             do="check the driver with nvidia-smi, or use device: auto",
+            kind=Status.MISSING,
         )
     device = named_device(name)
     on_gpu = is_accelerator(device)
     check_gpu("train.quantization", quantization, on_gpu)
     check_gpu("train.precision", precision, on_gpu)
     if on_gpu and precision == "bf16" and not supports_bf16():
-        raise UserError("this GPU does not support bf16", where="precision", do="use fp16 or fp32")
+        raise UserError(
+            "this GPU does not support bf16",
+            where="precision",
+            do="use fp16 or fp32",
+            kind=Status.MISSING,
+        )
     return device
 
 
@@ -158,7 +164,9 @@ def memory_explained(advice: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError("the GPU ran out of memory", where=_memory(), do=advice) from error
+        raise UserError(
+            "the GPU ran out of memory", where=_memory(), do=advice, kind=Status.NO_ROOM
+        ) from error
 
 
 def _memory() -> str:

@@ -6,15 +6,16 @@ import errno
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import lock_descriptor
 from safetensors import SafetensorError
 
-from tlora_cli.foundation.errors import UserError, system_reason
+from tlora_cli.foundation.errors import FREE_SPACE, FULL, Status, UserError, system_reason
 
 TEMPORARY = ".tlora-unfinished-"
 """Prefix of unfinished files and folders; such names are never read."""
@@ -32,7 +33,8 @@ def temporary_beside(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file, sync it, and rename it to `path`.
 
-    A crash at any moment leaves the old file or the new one, never a part.
+    A crash at any moment leaves the old file or the new one, never a part. Who may read it is what
+    the umask, or the folder's own rules, say of new files, whatever `write` made of it.
 
     Raises:
         UserError: if the disk is full or the folder can't be written.
@@ -41,7 +43,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = _mode_of_new(temporary)
             write(temporary)
+            _set_mode(temporary, mode)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
@@ -60,20 +64,44 @@ def _write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends without an exception."""
+    """Yield a temporary folder that becomes `path` when the block ends without an exception.
+
+    Its files may be read by those who may read new files there, as in `write_atomically`.
+    """
     temporary = temporary_beside(path)
     with explained(path):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
+            probe = temporary / TEMPORARY
+            mode = _mode_of_new(probe)
+            probe.unlink()
             yield temporary
             for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    _set_mode(file, mode)
                 sync(file)
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _mode_of_new(file: Path) -> int:
+    """Create an empty file and return its permissions: the umask can't be asked without a risk."""
+    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+
+
+def _set_mode(file: Path, mode: int) -> None:
+    """Set permissions; safetensors makes files that only their owner can read."""
+    if stat.S_IMODE(file.stat().st_mode) != mode:
+        with suppress(PermissionError):  # a disk without permissions, as of Windows or a camera
+            file.chmod(mode)
 
 
 def remove_folder(path: Path) -> None:
@@ -136,17 +164,35 @@ _FULL = 2**20
 
 def _refused(path: Path, number: int | None, reason: str) -> UserError:
     remedies = {
-        errno.ENOSPC: "free disk space; a training run then continues with --resume",
-        errno.EDQUOT: "free disk space; a training run then continues with --resume",
+        **dict.fromkeys(FULL, FREE_SPACE),
         errno.EROFS: "choose a folder on a disk that can be written",
-        errno.EACCES: "choose a folder you may write to",
-        errno.EPERM: "choose a folder you may write to",
+        errno.EACCES: _permitted(path),
+        errno.EPERM: _permitted(path),
     }
     return UserError(
         f"cannot write {path.name}: {reason}",
         where=str(path),
         do=remedies.get(number or 0, "check the disk and the folder"),
+        kind=Status.NO_ROOM if number in FULL else Status.MISTAKE,
     )
+
+
+def _permitted(path: Path) -> str:
+    """Return what to do where this user may not write."""
+    do = "choose a folder you may write to"
+    if not in_container():
+        return do
+    try:
+        owner = existing_parent(path.parent).stat()
+    except OSError:  # a folder that may not even be looked into
+        return do
+    return f"run the container as the folder's owner: --user {owner.st_uid}:{owner.st_gid}; or {do}"
+
+
+def in_container() -> bool:
+    """Return whether this runs in a container, by the marks of Docker, Podman and others."""
+    marks = (Path("/.dockerenv"), Path("/run/.containerenv"))
+    return "container" in os.environ or any(mark.exists() for mark in marks)
 
 
 def existing_parent(path: Path) -> Path:
@@ -159,12 +205,7 @@ def free_space(folder: Path) -> int:
     return shutil.disk_usage(existing_parent(folder)).free
 
 
-def require_space(
-    folder: Path,
-    needed: int,
-    what: str,
-    do: str = "free disk space or choose another output.dir, then continue with --resume",
-) -> None:
+def require_space(folder: Path, needed: int, what: str, do: str = FREE_SPACE) -> None:
     """Raise a UserError, whose remedy is `do`, unless `folder`'s disk has `needed` bytes free."""
     free = free_space(folder)
     if free < needed:
@@ -173,7 +214,23 @@ def require_space(
             f"{free / 1e6:.0f} MB free",
             where=str(folder),
             do=do,
+            kind=Status.NO_ROOM,
         )
+
+
+def require_free(folder: Path) -> None:
+    """Raise a UserError if a process works in `folder`; nothing is written."""
+    if is_locked(folder):
+        raise _in_use(folder)
+
+
+def _in_use(folder: Path) -> UserError:
+    return UserError(
+        "another tlora run is working in this folder",
+        where=str(folder),
+        do="wait for it to end, or choose another output.dir",
+        kind=Status.LATER,
+    )
 
 
 @contextmanager
@@ -186,11 +243,7 @@ def locked(folder: Path) -> Iterator[None]:
         with explained(folder):
             free = lock_descriptor(lock.fileno(), blocking=False)
         if not free:
-            raise UserError(
-                "another tlora run is working in this folder",
-                where=str(folder),
-                do="wait for it to end, or choose another output.dir",
-            )
+            raise _in_use(folder)
         yield
 
 
@@ -198,7 +251,7 @@ def is_locked(folder: Path) -> bool:
     """Whether a process holds `folder`, this one included; nothing is written."""
     try:
         lock = (folder / LOCK).open()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     with lock:
         # Looking takes the lock for a moment, and another may be looking at this very moment.

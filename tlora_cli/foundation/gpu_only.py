@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,4 @@ def check_gpu(key: str, value: str | None, on_gpu: bool) -> None:
     """
     if not on_gpu and needs_gpu(key, value):
         one = GPU_ONLY[key]
-        raise UserError(one.what.format(value), where=one.where, do=one.do)
+        raise UserError(one.what.format(value), where=one.where, do=one.do, kind=Status.MISSING)

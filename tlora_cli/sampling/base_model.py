@@ -10,7 +10,7 @@ import torch
 from tlora_cli.families import Family
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.formats import AdapterInfo
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 
 
 def base_of_adapter(adapter: Path, info: AdapterInfo, base: str | None, config: str | None) -> Base:
@@ -79,4 +79,5 @@ def choose_attention(denoiser: Any, kind: str) -> None:
             f"xformers attention can't be used: {error}",
             where="train.attention",
             do="pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
+            kind=Status.MISSING,
         ) from error

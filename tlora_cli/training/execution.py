@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tlora_cli.families import Conditioning
 from tlora_cli.foundation.devices import is_accelerator, record_graph
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.gpu_only import check_gpu
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.recipe.models import Recipe
@@ -71,6 +71,7 @@ def check_execution(execution: str, device: torch.device) -> None:
             f"compiling needs {lacking}, which was not found",
             where="train.execution",
             do="install it, or use execution: eager",
+            kind=Status.MISSING,
         )
     check_gpu("train.execution", execution, is_accelerator(device))
 

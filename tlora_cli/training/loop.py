@@ -21,7 +21,7 @@ from tlora_cli.foundation.devices import (
     peak_memory,
 )
 from tlora_cli.foundation.environment import without_launchers
-from tlora_cli.foundation.files import locked, remove_leftovers
+from tlora_cli.foundation.files import locked, remove_leftovers, require_free
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe, TrainConfig
 from tlora_cli.recipe.words import check_words, word_doubts
@@ -35,7 +35,7 @@ from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_
 from tlora_cli.training.optimizers import check_optimizer, make_optimizer
 from tlora_cli.training.prepare import prepare
 from tlora_cli.training.report.live import RunReports
-from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.run_folder import RunFolder, disk_explained
 from tlora_cli.training.state import Checkpoints, TrainingState
 from tlora_cli.training.trackers.background import Trackers
 from tlora_cli.training.trackers.base import check_installed, tracked_run
@@ -53,10 +53,12 @@ class Outcome:
     Attributes:
         adapter: the adapter file, or None if the run was interrupted.
         step: the last one that was made.
+        signal: the number of the signal that interrupted it, if one did.
     """
 
     adapter: Path | None
     step: int
+    signal: int | None = None
 
 
 def train(recipe: Recipe, resume: bool = False, console: Console | None = None) -> Outcome:
@@ -80,12 +82,13 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
 
 def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
     run = RunFolder(Path(recipe.output.dir).expanduser())
+    require_free(run.path)  # else a live run would be told of as one to resume
     run.check(recipe, resume)  # before anything is touched, even the lock
     if not run.holds_run():
         check_words(recipe)
     reports = RunReports(run, lambda text: console.print(text, highlight=False, soft_wrap=True))
     try:
-        with locked(run.path), memory_explained(OUT_OF_MEMORY):
+        with locked(run.path), memory_explained(OUT_OF_MEMORY), disk_explained(run):
             for folder in (
                 run.path,
                 run.checkpoints,
@@ -194,7 +197,7 @@ class TrainingLoop:
         # Trackers end when all is safe on disk: that may take a while.
         with Trackers(output.trackers, tracked, self._notify) as trackers:
             if not self._train(trackers):
-                return Outcome(None, self.state.step)
+                return Outcome(None, self.state.step, self.interruption.number)
             chosen = self._best()
             self.checkpoints.write_result(chosen, self.folder.adapter)
             if self.choosing:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from tlora_cli.foundation.devices import has_fused_optimizers
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.gpu_only import check_gpu
 from tlora_cli.recipe.train_sections import LRScheduleConfig, OptimizerConfig
 from tlora_cli.training.prodigy import Prodigy
@@ -57,6 +57,7 @@ def check_optimizer(config: OptimizerConfig, on_gpu: bool) -> None:
             "adamw8bit needs bitsandbytes",
             where="train.optimizer.name",
             do="pip install 'tlora[cuda]'",
+            kind=Status.MISSING,
         )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tlora_cli.formats import read_origin
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import FREE_SPACE, UserError
 from tlora_cli.foundation.files import write_text
 from tlora_cli.foundation.packages import PRODUCT, installed_version
 from tlora_cli.recipe.models import Recipe
@@ -193,6 +196,19 @@ class RunFolder:
                 where=str(self.recipe),
                 do="restore these values to resume, or choose another output.dir",
             )
+
+
+@contextmanager
+def disk_explained(run: RunFolder) -> Iterator[None]:
+    """Say how a run goes on for which the disk was too small."""
+    try:
+        yield
+    except UserError as error:
+        if error.do != FREE_SPACE or not run.recipe.exists():
+            raise
+        again = shlex.join([PRODUCT, "train", "--resume", "--output", str(run.path)])
+        do = f"free disk space, then go on with: {again}"
+        raise UserError(error.what, error.where, do, error.kind) from error
 
 
 def differences(

@@ -103,7 +103,7 @@ def test_photos_that_would_share_a_text(caption: Command, model: Path) -> None:
 def test_a_model_that_is_not_there(caption: Command) -> None:
     """Offline, as all tests are: its name and how to fetch it."""
     status, said, wrong = caption("red.png", "--class", "dog", "--model", "nobody/nothing")
-    assert status == 2 and not said
+    assert status == 3 and not said
     assert "the captioning model can't be loaded" in wrong and "where: nobody/nothing" in wrong
     assert "`hf download nobody/nothing`" in wrong and "--model" in wrong
     assert len(wrong.splitlines()) == 3 and not Path("red.txt").exists()
@@ -112,7 +112,7 @@ def test_a_model_that_is_not_there(caption: Command) -> None:
 def test_the_model_by_default(caption: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "empty")
     status, _, wrong = caption("red.png", "--class", "dog")
-    assert status == 2 and "hf download HuggingFaceTB/SmolVLM-500M-Instruct" in wrong
+    assert status == 3 and "hf download HuggingFaceTB/SmolVLM-500M-Instruct" in wrong
 
 
 def test_folders_that_hold_no_such_model(caption: Command, untaught: Path, tmp_path: Path) -> None:

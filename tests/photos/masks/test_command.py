@@ -95,7 +95,7 @@ def test_a_model_that_is_not_there_and_no_class(mask: Command) -> None:
     status, _, wrong = mask("dog.png", "--model", "nobody/nothing")
     assert status == 2 and "--class dog" in wrong
     status, _, wrong = mask("dog.png", "--model", "nobody/nothing", "--class", "dog")
-    assert status == 2 and "masking checkpoint can't be loaded" in wrong
+    assert status == 3 and "masking checkpoint can't be loaded" in wrong
     assert "nobody/nothing" in wrong and "GrabCut needs none" in wrong
     assert not Path("masks").exists()
 

@@ -135,16 +135,16 @@ def test_a_hub_that_does_not_answer(
     out = tmp_path / "out"
     server.token = "hf_another"
     status, _, err = cli(flux, "--output", out, "--upload", "anna/dog")
-    assert status == 2 and "hf auth login" in err and not out.exists()
+    assert status == 3 and "hf auth login" in err and not out.exists()
     server.token, server.refused = "hf_right", True
     status, _, err = cli(flux, "--output", out, "--upload", "anna/dog")
-    assert status == 2 and "does not allow it (403)" in err
+    assert status == 3 and "does not allow it (403)" in err
     assert f"hf upload --private anna/dog {out}" in err and (out / ADAPTER).exists(), (
         "the folder is kept"
     )
     monkeypatch.setattr(hub, "HfApi", partial(HfApi, endpoint="http://127.0.0.1:9", token="hf_x"))
     status, _, err = cli(flux, "--output", tmp_path / "b", "--upload", "anna/dog")
-    assert status == 2 and "can't be reached" in err and not (tmp_path / "b").exists()
+    assert status == 4 and "can't be reached" in err and not (tmp_path / "b").exists()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     status, _, err = cli(flux, "--output", tmp_path / "b", "--upload", "anna/dog")
     assert status == 2 and "HF_HUB_OFFLINE" in err

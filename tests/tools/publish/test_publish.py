@@ -279,7 +279,7 @@ def test_bad_input_is_told_and_nothing_is_written(
 def test_a_run_that_goes_on_is_not_published(cli: Cli, trained: Path, tmp_path: Path) -> None:
     with locked(trained):
         status, _, err = cli(trained, "--output", tmp_path / "out", "--base", SDXL)
-    assert status == 2 and "wait for its end" in err
+    assert status == 4 and "wait for its end" in err
 
 
 def test_an_existing_folder_stays(cli: Cli, trained: Path, tmp_path: Path) -> None:

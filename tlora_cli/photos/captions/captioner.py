@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.photos.captions import CHECKPOINT
 from tlora_cli.photos.loading import no_bars
 
@@ -48,7 +50,7 @@ class Captioner:
 
         here = Path(checkpoint).is_dir()
         try:
-            with no_bars(here):
+            with asking(checkpoint), no_bars(here):
                 self.processor: Any = AutoProcessor.from_pretrained(
                     checkpoint, trust_remote_code=False
                 )
@@ -65,6 +67,7 @@ class Captioner:
                 f"the captioning model can't be loaded: {reason[:300] or type(error).__name__}",
                 where=checkpoint,
                 do=remedy,
+                kind=explained(error, checkpoint).kind,
             ) from error
         if not getattr(self.processor, "chat_template", None):
             raise UserError(

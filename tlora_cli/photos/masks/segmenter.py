@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.photos.loading import no_bars
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Segmenter:
         from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
         try:
-            with no_bars(Path(checkpoint).is_dir()):
+            with asking(checkpoint), no_bars(Path(checkpoint).is_dir()):
                 model: Any = CLIPSegForImageSegmentation.from_pretrained(
                     checkpoint, dtype=torch.float32
                 )
@@ -48,6 +50,7 @@ class Segmenter:
                 f"the masking checkpoint can't be loaded: {str(error).splitlines()[0]}",
                 where=checkpoint,
                 do=f"check the name and the network, name a local folder, or {otherwise}",
+                kind=explained(error, checkpoint).kind,
             ) from error
         self.model = model.to(device).eval().requires_grad_(False)
         self.device = device

@@ -23,14 +23,15 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError, safe_open
 
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.hub_errors import explained
 from tlora_cli.families.loading import Base, read_index
 from tlora_cli.families.single_file import find_single_file, look_at_single_file
 from tlora_cli.families.single_file_facts import notes_of
 from tlora_cli.families.standard import meta_denoiser, meta_vae
 from tlora_cli.families.variants import check_index, look_at_folder
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import free_space
+from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub_errors import explained, fetching
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.from_recipe import base_of
@@ -248,7 +249,8 @@ def _scheduler(family: Family, folder: Path, objective: str) -> Iterator[str]:
 
 def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]:
     """Yield what is found of a repository whose index could be read."""
-    cached = Path(hf_hub_download(base.model, _INDEX, revision=base.revision)).parent
+    with asking(base.model):
+        cached = Path(hf_hub_download(base.model, _INDEX, revision=base.revision)).parent
     if constants.HF_HUB_OFFLINE:
         yield from _snapshot(family, base, cached, objective, "HF_HUB_OFFLINE is set")
         return
@@ -288,6 +290,7 @@ def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]
             f"{base.model}: {gigabytes(to_come)} are to be downloaded into {cache}, where "
             f"{gigabytes(free)} are free",
             "free disk space, or set HF_HUB_CACHE to a folder on another disk",
+            Status.NO_ROOM,
         )
         return
     yield ok(
@@ -309,5 +312,6 @@ def _snapshot(
     yield problem(
         "base",
         f"{base.model} is not all on this machine, and {why}: {reasons}",
-        f"download it once where there is a network: hf download {base.model}",
+        f"download it once where there is a network: {fetching(base.model, base.variant)}",
+        Status.MISSING,
     )

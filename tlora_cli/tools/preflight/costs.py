@@ -22,6 +22,7 @@ from tlora_cli.foundation.devices import (
     named_device,
 )
 from tlora_cli.foundation.durations import rounded
+from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.files import free_space
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
@@ -75,6 +76,7 @@ def look_at_costs(jobs: Sequence[Job], folder: Path, elsewhere: bool) -> Iterato
             "disk",
             f"{text}, but {gigabytes(free)} are free",
             "run a part (--only, --set), lower train.checkpoint.keep, or choose another output",
+            Status.NO_ROOM,
         )
     else:
         yield ok("disk", f"{text}; {gigabytes(free)} free")

@@ -20,7 +20,7 @@ from tlora_cli.foundation.devices import (
     gpu_failure,
     supports_bf16,
 )
-from tlora_cli.foundation.errors import system_reason
+from tlora_cli.foundation.errors import Status, system_reason
 from tlora_cli.foundation.files import existing_parent, free_space
 from tlora_cli.foundation.packages import installed_version
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, problem, warning
@@ -136,6 +136,7 @@ def look_at_card(card: Card | None) -> Iterator[Finding]:
             "card",
             f"this torch has no code for compute capability {major}.{minor}",
             "install a torch build that has: https://pytorch.org/get-started/locally",
+            Status.MISSING,
         )
     if supports_bf16(in_hardware=True):
         yield ok("bf16", "the card computes it")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -20,12 +20,14 @@ class Finding:
         about: what was looked at, in a word or two.
         text: what was found.
         do: the remedy, in the imperative; empty if nothing is to be done.
+        kind: of a problem, as the exit status has it.
     """
 
     level: Level
     about: str
     text: str
     do: str = ""
+    kind: Status = Status.MISTAKE
 
 
 def ok(about: str, text: str) -> Finding:
@@ -38,16 +40,22 @@ def warning(about: str, text: str, do: str = "") -> Finding:
     return Finding("warning", about, text, do)
 
 
-def problem(about: str, text: str, do: str = "") -> Finding:
+def problem(about: str, text: str, do: str = "", kind: Status = Status.MISTAKE) -> Finding:
     """Return a finding that makes a run fail."""
-    return Finding("problem", about, text, do)
+    return Finding("problem", about, text, do, kind)
 
 
 def of_error(about: str, error: UserError) -> Finding:
     """Return the problem that an error tells."""
     named = error.where and error.where not in error.what
     text = f"{error.what} ({error.where})" if named else error.what
-    return problem(about, text, error.do)
+    return problem(about, text, error.do, error.kind)
+
+
+def status_of(findings: Iterable[Finding]) -> Status:
+    """Return the exit status: that of the problem to be mended first, the lowest of all."""
+    kinds = [finding.kind for finding in findings if finding.level == "problem"]
+    return min(kinds, default=Status.DONE)
 
 
 def count(findings: Iterable[Finding], level: Level) -> int:
@@ -82,7 +90,12 @@ _COUNTED: tuple[Level, ...] = ("problem", "warning")
 def as_data(findings: Iterable[Finding]) -> dict[str, Any]:
     """Return plain data for JSON: whether nothing is a problem, and all findings."""
     found = list(findings)
-    return {"ok": not count(found, "problem"), "findings": [asdict(one) for one in found]}
+    told = [asdict(one) | {"kind": _kind(one)} for one in found]
+    return {"ok": not count(found, "problem"), "findings": told}
+
+
+def _kind(finding: Finding) -> str | None:
+    return finding.kind.word if finding.level == "problem" else None
 
 
 def gigabytes(size: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.devices import ACCELERATOR
+from tlora_cli.foundation.errors import Status
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
@@ -131,7 +132,8 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
     if room.fits(plan):
         yield ok("memory", f"{need} with {share}, of {there}")
         return
-    yield problem("memory", f"{need} with {share} don't fit {there}", _remedy(recipe, room))
+    text = f"{need} with {share} don't fit {there}"
+    yield problem("memory", text, _remedy(recipe, room), Status.NO_ROOM)
 
 
 def _remedy(recipe: Recipe, room: Room) -> str:

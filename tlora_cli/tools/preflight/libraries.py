@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.packages import PRODUCT, TESTED, installed_version
 from tlora_cli.tools.preflight.findings import Finding, ok, problem, warning
 
@@ -34,12 +35,17 @@ def look_at_version(name: str, installed: str, bound: Requirement | None) -> Fin
         bound: the versions that tlora asks for, if they are known.
     """
     if installed == "unknown":
-        return problem(name, "is not installed", INSTALL)
+        return problem(name, "is not installed", INSTALL, Status.MISSING)
     tested = TESTED[name]
     if reason := _broken(name):
-        return problem(name, f"{installed} can't be loaded: {reason}", f"reinstall it: {INSTALL}")
+        return problem(
+            name,
+            f"{installed} can't be loaded: {reason}",
+            f"reinstall it: {INSTALL}",
+            Status.MISSING,
+        )
     if bound is not None and not bound.specifier.contains(installed, prereleases=True):
-        return problem(name, f"{installed} is too old: {bound}", INSTALL)
+        return problem(name, f"{installed} is too old: {bound}", INSTALL, Status.MISSING)
     if Version(installed).major != Version(tested).major:
         return warning(name, f"{installed}, but {tested} is what is tested", INSTALL)
     same = Version(installed).public == Version(tested).public

@@ -22,7 +22,7 @@ from tlora_cli.foundation.devices import (
     is_accelerator,
 )
 from tlora_cli.foundation.environment import check_alone, notices
-from tlora_cli.foundation.errors import UserError, system_reason
+from tlora_cli.foundation.errors import Status, UserError, system_reason
 from tlora_cli.foundation.files import existing_parent, free_space, is_locked
 from tlora_cli.foundation.gpu_only import GPU_ONLY, check_gpu
 from tlora_cli.recipe.models import Recipe
@@ -84,6 +84,7 @@ def _check_attention(kind: str, device: torch.device) -> None:
             "xformers attention needs the package xformers",
             where="train.attention",
             do=GPU_ONLY["train.attention"].do,
+            kind=Status.MISSING,
         )
 
 
@@ -101,6 +102,7 @@ def look_at_encoders(recipe: Recipe) -> Iterator[Finding]:
             "encoders",
             f"{named}, which score the checkpoints, must come from the Hub, and this is offline",
             "run once with the network, or take train.select: last",
+            Status.MISSING,
         )
     else:
         yield ok("encoders", f"{named} {'will be downloaded' if lacking else 'are there'}")
@@ -132,7 +134,10 @@ def look_at_output(recipe: Recipe) -> Iterator[Finding]:
     try:
         if is_locked(run.path):
             yield problem(
-                "output", f"another tlora run is working in {run.path}", "wait for it to end"
+                "output",
+                f"another tlora run is working in {run.path}",
+                "wait for it to end",
+                Status.LATER,
             )
         with tempfile.TemporaryFile(dir=there):
             pass
@@ -165,6 +170,7 @@ def look_at_disk(recipe: Recipe, adapter: Any) -> Finding:
             "disk",
             f"{text}, but {gigabytes(free)} are free",
             "free disk space, choose another output.dir, or lower train.checkpoint.keep",
+            Status.NO_ROOM,
         )
     return ok("disk", f"{text}; {gigabytes(free)} free")
 

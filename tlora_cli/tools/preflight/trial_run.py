@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +24,9 @@ from safetensors.torch import load_file
 
 from tlora_cli.foundation import durations
 from tlora_cli.foundation.devices import choose_device, is_accelerator
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import existing_parent, explained, write_text
+from tlora_cli.foundation.stopping import stoppable
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import dump_recipe
@@ -97,7 +97,7 @@ def try_recipe(recipe: Recipe) -> Iterator[Finding]:
             measured = _run_trial(trial_recipe(recipe, folder / "run"), folder)
         except UserError as error:
             text = f"{error.what}\n{error.where}" if error.where else error.what
-            yield problem("trial", text, error.do)
+            yield problem("trial", text, error.do, error.kind)
             return
     yield from _told(recipe, measured)
 
@@ -126,29 +126,12 @@ def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
 @contextmanager
 def _folder(output: Path) -> Iterator[Path]:
     """Yield a new folder on the disk of the run; it is gone afterwards, whatever happens."""
-    with _terminable(), explained(output):
+    with stoppable(), explained(output):
         folder = Path(tempfile.mkdtemp(prefix=FOLDER, dir=existing_parent(output.parent)))
         try:
             yield folder.resolve()
         finally:
             shutil.rmtree(folder)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Inside, SIGTERM ends the program as Ctrl-C does, so that it can tidy up."""
-
-    def end(number: int, frame: Any) -> None:
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _run_trial(recipe: Recipe, folder: Path) -> Measured:
@@ -247,12 +230,15 @@ def _failure(code: int, text: str) -> UserError:
     """Return what a failed command told."""
     if code < 0:
         name = signal.Signals(-code).name
-        memory = "the system was out of memory; " if code == -signal.SIGKILL else ""
-        return UserError(f"the trial was ended by {name}", do=f"{memory}see the plan above")
+        short = code == -signal.SIGKILL
+        memory = "the system was out of memory; " if short else ""
+        kind = Status.NO_ROOM if short else Status.FAULT
+        return UserError(f"the trial was ended by {name}", "", f"{memory}see the plan above", kind)
     text = re.sub(f"^{_MEMORY}.*\n", "", text, flags=re.MULTILINE)
     told = text[text.rfind("error: ") :].removeprefix("error: ") if "error: " in text else text
     what, _, rest = told.strip().partition("\n  where: ")
     where, _, do = rest.partition("\n  fix:   ") if rest else ("", "", "")
     if not rest:
         what, _, do = what.partition("\n  fix:   ")
-    return UserError(what or f"the trial ended with status {code}", where, do)
+    kind = Status(code) if code in set(Status) else Status.FAULT
+    return UserError(what or f"the trial ended with status {code}", where, do, kind)

@@ -8,7 +8,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.tools.publish.sources import HUB_ID
 
 _LOGIN = "log in with `hf auth login`, with a token that may write, or set HF_TOKEN"
@@ -67,16 +67,16 @@ def upload(folder: Path, repository: str, public: bool) -> str:
 def _explained(error: Exception, what: str, where: str, later: str = "") -> UserError:
     """Return what went wrong, and what to do."""
     if isinstance(error, OfflineModeIsEnabled):
-        told, do = "the Hub is set to offline", "unset HF_HUB_OFFLINE"
+        told, do, kind = "the Hub is set to offline", "unset HF_HUB_OFFLINE", Status.MISTAKE
     elif isinstance(error, LocalTokenNotFoundError):
-        told, do = "nobody is logged in to the Hub", _LOGIN
+        told, do, kind = "nobody is logged in to the Hub", _LOGIN, Status.MISSING
     elif isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        told, do = f"the Hub answers {status}", "try again later"
+        told, do, kind = f"the Hub answers {status}", "try again later", Status.LATER
         if status in (401, 403):
             told = f"the Hub does not allow it ({status})"
-            do = _LOGIN
+            do, kind = _LOGIN, Status.MISSING
     else:
         told = f"the Hub can't be reached at {constants.ENDPOINT} ({type(error).__name__})"
-        do = "check the network"
-    return UserError(f"{what}: {told}", where=where, do="; ".join(filter(None, (do, later))))
+        do, kind = "check the network", Status.LATER
+    return UserError(f"{what}: {told}", where, "; ".join(filter(None, (do, later))), kind)

@@ -12,7 +12,7 @@ from typing import Any
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, tlora_file
 from tlora_cli.formats.opening import locate, open_file
 from tlora_cli.foundation.bundled import bundle_of_picture, is_base
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.photos.folder import EXTENSIONS
@@ -99,11 +99,12 @@ def _finished(run: RunFolder) -> Path:
     saved, steps = checkpoints(run.checkpoints), recipe.train.steps
     done = f"its last checkpoint is step {step_of(saved[-1])} of {steps}" if saved else "no step"
     do = f"go on with: tlora train --resume --output {run.path}"
+    kind = Status.MISTAKE
     if is_locked(run.path):
-        do = "wait for its end"
+        do, kind = "wait for its end", Status.LATER
     if saved:
         do += f"; or publish a checkpoint: tlora publish {saved[-1] / 'adapter.safetensors'}"
-    raise UserError(f"the run is not finished: {done}", where=str(run.path), do=do)
+    raise UserError(f"the run is not finished: {done}", str(run.path), do, kind)
 
 
 def _about(run: RunFolder | None) -> Mapping[str, Any]:

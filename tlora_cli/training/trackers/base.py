@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import write_text
 from tlora_cli.training.run_folder import RunFolder
 
@@ -97,6 +97,7 @@ def check_installed(names: Sequence[str]) -> None:
             f"{' and '.join(missing)} {verb} not installed",
             where="output.trackers",
             do=f"pip install {' '.join(missing)}, or take it out of the list",
+            kind=Status.MISSING,
         )
 
 

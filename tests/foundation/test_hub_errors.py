@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import errors as hub_errors
 from training_runs import tlora, write_recipe
 
-from tlora_cli.families.hub_errors import explained
+from tlora_cli.foundation.hub_errors import explained
 
 MODEL = "someone/a-model"
 ONLINE = {"HF_HUB_OFFLINE": "0"}
