@@ -209,7 +209,8 @@ def _filled(family: str, method: str, base: str | None = None, **more: str) -> R
 
 def _methods(family: str) -> list[str]:
     """Return the methods that a family takes."""
-    without = {"flux": ("custom_diffusion",)}.get(family, ())  # no keys and values of the text
+    plain = FAMILIES[family].text_keys_values is not None  # custom_diffusion trains those alone
+    without = () if plain else ("custom_diffusion",)
     return [method for method in get_args(MethodName) if method not in without]
 
 
@@ -241,7 +242,8 @@ def _left_out(varying: set[str]) -> list[str]:
     prior = _value(_filled("sdxl", "custom_diffusion"), "concept.prior.count")
     lines += [
         "",
-        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 on FLUX.\n"
+        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 on FLUX and\n"
+        "FLUX.2.\n"
         f"`custom_diffusion` has `concept.prior`, with {prior} pictures.",
         "",
     ]
@@ -289,8 +291,8 @@ def _cards() -> list[str]:
     lines = [
         "`train.memory` sets, where the recipe doesn't:",
         "",
-        "| | sdxl | flux |",
-        "|---|---|---|",
+        f"| | {' | '.join(FAMILIES)} |",
+        "|---" * (1 + len(FAMILIES)) + "|",
     ]
     presets_of = [family.memory_presets for family in FAMILIES.values()]
     for size in presets_of[0]:
