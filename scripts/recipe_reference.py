@@ -300,7 +300,7 @@ def _cards() -> list[str]:
             ", ".join(f"`{key}: {str(value).lower()}`" for key, value in presets[size].items())
             for presets in presets_of
         ]
-        lines.append(f"| `{size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
+        lines.append(f"| `memory: {size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
     return [*lines, ""]
 
 

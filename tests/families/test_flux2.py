@@ -17,6 +17,7 @@ import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from torch import Tensor, nn
+from training_runs import same_tensors, tlora, write_recipe
 
 from tlora_cli import Adapter, RankSchedule, UserError, attach
 from tlora_cli.families import FAMILIES
@@ -452,3 +453,47 @@ def test_a_fixed_shift_draws_by_euler_alone() -> None:
     assert FLUX2.sampler("euler", config).config["shift"] == 3.0
     with pytest.raises(UserError, match="fixed shift"):
         FLUX2.sampler("unipc", config)
+
+
+# --- through the command line -----------------------------------------------------------------
+
+
+@pytest.mark.full
+@KINDS
+def test_a_run_learns_and_resumes_to_the_same_bits(kind: str, folder: Path, tmp_path: Path) -> None:
+    changes = {
+        "adapter": {"method": "vanilla_tlora", "rank": 4, "targets": "linear"},
+        "train__steps": 24,
+        "train__optimizer": {"name": "adamw", "lr": 3e-2},
+        "train__checkpoint": {"every": 12},
+        "train__timesteps": {"low": 0, "high": 500},
+        "train__gradient_checkpointing": True,
+    }
+    done = tlora("train", "--config", write_recipe(folder, tmp_path, **changes))
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    losses = [record["loss"] for record in map(json.loads, lines) if "loss" in record]
+    assert sum(losses[-6:]) < 0.96 * sum(losses[:6])
+    again = shutil.copytree(tmp_path / "run", tmp_path / "again")
+    shutil.rmtree(again / "checkpoints" / "checkpoint-000024")
+    (again / "adapter.safetensors").unlink()
+    done = tlora("train", "--resume", "--output", again)
+    assert done.returncode == 0, done.stderr
+    assert same_tensors(*(one / "adapter.safetensors" for one in (tmp_path / "run", again)))
+
+
+@pytest.mark.full
+def test_the_command_line_says_that_a_base_is_distilled(tiny_flux2: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_flux2, tmp_path / "tiny-flux2")
+    file = tmp_path / "tiny-flux2" / "model_index.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "is_distilled": True}))
+    written = write_recipe(tmp_path / "tiny-flux2", tmp_path, train__steps=2)
+    for command in (("validate", written), ("train", "--config", written)):
+        done = tlora(*command)
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 0, said
+        assert "is distilled to draw in a few steps" in said
+    adapter = tmp_path / "run" / "adapter.safetensors"
+    done = tlora("sample", "--adapter", adapter, "--prompt", "a V*", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "distilled" not in done.stdout + done.stderr

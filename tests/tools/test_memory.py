@@ -31,7 +31,7 @@ from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder
 
 PREVIEW = {"prompts": ["a photo of a V*"]}
-HUB = {"sdxl": "stabilityai/stable-diffusion-xl-base-1.0", "flux": "black-forest-labs/FLUX.1-dev"}
+HUB = {name: family.standard_base for name, family in FAMILIES.items()}
 
 
 def recipe(base: str, folder: Path = Path("none"), family: str = "sdxl", **sections: Any) -> Recipe:

@@ -1,8 +1,7 @@
-"""What the program must know of a model family.
+"""The kinds of things that a model family computes, beside the facts that it states.
 
-A family is one file that fills in `Family`, and one line in `FAMILIES`. It states values
-(`stated.py`) and computes, which is here; what computes imports torch inside, because the values
-are read where no torch may be loaded.
+A family is one file that fills in `Family`, and one line in `FAMILIES`. Its values (`stated.py`)
+are read where no torch may be loaded, so what computes imports torch inside.
 """
 
 from __future__ import annotations
