@@ -209,8 +209,9 @@ def _filled(family: str, method: str, base: str | None = None, **more: str) -> R
 
 def _methods(family: str) -> list[str]:
     """Return the methods that a family takes."""
-    plain = FAMILIES[family].text_keys_values is not None  # custom_diffusion trains those alone
-    without = () if plain else ("custom_diffusion",)
+    kind = FAMILIES[family]
+    without = [] if kind.text_keys_values else ["custom_diffusion"]  # it trains those alone
+    without += [name for name, one in METHODS.items() if one.word and kind.no_learned_words]
     return [method for method in get_args(MethodName) if method not in without]
 
 

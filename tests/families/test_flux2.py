@@ -17,7 +17,7 @@ import pytest
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
 from torch import Tensor, nn
-from training_runs import same_tensors, tlora, write_recipe
+from training_runs import recipe_values, same_tensors, tlora, write_recipe
 
 from tlora_cli import Adapter, RankSchedule, UserError, attach
 from tlora_cli.families import FAMILIES
@@ -26,6 +26,7 @@ from tlora_cli.families.loading import Base, family_of_base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.families.text_length import cuts
 from tlora_cli.formats import FORMATS, read_adapter, read_origin
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.batch import Batch
 from tlora_cli.training.step import Loss
 
@@ -453,6 +454,14 @@ def test_a_fixed_shift_draws_by_euler_alone() -> None:
     assert FLUX2.sampler("euler", config).config["shift"] == 3.0
     with pytest.raises(UserError, match="fixed shift"):
         FLUX2.sampler("unipc", config)
+
+
+@pytest.mark.parametrize("method", ["textual_inversion", "custom_diffusion"])
+def test_no_word_is_learned(method: str, tiny_flux2: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cut a word into other tokens behind a space"):
+        Recipe.model_validate(recipe_values(tiny_flux2, tmp_path, adapter={"method": method}))
+    with pytest.raises(UserError, match=r"learns a word|keys and values of cross-attention"):
+        attach(stock("klein", tiny_flux2), method)
 
 
 # --- through the command line -----------------------------------------------------------------

@@ -71,6 +71,10 @@ class Flux2(RectifiedFlow):
     text_encoders = (TextEncoder("text_encoder", "tokenizer"),)
     text_tokens = 512
     text_tokenizer = "tokenizer"
+    no_learned_words = (
+        "FLUX.2's text encoders cut a word into other tokens behind a space than without one, so "
+        "none always stand for it"
+    )
     single_file_is_whole = False
     single_file_keys = ("double_blocks.", "single_stream_modulation.")
     targets = (

@@ -127,6 +127,8 @@ class Stated:
     """Whether guidance calls the denoiser with and without the prompt (classifier-free)."""
     guidance_batched: ClassVar[bool] = True
     """Whether both are one batch; else they are two calls, one after the other."""
+    no_learned_words: ClassVar[str] = ""
+    """Why no word can be learned in its text encoders; empty if one can."""
     no_negative_prompt: ClassVar[str] = ""
     """Why it takes no negative prompt; empty if it does."""
     defaults: ClassVar[Mapping[str, Any]]
