@@ -20,6 +20,7 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import PARTS, Base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formats.headers import comfyui_keeps
 from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
@@ -175,10 +176,10 @@ def _about_ranks(weights: AdapterWeights, keep: int) -> list[str]:
         about.append(f"whatever its rank schedule was, it is gone: rank {keep} at every timestep")
     elif not schedule.always_full:
         noisiest = schedule.active_rank(float(schedule.num_train_timesteps))
+        kept = ". tlora convert --to comfyui keeps the schedule" if comfyui_keeps(weights) else ""
         about.append(
             f"the rank schedule is gone: {keep} ranks act at every timestep. Trained were "
-            f"{noisiest} at the noisiest to {schedule.active_rank(0.0)} at the clearest. "
-            "tlora convert --to comfyui keeps the schedule"
+            f"{noisiest} at the noisiest to {schedule.active_rank(0.0)} at the clearest{kept}"
         )
     return about
 
