@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write tiny SDXL and FLUX pipelines with random weights, in the diffusers folder format.
+"""Write tiny pipelines of every family with random weights, in the diffusers folder format.
 
-    python scripts/make_tiny_models.py OUT [--family sdxl|flux|all] [--seed 0]
+    python scripts/make_tiny_models.py OUT [--family sdxl|flux|flux2|all] [--seed 0]
 
 They have every part of the real models (text encoders, tokenizers, VAE, denoiser, scheduler) in a
 few megabytes, need no download, and draw noise: the weights are random. The demo and the
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tlora_cli.cli.quiet import hush_libraries
 
@@ -25,9 +25,12 @@ hush_libraries()
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
     StableDiffusionXLPipeline,
@@ -39,6 +42,9 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -52,6 +58,14 @@ T5_LENGTH = 512
 CLIP_MERGES = (("t", "h"), ("th", "e</w>"), ("i", "n"), ("in", "g</w>"), ("a", "n"))
 T5_PIECES = ("▁a", "▁the", "▁of", "▁in", "▁on", "▁with", "▁photo", "the", "ing", "er", "an", "in")
 START, END = "<|startoftext|>", "<|endoftext|>"
+QWEN_LENGTH = 512
+QWEN_MERGES = (("t", "h"), ("i", "n"), ("in", "g"), ("a", "n"), ("e", "r"))
+QWEN_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Its prompt stands where that of Qwen3 does; there is no empty thought behind it."""
 
 
 def write_tiny_sdxl(folder: Path, seed: int = 0) -> None:
@@ -80,9 +94,23 @@ def write_tiny_flux(folder: Path, seed: int = 0) -> None:
     _write(_tiny_flux, Path(folder), seed)
 
 
+def write_tiny_flux2(folder: Path, seed: int = 0) -> None:
+    """Write a Flux2KleinPipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_flux2, Path(folder), seed)
+
+
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     "sdxl": write_tiny_sdxl,
     "flux": write_tiny_flux,
+    "flux2": write_tiny_flux2,
 }
 
 
@@ -168,15 +196,68 @@ def _tiny_flux() -> DiffusionPipeline:
         tokenizer=_clip_tokenizer(END),
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            num_train_timesteps=1000,
-            shift=3.0,
-            use_dynamic_shifting=True,
-            base_shift=0.5,
-            max_shift=1.15,
-            base_image_seq_len=256,
-            max_image_seq_len=4096,
-        ),
+        scheduler=_moving_shift(),
+    )
+
+
+def _tiny_flux2() -> DiffusionPipeline:
+    """Make the pipeline of FLUX.2 klein base with few and narrow layers.
+
+    The language model has as many layers as are read: states 9, 18 and 27 are its text.
+    """
+    tokenizer = _qwen_tokenizer()
+    return Flux2KleinPipeline(
+        scheduler=_moving_shift(),
+        vae=_vae_with_norm(),
+        text_encoder=Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=28,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                head_dim=8,
+                initializer_range=0.3,
+                max_position_embeddings=QWEN_LENGTH,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        ).eval(),
+        tokenizer=tokenizer,
+        transformer=flux2_transformer(3 * 16, guidance_embeds=False),
+    )
+
+
+def flux2_transformer(width: int, *, guidance_embeds: bool) -> Flux2Transformer2DModel:
+    """Make a FLUX.2 transformer of few and narrow layers, for texts of a width."""
+    transformer = Flux2Transformer2DModel(
+        in_channels=128,  # 32 latent channels of 2 x 2 patches
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=width,
+        timestep_guidance_channels=32,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance_embeds,
+    )
+    _amplify(transformer, ".attn.add_v_proj")
+    return transformer
+
+
+def _moving_shift() -> FlowMatchEulerDiscreteScheduler:
+    """Make the scheduler of FLUX.1-dev, which FLUX.2 has as well."""
+    return FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        shift=3.0,
+        use_dynamic_shifting=True,
+        base_shift=0.5,
+        max_shift=1.15,
+        base_image_seq_len=256,
+        max_image_seq_len=4096,
     )
 
 
@@ -188,23 +269,42 @@ def _amplify(denoiser: torch.nn.Module, ending: str) -> None:
                 module.weight *= TEXT_GAIN
 
 
+VAE_LAYERS: dict[str, Any] = {
+    "block_out_channels": (8, 16, 16, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 64,
+}
+
+
 def _vae(latent_channels: int, **options: Any) -> AutoencoderKL:
-    """Make a VAE of factor 8 whose latents and pictures have a natural spread.
+    """Make a VAE of factor 8 whose latents and pictures have a natural spread."""
+    vae = AutoencoderKL(latent_channels=latent_channels, **VAE_LAYERS, **options).eval()
+    return _spread(vae, vae.config.shift_factor or 0.0, vae.config.scaling_factor)
+
+
+def _vae_with_norm() -> AutoencoderKLFlux2:
+    """Make FLUX.2's, whose batch norm has a mean and a variance for each channel of a patch."""
+    vae = AutoencoderKLFlux2(latent_channels=32, **VAE_LAYERS).eval()
+    with torch.no_grad():
+        vae.bn.running_mean.copy_(0.3 * torch.randn(vae.bn.num_features))
+        vae.bn.running_var.copy_(2.0 + torch.rand(vae.bn.num_features))
+    return _spread(vae, 0.0, 0.6)
+
+
+VAE = TypeVar("VAE", AutoencoderKL, AutoencoderKLFlux2)
+
+
+def _spread(vae: VAE, shift: float, scale: float) -> VAE:
+    """Give a VAE's latents and pictures a natural spread.
 
     Its random layers give nearly constant outputs and a posterior that is all noise, so the last
     layer of each half is scaled to the spread measured on a picture of noise, and the posterior is
     made narrow.
     """
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=latent_channels,
-        norm_num_groups=4,
-        sample_size=64,
-        **options,
-    ).eval()
+    latent_channels = vae.config.latent_channels
     with torch.no_grad():
         for mix in (vae.quant_conv, vae.post_quant_conv):
             if mix is not None:
@@ -215,14 +315,14 @@ def _vae(latent_channels: int, **options: Any) -> AutoencoderKL:
         )
         means, _ = vae.encoder(smooth).chunk(2, dim=1)
         last = vae.encoder.conv_out
-        gain = 1 / (means.std() * vae.config.scaling_factor)
+        gain = 1 / (means.std() * scale)
         last.weight[:latent_channels] *= gain
-        last.bias[:latent_channels] = (vae.config.shift_factor or 0.0) - gain * means.mean()
+        last.bias[:latent_channels] = shift - gain * means.mean()
         last.weight[latent_channels:] *= 0.1
         last.bias[latent_channels:] = -6.0  # logarithm of the posterior's variance
         last = vae.decoder.conv_out
-        latents = torch.randn(1, latent_channels, 8, 8) / vae.config.scaling_factor
-        pixels = vae.decoder(latents + (vae.config.shift_factor or 0.0))
+        latents = torch.randn(1, latent_channels, 8, 8) / scale
+        pixels = vae.decoder(latents + shift)
         last.weight *= 0.5 / pixels.std()
         last.bias.zero_()
     return vae
@@ -278,6 +378,21 @@ def _t5_tokenizer() -> T5TokenizerFast:
     return T5TokenizerFast(vocab=vocabulary, model_max_length=T5_LENGTH)
 
 
+def _qwen_tokenizer() -> Qwen2Tokenizer:
+    """Make a byte-level BPE tokenizer with Qwen's marks of a conversation."""
+    symbols = [*sorted(ByteLevel.alphabet()), *("".join(pair) for pair in QWEN_MERGES)]
+    tokens = [*symbols, END, "<|im_start|>", "<|im_end|>"]
+    return Qwen2Tokenizer(
+        vocab={token: number for number, token in enumerate(tokens)},
+        merges=list(QWEN_MERGES),
+        eos_token="<|im_end|>",
+        pad_token=END,
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        model_max_length=QWEN_LENGTH,
+        chat_template=QWEN_TEMPLATE,
+    )
+
+
 def _write(make: Callable[[], DiffusionPipeline], folder: Path, seed: int) -> None:
     """Make a pipeline from a seed and save it; a folder is there whole or not at all."""
     _refuse_contents(folder)
@@ -307,7 +422,7 @@ def _refuse_contents(folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write tiny models with random weights.")
-    parser.add_argument("out", type=Path, help="folder to write tiny-sdxl and tiny-flux into")
+    parser.add_argument("out", type=Path, help="folder to write tiny-sdxl, tiny-flux, ... into")
     parser.add_argument("--family", choices=(*WRITERS, "all"), default="all")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default 0)")
     options = parser.parse_args(arguments)

@@ -209,7 +209,9 @@ def _filled(family: str, method: str, base: str | None = None, **more: str) -> R
 
 def _methods(family: str) -> list[str]:
     """Return the methods that a family takes."""
-    without = {"flux": ("custom_diffusion",)}.get(family, ())  # no keys and values of the text
+    kind = FAMILIES[family]
+    without = [] if kind.text_keys_values else ["custom_diffusion"]  # it trains those alone
+    without += [name for name, one in METHODS.items() if one.word and kind.no_learned_words]
     return [method for method in get_args(MethodName) if method not in without]
 
 
@@ -241,7 +243,8 @@ def _left_out(varying: set[str]) -> list[str]:
     prior = _value(_filled("sdxl", "custom_diffusion"), "concept.prior.count")
     lines += [
         "",
-        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 on FLUX.\n"
+        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 on FLUX and\n"
+        "FLUX.2.\n"
         f"`custom_diffusion` has `concept.prior`, with {prior} pictures.",
         "",
     ]
@@ -289,8 +292,8 @@ def _cards() -> list[str]:
     lines = [
         "`train.memory` sets, where the recipe doesn't:",
         "",
-        "| | sdxl | flux |",
-        "|---|---|---|",
+        f"| | {' | '.join(FAMILIES)} |",
+        "|---" * (1 + len(FAMILIES)) + "|",
     ]
     presets_of = [family.memory_presets for family in FAMILIES.values()]
     for size in presets_of[0]:
@@ -298,7 +301,7 @@ def _cards() -> list[str]:
             ", ".join(f"`{key}: {str(value).lower()}`" for key, value in presets[size].items())
             for presets in presets_of
         ]
-        lines.append(f"| `{size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
+        lines.append(f"| `memory: {size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
     return [*lines, ""]
 
 

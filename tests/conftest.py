@@ -39,3 +39,21 @@ def tiny_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-flux"
     write_tiny_flux(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flux2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny Flux2KleinPipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_flux2
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-flux2"
+    write_tiny_flux2(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_flux2_dev(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny Flux2Pipeline; read it, do not write to it."""
+    from tiny_flux2_dev import write_tiny_flux2_dev
+
+    return write_tiny_flux2_dev(tmp_path_factory.mktemp("models") / "tiny-flux2-dev")

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, equal
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.formats import read_adapter
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.checkpoint_files import ADAPTER_FILE
@@ -42,7 +43,7 @@ def recipe_values(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
     if not picture.exists():
         draw_picture(picture)
     values: dict[str, Any] = {
-        "family": "flux" if "flux" in tiny.name else "sdxl",
+        "family": _family_of(tiny),
         "base": str(tiny),
         "concept": {"images": str(picture), "class": "dog"},
         "adapter": {"rank": 4, "min_rank": 2},
@@ -64,6 +65,12 @@ def recipe_values(tiny: Path, folder: Path, **changes: Any) -> dict[str, Any]:
             section = section.setdefault(parent, {})
         section[last] = value
     return values
+
+
+def _family_of(tiny: Path) -> str:
+    """Return the family that a tiny model's folder is named after, as tiny-flux is."""
+    names = [part for part in tiny.name.split("-") if part in FAMILIES]
+    return names[0] if names else "flux" if "flux" in tiny.name else "sdxl"
 
 
 def run(tiny: Path, folder: Path, resume: bool = False, **changes: Any) -> Outcome:

@@ -25,7 +25,7 @@ def test_what_recipes_read_loads_neither_torch_nor_diffusers() -> None:
         "import sys\n"
         "from tlora_cli.families import FAMILIES\n"
         "from tlora_cli.formats.registry import FORMATS\n"
-        "assert [family.pixel_multiple for family in FAMILIES.values()] == [8, 16], FAMILIES\n"
+        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8, 16, 16], FAMILIES\n"
         "assert list(FORMATS), FORMATS\n"
         "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])\n"
     )
@@ -36,6 +36,7 @@ def test_what_recipes_read_loads_neither_torch_nor_diffusers() -> None:
 @KINDS
 def test_its_classes_and_samplers_are_there(family: Family) -> None:
     places = [family.denoiser_class, family.pipeline_class, family.vae_class]
+    places += family.other_pipelines
     for place in [*places, *(sampler.scheduler for sampler in family.samplers.values())]:
         assert resolve(place).__name__ == place.partition(":")[2]
     assert family.samplers["default"] and family.objectives[0] == "auto"

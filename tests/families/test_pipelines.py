@@ -17,6 +17,9 @@ import torch
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
+    Flux2KleinInpaintPipeline,
+    Flux2KleinPipeline,
+    Flux2Pipeline,
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     FluxPipeline,
@@ -82,7 +85,9 @@ def compare(pipeline: Any, part: str, scale: float, arguments: dict[str, Any]) -
 
 def run(pipeline: Any, arguments: dict[str, Any]) -> np.ndarray:
     generator = torch.Generator().manual_seed(5)
-    return pipeline("a photo of a dog", generator=generator, output_type="np", **arguments).images
+    return pipeline(
+        prompt="a photo of a dog", generator=generator, output_type="np", **arguments
+    ).images
 
 
 SDXL = {
@@ -124,6 +129,37 @@ def test_flux(tiny_flux: Path, kind: str) -> None:
     pipeline_class, arguments = FLUX[kind]
     pipeline = pipeline_class.from_pretrained(tiny_flux)
     compare(pipeline, "transformer", 1000.0, {**arguments, "num_inference_steps": 6})
+
+
+FLUX2: dict[str, tuple[Any, dict[str, Any]]] = {
+    "a picture to edit": (Flux2KleinPipeline, {"image": PICTURE, "guidance_scale": 1.0}),
+    "inpainting": (
+        Flux2KleinInpaintPipeline,
+        {"image": PICTURE, "mask_image": MASK, "strength": 0.9},
+    ),
+    "dev": (Flux2Pipeline, {}),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", FLUX2)
+def test_flux2(tiny_flux2: Path, tiny_flux2_dev: Path, kind: str) -> None:
+    """Text-to-image alone is in test_flux2.py, against a callback."""
+    pipeline_class, arguments = FLUX2[kind]
+    pipeline = pipeline_class.from_pretrained(tiny_flux2_dev if kind == "dev" else tiny_flux2)
+    settings = {"height": 64, "width": 64, "num_inference_steps": 8, **arguments}
+    compare(pipeline, "transformer", 1000.0, settings)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("scheduler", FAMILIES["flux2"].samplers)
+def test_every_flux2_scheduler_solves_the_same_equation(tiny_flux2: Path, scheduler: str) -> None:
+    pipeline = Flux2KleinPipeline.from_pretrained(tiny_flux2)
+    arguments = {"height": 64, "width": 64, "num_inference_steps": 20}
+    pipeline.set_progress_bar_config(disable=True)
+    euler = run(pipeline, arguments)
+    pipeline.scheduler = FAMILIES["flux2"].sampler(scheduler, pipeline.scheduler.config)
+    assert np.abs(run(pipeline, arguments) - euler).mean() < 0.02
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m"])

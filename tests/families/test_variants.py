@@ -70,7 +70,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
         "tiny_flux",
         {
             "index": {
-                "_class_name": "Flux2Pipeline",
+                "_class_name": "FluxKontextPipeline",
                 "transformer": ["diffusers", "Flux2Transformer2DModel"],
             }
         },

@@ -46,13 +46,16 @@ REAL = {
     ("flux", "attention"): (247, 2_330_984_448),
     ("flux", "linear"): (494, 11_834_228_736),
     ("flux", "all"): (494, 11_834_228_736),
+    ("flux2", "attention"): (55, 2_028_994_560),
+    ("flux2", "linear"): (100, 3_680_501_760),
+    ("flux2", "all"): (100, 3_680_501_760),
 }
 """Layers, and numbers in their weights, of the standard bases; those of SDXL are as many as kohya's
 sd-scripts report without and with conv_dim."""
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
-RANKS = {"sdxl": 64, "flux": 32}
+RANKS = {"sdxl": 64, "flux": 32, "flux2": 32}
 
 
 def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = None) -> Adapter:
@@ -61,7 +64,7 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
         return attach(model, method, RANK, min_rank, blocks=BLOCKS, targets=targets)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)
     assert list(kind.reaches) == list(REACHES)
@@ -70,7 +73,7 @@ def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
         numbers = sum(layer.weight.numel() for layer in layers.values())
         assert (len(layers), numbers) == REAL[family, name]
     assert found["attention"].keys() == kind.target_layers(denoiser).keys()
-    blocks = {"sdxl": ".attentions.", "flux": "transformer_blocks."}[family]
+    blocks = ".attentions." if family == "sdxl" else "transformer_blocks."
     linear = {n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear) and blocks in n}
     assert found["linear"].keys() == linear
     others = {n.rpartition(".")[2] for n in found["all"].keys() - linear}

@@ -60,4 +60,4 @@ def test_names_of_methods() -> None:
 
 
 def test_a_family_is_registered_under_its_own_name() -> None:
-    assert list(FAMILIES) == [family.name for family in FAMILIES.values()] == ["sdxl", "flux"]
+    assert [*FAMILIES] == [one.name for one in FAMILIES.values()] == ["sdxl", "flux", "flux2"]

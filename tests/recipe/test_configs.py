@@ -23,8 +23,10 @@ METHODS = {
     "sdxl_dog_ortho_lora": ("ortho_lora", 64, 64, 800),
     "flux_dog": ("tlora", 32, 1, 500),
     "flux_dog_lora": ("lora", 32, 32, 400),
+    "flux2_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("tlora", 4, 2, 30),
+    "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
     "toy_flux": ("tlora", 16, 1, 400),
 }
@@ -36,7 +38,7 @@ def named(name: str) -> Recipe:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 10
+    assert len(CONFIGS) == 12
     assert {path.stem for path in CONFIGS} == set(METHODS)
 
 
@@ -86,7 +88,15 @@ def test_published_flux_settings(name: str) -> None:
     assert r.base.model == "black-forest-labs/FLUX.1-dev"
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_flux2_has_the_settings_of_its_pipeline_and_of_flux() -> None:
+    r, flux = named("flux2_dog"), named("flux_dog")
+    assert r.train.optimizer == flux.train.optimizer
+    assert (r.train.max_grad_norm, r.train.resolution, r.train.precision) == (1.0, 1024, "bf16")
+    assert (r.sampling.steps, r.sampling.guidance) == (50, 4.0)
+    assert r.base.model == "black-forest-labs/FLUX.2-klein-base-4B"
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
 def test_tiny_settings(family: str) -> None:
     r = named(f"tiny_{family}")
     assert (r.base.model, r.concept.images) == (f"tiny-models/tiny-{family}", "assets/photo.jpg")

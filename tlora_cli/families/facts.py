@@ -54,6 +54,14 @@ class Argument(NamedTuple):
         return args[self.position] if len(args) > self.position else None
 
 
+class Published(NamedTuple):
+    """A base on the Hub whose parts have other sizes than those of its family's standard base."""
+
+    denoiser: Mapping[str, Any]
+    """Fields of its denoiser's configuration that differ."""
+    text_parameters: int
+
+
 class Sampler(NamedTuple):
     """A scheduler of diffusers to sample with."""
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.bfl_names import names_of_layers
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
@@ -16,16 +17,13 @@ from tlora_cli.families.facts import (
     Conditioning,
     Kohya,
     License,
-    Sampler,
     TextEncoder,
 )
-from tlora_cli.families.spec import Family
+from tlora_cli.families.rectified_flow import RectifiedFlow
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-    from tlora_cli.formulas.objectives import Objective
 
 BASE = "black-forest-labs/FLUX.1-dev"
 STEPS, GUIDANCE = 28, 3.5  # published settings of sampling (T-LoRA, section 5)
@@ -34,13 +32,6 @@ COMFYUI_SHIFT = 1.15
 SMALL = {"gradient_checkpointing": True}
 
 SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
-FLOW = {
-    "use_flow_sigmas": True,
-    "prediction_type": "flow_prediction",
-    "use_dynamic_shifting": True,
-}
-"""Settings that make a diffusion solver one of rectified flow."""
-
 DOUBLE = {
     "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "img_attn_proj": ("attn.to_out.0",),
@@ -84,7 +75,7 @@ def comfyui_percent(t: float) -> float:
     return shift * (1 - level) / (level + shift * (1 - level))
 
 
-class Flux(Family):
+class Flux(RectifiedFlow):
     """A transformer of double and single blocks, with CLIP and T5 text."""
 
     name = "flux"
@@ -109,6 +100,11 @@ class Flux(Family):
     named_targets: ClassVar = dict.fromkeys(("linear", "all"), r"(single_)?transformer_blocks\..+")
     shared_input = r"(.*\.attn)\.(to)_[qkv]|(.*\.attn)\.(add)_[qkv]_proj"
     layer_prefixes = tuple(side for blocks in BLOCKS for side in blocks[:2])
+    # FLUX.2's blocks are called alike: one layer for all that a single block reads, SwiGLU.
+    foreign_layers = (
+        r"to_qkv_mlp_proj|(double|single)_stream_modulation|[._]ff(_context)?[._]linear_(in|out)"
+        r"|single_transformer_blocks[._]\d+[._]attn[._]to_out|time_guidance_embed"
+    )
     row_shares: ClassVar = {"proj_mlp": 4}
     turned_layers = ("final_layer_adaLN_modulation_1",)
     whole_model = (
@@ -122,7 +118,6 @@ class Flux(Family):
         "joint_attention_dim": ("text_encoder_2.d_model",),
         "pooled_projection_dim": ("text_encoder.hidden_size",),
     }
-    timestep_scale = 1000.0
     standard_base = BASE
     standard_title = "FLUX.1-dev"
     standard_gigabytes = 34
@@ -147,16 +142,6 @@ class Flux(Family):
     }
     standard_text_parameters = 123_060_480 + 4_762_310_656  # CLIP L and T5-XXL's encoder
     resolutions = (1024, 768, 512)
-    process = "flow matching"
-    objectives = ("auto", "flow")
-    samplers: ClassVar = {
-        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "dpmpp_2m": Sampler(
-            "diffusers:DPMSolverMultistepScheduler", {**FLOW, "algorithm_type": "dpmsolver++"}
-        ),
-        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
-    }
     guidance_doubles = False
     no_negative_prompt = "FLUX.1-dev takes no negative prompt: guidance is distilled into it"
     defaults: ClassVar = {
@@ -224,20 +209,6 @@ class Flux(Family):
     def latent_channels(self, denoiser: Any) -> int:
         """Return the channels of a latent; the transformer is given patches of 2 x 2."""
         return super().latent_channels(denoiser) // self.latent_patch**2
-
-    def timesteps(self, given: Tensor) -> Tensor:
-        """Return 1000 times the timesteps that the transformer is given.
-
-        The caller divided by 1000 in fp32; its rounding is undone, so that 300 is not 300.000012,
-        beyond a step of the rank. A bf16 pipeline rounds t before, and the model is told that t.
-        """
-        return (given * self.timestep_scale * 1e4).round() / 1e4
-
-    def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
-        """Return flow matching."""
-        from tlora_cli.formulas.objectives import Flow
-
-        return Flow(scheduler_config.get("num_train_timesteps", 1000))
 
     def predict(
         self,
@@ -309,14 +280,7 @@ class Flux(Family):
 
     def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield the original model's names, where queries, keys and values are one layer."""
-        for theirs, ours, table in BLOCKS:
-            numbers = {n.split(".")[1] for n in layer_names if n.startswith(f"{ours}.")}
-            for number in numbers:
-                for alias, layers in table.items():
-                    full = tuple(f"{ours}.{number}.{layer}" for layer in layers)
-                    yield f"{theirs}_{number}_{alias}", full
-        for alias, layer in OUTSIDE_BLOCKS.items():
-            yield alias, (layer,)
+        yield from names_of_layers(BLOCKS, OUTSIDE_BLOCKS, layer_names)
 
 
 FLUX = Flux()

@@ -29,6 +29,7 @@ from tlora_cli.families.variants import (
     configs_of,
     is_of,
     look_at_folder,
+    pipeline_of,
     say,
 )
 from tlora_cli.foundation import bundled
@@ -117,10 +118,11 @@ def load_pipeline(
         )
     try:
         with asking(base.model):
+            index = {} if base.is_file else read_index(base)
             if not base.is_file:
-                _check(family, base)
+                _check(family, base, index)
             with no_load_bars(base.path is not None):
-                pipeline = _load(family, base, absent, dtype, quantized)
+                pipeline = _load(family, base, index, absent, dtype, quantized)
         notes = limit_lengths(family, pipeline)
         if base.is_file or base.path is None:  # a folder's files were looked at before
             say(check_configs(family, configs_of(family, pipeline)) + notes)
@@ -134,6 +136,7 @@ def load_pipeline(
 def _load(
     family: Family,
     base: Base,
+    index: dict[str, Any],
     absent: dict[str, None],
     dtype: torch.dtype,
     quantized: BitsAndBytesConfig | None,
@@ -144,7 +147,7 @@ def _load(
     if quantized is not None:
         mapping = {family.denoiser: quantized}
         options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
-    return resolve(family.pipeline_class).from_pretrained(
+    return resolve(pipeline_of(family, index)).from_pretrained(
         str(base.path or base.model),
         revision=base.revision,
         variant=base.variant,
@@ -153,9 +156,9 @@ def _load(
     )
 
 
-def _check(family: Family, base: Base) -> None:
+def _check(family: Family, base: Base, index: dict[str, Any]) -> None:
     """Raise a UserError if a base's index or configurations, where they are here, don't fit."""
-    notes = check_index(family, read_index(base), base.model)
+    notes = check_index(family, index, base.model)
     if base.path is not None:
         notes += look_at_folder(family, base.path)
     say(notes)

@@ -20,6 +20,28 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
     return patches.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
 
 
+def four_ids(height: int, width: int, text: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return (0, row, column, 0) of a latent's tokens, and (0, 0, 0, place) of a text's.
+
+    Args:
+        height: of the latent.
+        width: of the latent.
+        text: tokens of the text.
+        device: where they go.
+
+    Returns:
+        (h/2 * w/2, 4) and (text, 4), whole numbers.
+    """
+    rows = torch.arange(height // 2, device=device).repeat_interleave(width // 2)
+    columns = torch.arange(width // 2, device=device).repeat(height // 2)
+    zeros, places = torch.zeros_like(rows), torch.arange(text, device=device)
+    none = torch.zeros_like(places)
+    return (
+        torch.stack([zeros, rows, columns, zeros], dim=1),
+        torch.stack([none, none, none, places], dim=1),
+    )
+
+
 def image_ids(height: int, width: int, like: Tensor) -> Tensor:
     """Return the tokens' (0, row, column), (h/2 * w/2, 3)."""
     rows = torch.arange(height // 2, device=like.device).repeat_interleave(width // 2)

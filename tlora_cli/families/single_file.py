@@ -7,6 +7,7 @@ encoders and VAE then come from the folder.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from tlora_cli.families.single_file_facts import (
     scheduler_settings,
 )
 from tlora_cli.families.single_file_storage import check_tensors, scaled_tensors, scales_of
-from tlora_cli.families.variants import look_at_folder, say
+from tlora_cli.families.variants import look_at_folder, pipeline_of, say
 from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.plugins import resolve
 
@@ -75,7 +76,8 @@ def _load(
         scaled = facts is not None and scales_of(facts)
         weights = scaled_tensors(facts, dtype) if facts and scaled else str(file)
         parts[family.denoiser] = loader.from_single_file(weights, **options)
-    pipeline = resolve(family.pipeline_class)
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    pipeline = resolve(pipeline_of(family, index))
     if not family.single_file_is_whole:
         dtypes = {"default": dtype, "vae": torch.float32}
         return pipeline.from_pretrained(str(folder), dtype=dtypes, **parts)

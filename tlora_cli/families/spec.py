@@ -1,28 +1,20 @@
-"""Facts that the program must know of a model family.
+"""The kinds of things that a model family computes, beside the facts that it states.
 
-A family is one file that fills in `Family`, and one line in `FAMILIES`. Its facts are read where no
-torch may be loaded, as by recipes, so classes are named `module:class` and resolved when they are
-needed, and what computes imports torch inside.
+A family is one file that fills in `Family`, and one line in `FAMILIES`. Its values (`stated.py`)
+are read where no torch may be loaded, so what computes imports torch inside.
 """
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from tlora_cli.families.facts import (
-    Argument,
-    ComfyUI,
-    Conditioning,
-    Kohya,
-    LatentDistribution,
-    License,
-    Sampler,
-    TextEncoder,
-)
+from tlora_cli.families.facts import Conditioning, LatentDistribution
 from tlora_cli.families.reach import PUBLISHED, target_layers
+from tlora_cli.families.stated import Stated
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.plugins import resolve
 
@@ -35,123 +27,8 @@ if TYPE_CHECKING:
     from tlora_cli.formulas.objectives import Objective
 
 
-class Family(ABC):
+class Family(Stated, ABC):
     """One kind of model. Instances hold no state; `FAMILIES` has one of each."""
-
-    # --- names --------------------------------------------------------------------------------
-
-    name: ClassVar[str]
-    """Name in recipes, on the command line and in adapter files."""
-    title: ClassVar[str]
-    """Name in prose."""
-    denoiser_words: ClassVar[str]
-    """Thing that users pass to the Python API, with an article."""
-
-    # --- the parts of its pipeline in diffusers -----------------------------------------------
-
-    denoiser: ClassVar[str]
-    """Name of the denoiser in the pipeline; also the prefix of its layers in adapter files."""
-    denoiser_class: ClassVar[str]
-    pipeline_class: ClassVar[str]
-    vae_class: ClassVar[str] = "diffusers:AutoencoderKL"
-    text_encoders: ClassVar[tuple[TextEncoder, ...]]
-    text_tokens: ClassVar[int]
-    """Length of the texts; less if the base's tokenizer takes less."""
-    text_tokenizer: ClassVar[str]
-    """The tokenizer that may cut texts shorter."""
-    single_file_is_whole: ClassVar[bool]
-    """Whether a .safetensors file of a model site holds every part, or the denoiser only."""
-    single_file_keys: ClassVar[tuple[str, ...]]
-    """Part of the names of its weights in such a file."""
-
-    # --- layers -------------------------------------------------------------------------------
-
-    targets: ClassVar[str]
-    """Regular expression for the full names of the layers that are adapted by default."""
-    named_targets: ClassVar[Mapping[str, str]] = {}
-    """The same for the further names of `reach.REACHES`, `linear` and `all`."""
-    shared_input: ClassVar[str]
-    """Regular expression for full layer names: layers whose groups agree read the same tensor. A
-    layer that turns out to be given another one costs time, nothing else."""
-    text_keys_values: ClassVar[str | None] = None
-    """Regular expression for the keys and values of the text in cross-attention; None without."""
-    layer_prefixes: ClassVar[tuple[str, ...]]
-    """Beginnings of the names of its layers, in any naming."""
-    row_shares: ClassVar[Mapping[str, int]] = {}
-    """Last part of a layer's name -> its share of the rows of a layer that the original model has
-    for several; 1 unless listed."""
-    turned_layers: ClassVar[tuple[str, ...]] = ()
-    """The original model's names of layers whose outputs have the halves the other way round."""
-    whole_model: ClassVar[tuple[str, str]]
-    """Regular expression for a name in a file of the whole denoiser, and what that file is."""
-
-    # --- latents and time ---------------------------------------------------------------------
-
-    vae_factor: ClassVar[int] = 8
-    """Pixels for each place of a latent, along a side."""
-    latent_patch: ClassVar[int] = 1
-    """Latent sides must be multiples of this."""
-    timestep_input: ClassVar[Argument]
-    latent_input: ClassVar[Argument]
-    denoiser_settings: ClassVar[Mapping[str, Any]] = {}
-    """Fields of the denoiser's configuration that `predict` counts upon; None: not there."""
-    text_widths: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Field of the denoiser's configuration -> `part.field` of text encoders, which add up to
-    it."""
-    timestep_scale: ClassVar[float | None] = None
-    """Scale in the header of an adapter file: the denoiser's timestep times this is t. None where
-    `timesteps` is no factor."""
-    noise_line: ClassVar[tuple[float, float]] = (2.0, 0.0)
-    """s and b by which T (1 - sigmoid(logsnr / s + b)) is t on the standard base's noise schedule;
-    of flow matching exactly these."""
-
-    # --- the standard base --------------------------------------------------------------------
-
-    standard_base: ClassVar[str]
-    """Hub id of the base that is taken if none is named."""
-    standard_title: ClassVar[str]
-    """Name in prose."""
-    standard_gigabytes: ClassVar[int]
-    """Files that have to be downloaded of it."""
-    standard_denoiser: ClassVar[Mapping[str, Any]]
-    standard_vae: ClassVar[Mapping[str, Any]]
-    standard_scheduler: ClassVar[Mapping[str, Any]] = {}
-    """Configurations of its parts; fields at diffusers' defaults are left out."""
-    standard_text_parameters: ClassVar[int]
-    """Parameters of its text encoders."""
-    resolutions: ClassVar[tuple[int, ...]]
-    """Sides in pixels that it knows from its own training, the largest first."""
-
-    # --- training and sampling ----------------------------------------------------------------
-
-    process: ClassVar[str]
-    """Equation that samplers solve, in words."""
-    objectives: ClassVar[tuple[str, ...]]
-    """Recipe names of what can be trained; `auto` is among them."""
-    prediction_types: ClassVar[tuple[str, ...]] = ()
-    """Those that diffusers' schedulers are told as their `prediction_type`."""
-    samplers: ClassVar[Mapping[str, Sampler]]
-    """Name -> sampler; `default` is among them."""
-    guidance_doubles: ClassVar[bool]
-    """Whether guidance calls the denoiser with and without the prompt (classifier-free)."""
-    no_negative_prompt: ClassVar[str] = ""
-    """Why it takes no negative prompt; empty if it does."""
-    defaults: ClassVar[Mapping[str, Any]]
-    """Published settings of a recipe where they differ from the models' own defaults."""
-    masked_defaults: ClassVar[Mapping[str, Any]] = {}
-    """Further ones of methods whose rank follows a schedule."""
-    memory_presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Size of a card -> settings of `train` that fit it, by `memory.plan_memory`."""
-
-    # --- other tools, and the Hub -------------------------------------------------------------
-
-    kohya: ClassVar[Kohya | None] = None
-    comfyui: ClassVar[ComfyUI | None] = None
-    architecture: ClassVar[str | None] = None
-    """`modelspec.architecture` of a LoRA."""
-    hub_tags: ClassVar[tuple[str, ...]] = ()
-    licenses: ClassVar[Mapping[str, License]] = {}
-    """Base on the Hub -> its license, as its own model card says it."""
 
     @property
     def encoder_names(self) -> tuple[str, ...]:
@@ -192,6 +69,11 @@ class Family(ABC):
             )
         return None
 
+    def text_room(self, tokenizer: Any, limit: int) -> int:
+        """Return how many tokens of a prompt are read, if `limit` are read in all."""
+        room: int = limit - tokenizer.num_special_tokens_to_add()
+        return room
+
     def image_conditioning(self, crop: int, resolution: int) -> Conditioning:
         """Return what the denoiser is told about the training picture's size, one row."""
         return {}
@@ -205,19 +87,29 @@ class Family(ABC):
         channels: int = denoiser.config.in_channels
         return channels
 
+    def latent_scale(self, vae: Any, like: Tensor) -> tuple[Any, Any]:
+        """Return what is taken from the VAE's latents, and what they are then multiplied with."""
+        from tlora_cli.families.vae import latent_scale
+
+        return latent_scale(vae, like)
+
     def encode_image(self, vae: Any, pixels: Tensor) -> LatentDistribution:
         """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
         from tlora_cli.families.vae import encode_image
 
-        return encode_image(vae, pixels)
+        return encode_image(vae, pixels, self.latent_scale)
 
     def decode(self, vae: Any, latents: Tensor) -> list[Image.Image]:
         """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
         from tlora_cli.families.vae import decode
 
-        return decode(vae, latents)
+        return decode(vae, latents, self.latent_scale)
 
     # --- training -----------------------------------------------------------------------------
+
+    def training_notes(self, index: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what should be said before a base with this model_index.json is trained on."""
+        yield from ()
 
     def timesteps(self, given: Tensor) -> Tensor:
         """Return t on the 0..T scale of the timesteps that the denoiser is given, in fp64."""
@@ -246,6 +138,10 @@ class Family(ABC):
         """Return the denoiser's answer (B, C, h, w) for noisy latents at timesteps t (0..T)."""
 
     # --- sampling -----------------------------------------------------------------------------
+
+    def guidance_calls(self, denoiser: Any, guidance: float) -> int:
+        """Return how many answers of the denoiser a step of sampling takes."""
+        return 2 if self.guidance_doubles and guidance > 1 else 1
 
     @abstractmethod
     def sample(
@@ -290,6 +186,9 @@ class Family(ABC):
 
     def knows(self, names: Collection[str]) -> bool:
         """Whether one of the names, in any naming, is that of a layer of the family."""
+        foreign = self.foreign_layers and re.compile(self.foreign_layers)
+        if foreign and any(foreign.search(name) for name in names):
+            return False
         return any(name.startswith(self.layer_prefixes) for name in names)
 
     def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -22,14 +22,16 @@ def meta_denoiser(family: str, base: str | None = None) -> nn.Module:
 
     Args:
         family: a name of `FAMILIES`.
-        base: a diffusers folder whose configuration is used instead of the standard one. Anything
-            else, such as a Hub id, is taken to have the standard one.
+        base: a diffusers folder whose configuration is used instead of the standard one, or a Hub
+            id of `Family.other_bases`. Anything else is taken to have the standard one.
 
     Raises:
         UserError: if the folder's configuration can't be read.
     """
     kind = FAMILIES[family]
-    config = _config(kind.standard_denoiser, base, kind.denoiser)
+    published = kind.other_bases.get(base or "")
+    standard = {**kind.standard_denoiser, **(published.denoiser if published else {})}
+    config = _config(standard, base, kind.denoiser)
     with torch.device("meta"):
         model: nn.Module = resolve(kind.denoiser_class).from_config(config)
     return model
@@ -63,7 +65,8 @@ def text_parameters(family: str, base: str | None = None) -> int:
         UserError: if a file can't be read.
     """
     found = 0
-    for encoder in FAMILIES[family].encoder_names if base else ():
+    kind = FAMILIES[family]
+    for encoder in kind.encoder_names if base else ():
         for file in (Path(base or "").expanduser() / encoder).glob("*.safetensors"):
             try:
                 with safe_open(file, framework="pt") as tensors:
@@ -71,7 +74,8 @@ def text_parameters(family: str, base: str | None = None) -> int:
             except (OSError, SafetensorError) as error:
                 raise UserError(f"the base can't be read: {error}", str(file)) from error
             found += sum(math.prod(shape) for shape in shapes)
-    return found or FAMILIES[family].standard_text_parameters
+    published = kind.other_bases.get(base or "")
+    return found or (published.text_parameters if published else kind.standard_text_parameters)
 
 
 def _config(standard: Mapping[str, Any], base: str | None, part: str) -> dict[str, Any]:

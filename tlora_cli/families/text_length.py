@@ -52,13 +52,13 @@ def cuts(family: Family, pipeline: Any, text: str, names: Sequence[str] = ()) ->
         names: words for the concept, each enough by itself.
     """
     for encoder in family.text_encoders:
-        tokenizer, whole = getattr(pipeline, encoder.tokenizer, None), False
+        tokenizer, whole = _tokenizer(pipeline, encoder), False
         if tokenizer is None:
             continue
         limit = tokenizer.model_max_length
         if encoder.tokenizer == family.text_tokenizer:
             limit, whole = min(limit, family.text_tokens), True
-        limit -= tokenizer.num_special_tokens_to_add()
+        limit = family.text_room(tokenizer, limit)
         tokens = _tokens(tokenizer, text)
         if limit > ENDLESS or len(tokens) <= limit:
             continue
@@ -82,7 +82,7 @@ def limit_lengths(family: Family, pipeline: Any) -> list[str]:
     """
     notes = []
     for encoder in family.text_encoders:
-        tokenizer = getattr(pipeline, encoder.tokenizer, None)
+        tokenizer = _tokenizer(pipeline, encoder)
         config = getattr(getattr(pipeline, encoder.name, None), "config", None)
         places = getattr(config, "max_position_embeddings", None)
         if tokenizer is None or places is None or tokenizer.model_max_length <= places:
@@ -123,6 +123,12 @@ def _number(file: Path, key: str) -> int | None:
     except (OSError, ValueError, AttributeError):
         return None
     return found if isinstance(found, int) else None
+
+
+def _tokenizer(pipeline: Any, encoder: TextEncoder) -> Any:
+    """Return an encoder's tokenizer, or None; a processor of pictures and texts has it inside."""
+    part = getattr(pipeline, encoder.tokenizer, None)
+    return getattr(part, "tokenizer", part)
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,42 +11,14 @@ from torch import Tensor
 
 from tlora_cli.families.facts import LatentDistribution
 
+Scale = Callable[[Any, Tensor], tuple[Any, Any]]
+"""A VAE and latents of it -> what is taken from these, and what they are then multiplied with."""
+
 DECODED_PIXELS = 1024 * 1024
 """Most pixels that are decoded at once."""
 
 
-@torch.no_grad()
-def encode_image(vae: Any, pixels: Tensor) -> LatentDistribution:
-    """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
-    moments = vae.encode(pixels.unsqueeze(0).to(vae.device, vae.dtype)).latent_dist
-    shift, scale = _shift_and_scale(vae, moments.mean)
-    return LatentDistribution(
-        ((moments.mean - shift) * scale)[0].float(), (moments.std * scale)[0].float()
-    )
-
-
-@torch.no_grad()
-def decode(vae: Any, latents: Tensor) -> list[Image.Image]:
-    """Return pictures of latents (B, C, h, w) in the denoiser's scale.
-
-    As many are decoded at once as take no more memory than one of 1024 x 1024 pixels: in fp32 at
-    that size the VAE is what needs most.
-    """
-    placed = latents.to(vae.device, vae.dtype)
-    shift, scale = _shift_and_scale(vae, placed)
-    unscaled = placed / scale + shift
-    height, width = latents.shape[-2:]
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    at_once = max(1, DECODED_PIXELS // (height * width * factor**2))
-    pictures = []
-    for some in unscaled.split(at_once):
-        pixels = vae.decode(some, return_dict=False)[0].float()
-        levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
-        pictures += [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in levels.cpu()]
-    return pictures
-
-
-def _shift_and_scale(vae: Any, like: Tensor) -> tuple[Any, Any]:
+def latent_scale(vae: Any, like: Tensor) -> tuple[Any, Any]:
     """Return what is taken from the VAE's latents, and what they are then multiplied with.
 
     A VAE says one number for all channels, or a mean and a standard deviation for each of them
@@ -59,3 +32,34 @@ def _shift_and_scale(vae: Any, like: Tensor) -> tuple[Any, Any]:
     return like.new_tensor(mean).view(shape), config.scaling_factor / like.new_tensor(std).view(
         shape
     )
+
+
+@torch.no_grad()
+def encode_image(vae: Any, pixels: Tensor, scale_of: Scale = latent_scale) -> LatentDistribution:
+    """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
+    moments = vae.encode(pixels.unsqueeze(0).to(vae.device, vae.dtype)).latent_dist
+    shift, scale = scale_of(vae, moments.mean)
+    return LatentDistribution(
+        ((moments.mean - shift) * scale)[0].float(), (moments.std * scale)[0].float()
+    )
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: Tensor, scale_of: Scale = latent_scale) -> list[Image.Image]:
+    """Return pictures of latents (B, C, h, w) in the denoiser's scale.
+
+    As many are decoded at once as take no more memory than one of 1024 x 1024 pixels: in fp32 at
+    that size the VAE is what needs most.
+    """
+    placed = latents.to(vae.device, vae.dtype)
+    shift, scale = scale_of(vae, placed)
+    unscaled = placed / scale + shift
+    height, width = latents.shape[-2:]
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    at_once = max(1, DECODED_PIXELS // (height * width * factor**2))
+    pictures = []
+    for some in unscaled.split(at_once):
+        pixels = vae.decode(some, return_dict=False)[0].float()
+        levels = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte()
+        pictures += [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in levels.cpu()]
+    return pictures

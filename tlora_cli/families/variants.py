@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.families.mathematics import check_configs
 from tlora_cli.families.spec import Family
 from tlora_cli.families.standard import meta_denoiser
@@ -34,10 +35,29 @@ def say(notes: Iterable[str]) -> None:
 def is_of(family: Family, index: Mapping[str, Any]) -> bool:
     """Say whether an index names a pipeline of the family, or a variant of it.
 
-    Variants such as StableDiffusionXLImg2ImgPipeline may hold the same parts.
+    Variants such as StableDiffusionXLImg2ImgPipeline may hold the same parts. The names of several
+    families may begin alike, as Flux and Flux2 do; the longest beginning says which it is.
     """
-    prefix = _class_name(family.pipeline_class).removesuffix("Pipeline")
-    return str(index.get("_class_name")).startswith(prefix)
+    named = str(index.get("_class_name"))
+    lengths = [_length_that_fits(one, named) for one in FAMILIES.values()]
+    return 0 < max(lengths) == _length_that_fits(family, named)
+
+
+def _length_that_fits(family: Family, named: str) -> int:
+    """Return the length of the beginning that a pipeline's name shares with the family's own."""
+    beginnings = (_class_name(one).removesuffix("Pipeline") for one in _pipelines(family))
+    return max(len(one) if named.startswith(one) else 0 for one in beginnings)
+
+
+def _pipelines(family: Family) -> tuple[str, ...]:
+    return (family.pipeline_class, *family.other_pipelines)
+
+
+def pipeline_of(family: Family, index: Mapping[str, Any]) -> str:
+    """Return the `module:class` of the family's pipeline that a base is run with."""
+    named = index.get("_class_name")
+    own = (one for one in _pipelines(family) if _class_name(one) == named)
+    return next(own, family.pipeline_class)
 
 
 def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[str]:
@@ -54,10 +74,12 @@ def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[st
     pipeline = index.get("_class_name")
     if not is_of(family, index):
         what = f"is a {pipeline}, not a {family.name} model" if pipeline else f"has {NO_CLASS}"
+        owner = next((one.name for one in FAMILIES.values() if is_of(one, index)), None)
+        change = f"set family: {owner}, or change the base" if owner else "change family or base"
         raise UserError(
             f"the base {model} {what}",
             where="base.model",
-            do="change family or base" if pipeline else "get the base's files again",
+            do=change if pipeline else "get the base's files again",
         )
     wanted = {family.denoiser: _class_name(family.denoiser_class)}
     wanted["vae"] = _class_name(family.vae_class)
@@ -72,7 +94,7 @@ def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[st
 
 
 def _notes(family: Family, index: Mapping[str, Any], model: str) -> Iterator[str]:
-    own = _class_name(family.pipeline_class)
+    own = _class_name(pipeline_of(family, index))
     if index.get("_class_name") != own:
         yield (
             f"{model} is a {index['_class_name']}; it is trained and drawn as a {own}, from words "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from tlora_cli.families import FAMILIES
+from tlora_cli.families import FAMILIES, Family
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights, Pair
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
@@ -29,10 +29,25 @@ def families_of(names: Iterable[str]) -> set[str]:
     return {name for name, family in FAMILIES.items() if family.knows(there)}
 
 
-def only_family(names: Iterable[str]) -> str | None:
-    """Return the family of the layers if it is clear."""
-    found = families_of(names)
-    return found.pop() if len(found) == 1 else None
+def only_family(names: Iterable[str], header: Mapping[str, str]) -> str | None:
+    """Return the family of the layers; None if it is none.
+
+    Args:
+        names: of the layers, in any naming.
+        header: of the file. Of several families with layers of these names it is the one that the
+            header says, else the first.
+    """
+    there = families_of(names)
+    found = [name for name in FAMILIES if name in there]
+    said = [name for name in found if _is_said(FAMILIES[name], header)]
+    return next(iter((said if len(said) == 1 else []) + found), None)
+
+
+def _is_said(family: Family, header: Mapping[str, str]) -> bool:
+    """Say whether a file's header names what other tools call the family."""
+    module = family.kohya and family.kohya.network_module
+    said = header.get("modelspec.architecture"), header.get("ss_network_module")
+    return any(one and one in said for one in (family.architecture, module))
 
 
 def scaled_pair(name: str, parts: dict[str, Tensor], scale: float, path: Path) -> Pair:

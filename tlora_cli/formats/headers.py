@@ -29,5 +29,11 @@ def mask_lost(weights: AdapterWeights) -> list[str]:
         return []
     return [
         f"the rank schedule is gone: all {schedule.rank} ranks act at every timestep, as they "
-        "never did in training; `--to comfyui` keeps it"
+        "never did in training" + ("; `--to comfyui` keeps it" if comfyui_keeps(weights) else "")
     ]
+
+
+def comfyui_keeps(weights: AdapterWeights) -> bool:
+    """Say whether the schedule can be kept by another format: how ComfyUI loads the family."""
+    family = FAMILIES.get(weights.family or "")
+    return family is not None and family.comfyui is not None

@@ -57,7 +57,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(bare(key) for key in keys), AdapterInfo(method=PLAIN)
+    return only_family(map(bare, keys), header), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:
@@ -77,7 +77,7 @@ def read(file: AdapterFile) -> AdapterWeights:
         if name not in names:
             raise lacking(name, file.path)
         layers |= split_rows(name, pair, names[name], file.path)
-    weights = plain_lora(layers, only_family(layers), file.path)
+    weights = plain_lora(layers, only_family(layers, file.header), file.path)
     warn_of_text_layers(text, file.path)
     return weights
 
@@ -98,6 +98,8 @@ def placed(
         names: of `known_names`.
         path: of the file, for messages.
     """
+    if name not in layer_names and (plain := name.removesuffix(".0")) in layer_names:
+        name = plain  # `to_out` without an index, which `parse` took for an older name
     alias = name.replace(".", "_")
     if name in layer_names or alias not in names:
         return {name: pair}

@@ -64,7 +64,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names; the method as a masked one, with min_rank."""
-    return only_family(bare(key) for key in keys), AdapterInfo(method=method_name(2, True))
+    return only_family(map(bare, keys), header), AdapterInfo(method=method_name(2, True))
 
 
 def lacks_start(keys: Collection[str]) -> bool:
@@ -105,7 +105,7 @@ def read(file: AdapterFile) -> AdapterWeights:
     init = "weights_principal" if computed else None
     masked = schedule is None or not schedule.always_full
     info = AdapterInfo(method=method_name(2, masked), init=init)
-    return AdapterWeights(layers, 2, schedule, only_family(layers), info)
+    return AdapterWeights(layers, 2, schedule, only_family(layers, file.header), info)
 
 
 def _part(name: str) -> str | None:

@@ -61,7 +61,7 @@ def origin(
     keys: Collection[str], header: Mapping[str, str], path: Path
 ) -> tuple[str | None, AdapterInfo]:
     """Return the family by the layers' names."""
-    return only_family(bare(key)[1] for key in keys), AdapterInfo(method=PLAIN)
+    return only_family((bare(key)[1] for key in keys), header), AdapterInfo(method=PLAIN)
 
 
 def read(file: AdapterFile) -> AdapterWeights:
@@ -104,7 +104,7 @@ def read(file: AdapterFile) -> AdapterWeights:
         scale = _scale(layer, found, settings, file.path)
         pair = scaled_pair(layer, found, scale, file.path)
         layers |= placed(layer, pair, file.layer_names, places, file.path)
-    weights = plain_lora(layers, only_family(layers), file.path)
+    weights = plain_lora(layers, only_family(layers, file.header), file.path)
     warn_of_text_layers(len(text), file.path)
     if twice:
         warnings.warn(

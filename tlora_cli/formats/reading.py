@@ -9,9 +9,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tlora_cli.formats import kohya
 from tlora_cli.formats.additions import without_additions
-from tlora_cli.formats.common import DAMAGED, as_of
+from tlora_cli.formats.common import DAMAGED, as_of, families_of
 from tlora_cli.formats.foreign import unknown
+from tlora_cli.formats.lora_names import bare
 from tlora_cli.formats.opening import OpenFile, locate, open_file
 from tlora_cli.formats.registry import FORMATS
 from tlora_cli.formats.spec import Format, Origin, Reader
@@ -45,6 +47,11 @@ class OpenAdapter:
             UserError: if the header, or what stands beside the file, is damaged.
         """
         return self._reader.origin(self._file.keys, self._file.header, self._file.path)
+
+    @cached_property
+    def families(self) -> set[str]:
+        """Families that have layers of these names; one unless they are few, or original names."""
+        return families_of(kohya.bare(bare(key)[1]) for key in self._file.keys)
 
     @property
     def trained_for_v(self) -> bool:

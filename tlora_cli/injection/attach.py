@@ -113,6 +113,10 @@ def attach(
     check_ready(modules_of(model))
     layers = chosen_modules(method, family, model, targets)
     chosen = METHODS[method]
+    if chosen.word and family.no_learned_words:
+        raise UserError(
+            f"{method} learns a word: {family.no_learned_words}", do="use another method"
+        )
     check_convolutions(chosen, layers)
     if chosen.low_rank:
         layers = fitting_rank(rank, layers, targets)

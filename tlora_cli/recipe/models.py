@@ -222,6 +222,11 @@ class Recipe(Section):
                 ("train.objective", "family"),
             )
         yield from self._reach_problems(family)
+        if METHODS[self.adapter.method].word and family.no_learned_words:
+            yield Problem(
+                f"{self.adapter.method} learns a word: {family.no_learned_words}; use another",
+                ("adapter.method", "family"),
+            )
         quantized = self.train.quantization is not None
         if quantized and self.adapter.init.startswith("weights"):
             yield Problem(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from tlora_cli.families import Family
-from tlora_cli.families.loading import Base, load_pipeline
-from tlora_cli.formats import AdapterInfo
+from tlora_cli.families.loading import Base, family_of_base, load_pipeline
+from tlora_cli.formats import AdapterInfo, OpenAdapter
 from tlora_cli.foundation.errors import Status, UserError
 
 
@@ -28,6 +28,21 @@ def base_of_adapter(adapter: Path, info: AdapterInfo, base: str | None, config: 
             do="pass --base with a Hub id, a diffusers folder or a .safetensors file",
         )
     return Base(info.base_model, info.base_revision, info.base_variant, info.base_config)
+
+
+def family_for(opened: OpenAdapter, base: Base) -> str:
+    """Return an adapter's family; that of the base where the file's names fit several.
+
+    Raises:
+        UserError: if neither says it.
+    """
+    stated = opened.origin[0]
+    if stated is None:
+        return family_of_base(base)
+    if len(opened.families) < 2 or base.is_file:
+        return stated
+    owner = family_of_base(base)
+    return owner if owner in opened.families else stated
 
 
 def load_text(family: Family, base: Base, device: torch.device, dtype: torch.dtype) -> Any:

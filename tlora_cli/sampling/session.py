@@ -12,7 +12,6 @@ from typing import Any
 from PIL import Image
 
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.loading import family_of_base
 from tlora_cli.families.text_length import check_lengths
 from tlora_cli.formats import AdapterInfo, OpenAdapter, open_adapter
 from tlora_cli.foundation.devices import (
@@ -31,6 +30,7 @@ from tlora_cli.recipe.models import SamplingConfig
 from tlora_cli.sampling.base_model import (
     base_of_adapter,
     choose_attention,
+    family_for,
     load_denoiser,
     load_text,
 )
@@ -103,7 +103,7 @@ class SamplingSession:
 
     def __init__(self, request: Request, notify: Callable[[str], None]) -> None:
         self._opened: OpenAdapter | None = open_adapter(request.adapter)
-        family_name, self.info = self._opened.origin
+        self.info = self._opened.origin[1]
         self._others = [open_adapter(one.path) for one in request.others]
         infos = [self.info, *(one.origin[1] for one in self._others)]
         if self._others:
@@ -117,7 +117,7 @@ class SamplingSession:
                     "`tlora convert --min-rank` first",
                 )
         self.base = base_of_adapter(request.adapter, self.info, request.base, request.base_config)
-        self.family = FAMILIES[family_name or family_of_base(self.base)]
+        self.family = FAMILIES[family_for(self._opened, self.base)]
         self.settings = _settings(request, self.family, self.info)
         self.concept = request.concept or joined_concept([_concept(info) for info in infos])
         self.names = [

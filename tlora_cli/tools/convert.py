@@ -14,12 +14,13 @@ from torch import nn
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser
-from tlora_cli.formats import FORMATS, AdapterInfo, AdapterWeights, open_adapter
+from tlora_cli.formats import FORMATS, AdapterInfo, AdapterWeights, OpenAdapter, open_adapter
 from tlora_cli.formats.common import method_name
 from tlora_cli.formats.slices import wider
 from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.load import check_fit, choose_schedule, matrix_layers, rows_of
+from tlora_cli.sampling.base_model import family_for
 
 
 def convert_file(
@@ -58,7 +59,7 @@ def convert_file(
     if target.write is None:
         raise UserError(f"tlora reads {to} and does not write it", do="choose another --to")
     opened = open_adapter(source)
-    stated, about = opened.origin
+    stated, about = _stated_family(opened, family, base), opened.origin[1]
     name = stated or family
     if name is None:
         raise UserError("the file does not tell its model family", where, "pass --family")
@@ -95,6 +96,17 @@ def convert_file(
     if not schedule.always_full:
         rank += f", least rank {schedule.min_rank}"
     return f"{name} {new.info.method}, {rank}, {count}", notes
+
+
+def _stated_family(opened: OpenAdapter, family: str | None, base: str | None) -> str | None:
+    """Return the family that the file says; where its names fit several, what is given counts."""
+    if len(opened.families) > 1:
+        if family in opened.families:
+            return family
+        folder = Base(base).path if base is not None else None
+        if folder is not None and (folder / "model_index.json").is_file():
+            return family_for(opened, Base(str(folder)))
+    return opened.origin[0]
 
 
 def _denoiser(family: str, base: str | None, info: AdapterInfo, whole: bool) -> nn.Module:

@@ -17,16 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tlora_cli.families import FAMILIES, Family
-from tlora_cli.families.loading import PARTS, Base, family_of_base, load_pipeline
+from tlora_cli.families.loading import PARTS, Base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser, meta_vae, text_parameters
 from tlora_cli.formats import AdapterWeights, OpenAdapter, open_adapter
+from tlora_cli.formats.headers import comfyui_keeps
 from tlora_cli.foundation import devices
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
 from tlora_cli.injection.load import changes_of, matrix_layers
 from tlora_cli.injection.words import ENCODERS, embeddings_of
 from tlora_cli.methods import METHODS
-from tlora_cli.sampling.base_model import base_of_adapter
+from tlora_cli.sampling.base_model import base_of_adapter, family_for
 
 DTYPES = {name: devices.DTYPES[name] for name in ("fp32", "fp16")}
 """Number formats of the merged weights. bf16 is none of them: its eight bits lose small updates."""
@@ -84,9 +85,9 @@ def merge_file(
             disk is too small.
     """
     opened = open_adapter(source)
-    name, info = opened.origin
+    info = opened.origin[1]
     where = base_of_adapter(source, info, base, base_config)
-    family = FAMILIES[name or family_of_base(where)]
+    family = FAMILIES[family_for(opened, where)]
     whole = output.suffix.lower() != ".safetensors"
     _require_space(family, where, output, whole, DTYPES[dtype])
     copied = where.path if whole and where.path is not None and where.path.is_dir() else None
@@ -175,10 +176,10 @@ def _about_ranks(weights: AdapterWeights, keep: int) -> list[str]:
         about.append(f"whatever its rank schedule was, it is gone: rank {keep} at every timestep")
     elif not schedule.always_full:
         noisiest = schedule.active_rank(float(schedule.num_train_timesteps))
+        kept = ". tlora convert --to comfyui keeps the schedule" if comfyui_keeps(weights) else ""
         about.append(
             f"the rank schedule is gone: {keep} ranks act at every timestep. Trained were "
-            f"{noisiest} at the noisiest to {schedule.active_rank(0.0)} at the clearest. "
-            "tlora convert --to comfyui keeps the schedule"
+            f"{noisiest} at the noisiest to {schedule.active_rank(0.0)} at the clearest{kept}"
         )
     return about
 

@@ -11,7 +11,6 @@ import torch
 
 from tlora_cli.families import Conditioning, Family
 from tlora_cli.families.text_length import check_lengths
-from tlora_cli.injection.words import ENCODERS
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.training_images import latent_mask
 from tlora_cli.recipe.models import Recipe
@@ -93,7 +92,7 @@ def encode_all(
     encode, encoders = None, None
     if METHODS[recipe.adapter.method].word:  # the encoders stay: their answers change at each step
         encoders = pipeline
-        for name in ENCODERS:
+        for name in family.encoder_names:
             getattr(pipeline, name).requires_grad_(False)
         encode = functools.partial(_encode_anew, family, pipeline)
     drawn: Callable[[], Texts] | None = None

@@ -90,11 +90,19 @@ def operations_of(job: Job) -> float:
     base = recipe.base.model
     samples = train.batch_size * train.accumulation * (2 if recipe.concept.prior else 1)
     trained = TRAINING_CALLS * train.steps * samples
-    rows = 2 if family.guidance_doubles and settings.guidance > 1 else 1
-    drawn = job.pictures * settings.steps * rows
+    calls = _guidance_calls(family.name, base, settings.guidance)
+    drawn = job.pictures * settings.steps * calls
     return trained * operations_of_call(
         family.name, base, train.resolution, train.resolution
     ) + drawn * operations_of_call(family.name, base, settings.width, settings.height)
+
+
+@cache
+def _guidance_calls(family_name: str, base: str, guidance: float) -> int:
+    from tlora_cli.families.standard import meta_denoiser
+
+    denoiser = meta_denoiser(family_name, folder_of(base))
+    return FAMILIES[family_name].guidance_calls(denoiser, guidance)
 
 
 @cache

@@ -140,10 +140,10 @@ def _on_cpu(recipe: Recipe) -> bool:
 
 
 def folder_of(model: str) -> str | None:
-    """Return the folder whose own shapes a base has; None: those of its family's standard."""
+    """Return where a base's shapes are found: its folder, or its name; None of a single file."""
     if is_base(model):
         return str(model_folder(model))
-    return model if Path(model).expanduser().is_dir() else None
+    return None if Path(model).expanduser().is_file() else model
 
 
 def _size(module: nn.Module) -> int:
@@ -249,7 +249,7 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
     """Return the most bytes alive while a preview is denoised and decoded."""
     settings, denoiser = sampling_settings(recipe), adapter.denoiser
     assert settings.height and settings.width
-    rows = 2 if family.guidance_doubles and settings.guidance > 1 else 1
+    rows = family.guidance_calls(denoiser, settings.guidance) if family.guidance_batched else 1
     sides = latent_sides(family.name, vae, settings.width, settings.height)
     shape = (family.latent_channels(denoiser), *sides)
     dtype = DTYPES[recipe.train.precision]
