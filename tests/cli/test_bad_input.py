@@ -89,7 +89,7 @@ def test_recipes(cli: Cli, tiny_sdxl: Path, tmp_path: Path, case: str) -> None:
 def test_base_of_another_family(cli: Cli, tiny_flux: Path, tmp_path: Path) -> None:
     message = refused_training(cli, tiny_flux, tmp_path / "case", family="sdxl")
     assert "is a FluxPipeline, not a sdxl model" in message
-    assert "change family or base" in message
+    assert "set family: flux, or change the base" in message
 
 
 def test_folder_that_is_no_model(cli: Cli, tmp_path: Path) -> None:

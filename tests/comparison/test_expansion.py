@@ -50,7 +50,7 @@ grid:
         method: {c.recipe.train.optimizer.lr for c in found.cells if c.arm.method == method}
         for method in ("lora", "tlora")
     }
-    assert rates == {"lora": {3e-4}, "tlora": {1e-3}}
+    assert rates == {"lora": {1e-4}, "tlora": {3e-4}}
 
 
 def test_methods_without_ranks_run_once() -> None:

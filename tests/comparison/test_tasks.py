@@ -12,6 +12,7 @@ from compare_runs import finish_cell, grid_values, plan_of, write_grid
 from tlora_cli.cli.app import main
 from tlora_cli.comparison import tasks
 from tlora_cli.comparison.tasks import read_result, task_of
+from tlora_cli.foundation.errors import Status
 
 
 def test_a_result_counts_only_with_its_own_files(tiny_sdxl: Path, tmp_path: Path) -> None:
@@ -78,5 +79,5 @@ def test_folders_of_others_are_left_alone(
     (tmp_path / "out" / "thesis.txt").unlink()
     monkeypatch.setattr(tasks, "PATIENCE", 0.1)
     with tasks.locked_patiently(tmp_path / "out"):
-        assert main() == 2
+        assert main() == Status.LATER
     assert "another tlora run is working in this folder" in capfd.readouterr().err

@@ -140,7 +140,7 @@ def drawings(tmp_path: Path) -> tuple[object, ...]:
     for number, task in enumerate(contexts(PIP, 8, TRAINING)):
         shown = TRAINING.changed(**task.asked)
         if number % 2:
-            other = {"class": "house", "color": "white", "marking": "none", "feature": "none"}
+            other = {"class": "car", "color": "white", "marking": "none", "feature": "none"}
             shown = shown.changed(**other, eyes="dark", shade="plain")
         draw(shown).image.save(folder / f"{number}.png")
         said[f"{number}.png"] = task.text.replace("V*", "sks star")

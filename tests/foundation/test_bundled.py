@@ -14,7 +14,7 @@ from training_runs import write_recipe
 from tlora_cli.cli.app import main
 from tlora_cli.families.loading import Base
 from tlora_cli.foundation import bundled
-from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.errors import Status, UserError, known_names
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
@@ -43,12 +43,12 @@ def refuse(
     """Return a function that runs `tlora` with arguments that must fail, and gives its message."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: object) -> str:
+    def run(*arguments: object, status: Status = Status.MISTAKE) -> str:
         capfd.readouterr()
         monkeypatch.setattr("sys.argv", ["tlora", *map(str, arguments)])
-        status = main()
+        ended = main()
         _, err = capfd.readouterr()
-        assert status == 2, err
+        assert ended == status, err
         assert "Traceback" not in err
         return err[err.index("error: ") :]
 
@@ -59,11 +59,15 @@ def refuse(
 
 
 def test_an_unknown_base_lists_the_known_ones(refuse: Refuse, tmp_path: Path) -> None:
-    message = refuse("train", "--config", write_recipe(Path("toy-sxdl"), tmp_path))
+    message = refuse(
+        "train", "--config", write_recipe(Path("toy-sxdl"), tmp_path), status=Status.MISSING
+    )
     assert "base not found: toy-sxdl" in message
     assert "base.model" in message
     assert "did you mean toy-sdxl? known: toy-sdxl" in message
-    message = refuse("train", "--config", write_recipe(Path("unheard"), tmp_path))
+    message = refuse(
+        "train", "--config", write_recipe(Path("unheard"), tmp_path), status=Status.MISSING
+    )
     assert "known: toy-sdxl" in message
     assert "did you mean" not in message
 

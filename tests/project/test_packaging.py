@@ -103,7 +103,7 @@ def test_torchvision_is_used_nowhere() -> None:
     """It must match torch's build exactly, and nothing here needs it."""
     files = [
         *(ROOT / "tlora_cli").rglob("*.py"),
-        *(path for path in (ROOT / "scripts").iterdir() if path.is_file()),
+        *(ROOT / "scripts").glob("*.py"),
         *(ROOT / name for name in ("pyproject.toml", "constraints.txt", "Dockerfile")),
     ]
     assert len(files) > 20

@@ -17,6 +17,7 @@ from tlora_cli.foundation.bundled import BUNDLES, base_in, bases, model_folder, 
 from tlora_cli.injection import load
 from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training.loop import train
+from tlora_cli.training.run_folder import checkpoints
 
 
 def run(folder: Path, resume: bool = False, steps: int = 2) -> Path:
@@ -85,11 +86,11 @@ def test_a_run_on_other_weights_does_not_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path)
-    checkpoints = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    before = [file.read_bytes() for file in checkpoints[-1].iterdir()]
+    found = checkpoints(tmp_path / "run" / "checkpoints")
+    before = [file.read_bytes() for file in found[-1].iterdir()]
     monkeypatch.setattr("tlora_cli.training.from_recipe.version_of", lambda base: "0123456789ab")
     with pytest.raises(UserError, match="was started on an earlier version of toy-sdxl"):
         run(tmp_path, resume=True, steps=4)
-    assert [file.read_bytes() for file in checkpoints[-1].iterdir()] == before
+    assert [file.read_bytes() for file in found[-1].iterdir()] == before
     monkeypatch.undo()
     run(tmp_path, resume=True, steps=4)

@@ -1,4 +1,4 @@
-"""What a command says when a signal has stopped it: how to go on."""
+"""Words on going on, which a command says when a signal has stopped it."""
 
 from __future__ import annotations
 
