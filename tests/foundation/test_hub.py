@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from huggingface_hub import constants
 from training_runs import write_recipe
 
 from tlora_cli.cli.app import main
-from tlora_cli.families.loading import Base, read_index
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.loading import Base, load_pipeline, read_index
 from tlora_cli.foundation import hub
 from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.hub_errors import fetching
@@ -110,3 +112,11 @@ def test_the_download_leaves_out_what_is_not_loaded() -> None:
             files, allow_patterns=given["--include"], ignore_patterns=given["--exclude"] or None
         )
         assert set(taken) == {name for name, of in files.items() if of in ("both", kind)}
+
+
+def test_a_built_in_base_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is no Hub id, and its files come with the program."""
+    monkeypatch.setattr(hub, "_knock", lambda address: pytest.fail(f"{address} was asked"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_pipeline(FAMILIES["sdxl"], Base("toy-sdxl"))

@@ -80,9 +80,9 @@ def test_no_compiler_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("changes", "compiler", "device", "expected"),
     [
-        ({"train__steps": 1000}, None, "cpu", "compile"),
-        ({"train__steps": 999}, None, "cpu", "eager"),
-        ({"train__steps": 500, "train__accumulation": 2}, None, "cpu", "compile"),
+        ({"train__steps": 3000}, None, "cpu", "compile"),
+        ({"train__steps": 2999}, None, "cpu", "eager"),
+        ({"train__steps": 1500, "train__accumulation": 2}, None, "cpu", "compile"),
         ({"train__steps": 5000}, "a compiler", "cpu", "eager"),
         ({"train__steps": 5000}, None, "cuda", "eager"),
         ({"train__steps": 5000, "adapter": {"method": "svdiff"}}, None, "cpu", "eager"),

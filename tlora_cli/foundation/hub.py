@@ -23,13 +23,14 @@ _answers: dict[str, tuple[float, bool]] = {}
 
 
 @contextmanager
-def asking(model: str) -> Iterator[None]:
+def asking(model: str, here: bool = False) -> Iterator[None]:
     """Load a model within; where the Hub can't be reached, from its cache alone, and at once.
 
     Args:
         model: a folder or file, for which nobody is asked, or a Hub id.
+        here: whether it is known to be on this computer, such as a bundled one.
     """
-    here = Path(model).expanduser().exists()
+    here = here or Path(model).expanduser().exists()
     if here or constants.HF_HUB_OFFLINE or reachable(constants.ENDPOINT):
         yield
         return

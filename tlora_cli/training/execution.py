@@ -24,9 +24,10 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.batch import Batch
 from tlora_cli.training.step import Passes
 
-COMPILE_FROM_STEPS = 1000
-"""Shortest run on a CPU that is compiled by itself. Compiling toy-sdxl's blocks took 10 to 14 s and
-saved 20 ms a step, so it pays from about 700 steps on."""
+COMPILE_FROM_STEPS = 3000
+"""Shortest run on a CPU that is compiled by itself. With phrases there are four kinds of passes:
+compiling toy-sdxl's blocks for them took 58 s on two cores and saved 20 ms of 147 ms a step, so it
+pays from about 2,900 steps on."""
 
 
 class Record(Protocol):
