@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Measure how well masks are found without a model, against masks that are known.
+"""Measure how well masks are found, with and without a base's help, against masks that are known.
 
 Drawings of the built-in world have true masks, and so has assets/photo.jpg. The five photographs of
 the DreamBooth data set's `dog` (by Alvan Nee, Unsplash license) have outlines painted by hand:
 scripts/dog_outlines.json, in thousandths of the photo's width.
 
     python scripts/mask_accuracy.py --dog data/dog --overlays docs/images/masks
+    python scripts/mask_accuracy.py --base toy-sdxl --base toy-flux --look looked-at
+
+Only the drawings are measured with a base: the built-in ones know nothing else.
 """
 
 from __future__ import annotations
@@ -20,10 +23,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
-from tlora_cli.photos.masks.finder import FoundMask, MaskFinder
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.loading import Base
+from tlora_cli.methods import DEFAULT
+from tlora_cli.photos.masks.finder import FoundMask, MaskFinder, Seen
 from tlora_cli.photos.masks.overlay import overlay
+from tlora_cli.recipe.defaults import published_settings
+from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.sampling.looking import look
+from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import Scene, draw_scene
 from tlora_cli.toyworld.renderer import draw
@@ -60,14 +71,43 @@ def painted(outlines: list[list[list[float]]], width: int, height: int) -> np.nd
     return mask.astype(bool)
 
 
-def on_drawings(scenes: list[tuple[str, Scene]]) -> Iterator[Result]:
-    """Yield the results on drawings."""
+def on_drawings(
+    scenes: list[tuple[str, Scene]], base: str | None = None, overlays: Path | None = None
+) -> Iterator[Result]:
+    """Yield the results on drawings.
+
+    Args:
+        scenes: by their names.
+        base: that helps; None for none.
+        overlays: folder for pictures to look at.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "drawing.png"
-        for name, scene in scenes:
+        files, truths = [], []
+        for number, (_, scene) in enumerate(scenes):
             drawn = draw(scene)
-            drawn.image.save(file)
-            yield result(name, MaskFinder().find(file, name), np.asarray(drawn.mask) > 127)
+            files.append(Path(folder) / f"{number}.png")
+            drawn.image.save(files[-1])
+            truths.append(np.asarray(drawn.mask) > 127)
+        seen = {} if base is None else seen_by(base, files, [one["class"] for _, one in scenes])
+        for file, truth, (name, _) in zip(files, truths, scenes, strict=True):
+            found = MaskFinder().find(file, name, seen.get(file))
+            if overlays and name:
+                overlays.mkdir(parents=True, exist_ok=True)
+                shown = overlay(found.photo, found.mask).resize((256, 256), Image.Resampling.BOX)
+                shown.save(overlays / f"{name.replace('/', '-')}-{base or 'contrast'}.png")
+            yield result(name, found, truth)
+
+
+def seen_by(base: str, files: list[Path], classes: list[str]) -> dict[Path, Seen]:
+    """Return where a built-in base sees the class on each drawing."""
+    family = BUNDLE.bases[base]
+    train = TrainConfig.model_validate(published_settings(family, DEFAULT, base)["train"])
+    seen = {}
+    for word in sorted(set(classes)):
+        own = [file for file, kind in zip(files, classes, strict=True) if kind == word]
+        maps = look(FAMILIES[family], Base(base), train, word, own, "drawing", torch.device("cpu"))
+        seen |= {file: Seen(base, one) for file, one in zip(own, maps, strict=True)}
+    return seen
 
 
 def result(name: str, found: FoundMask, truth: np.ndarray) -> Result:
@@ -90,6 +130,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random scenes")
     parser.add_argument("--dog", type=Path, help="folder with 00.jpg to 04.jpg")
     parser.add_argument("--overlays", type=Path, help="folder for small overlays of them")
+    parser.add_argument("--base", action="append", default=[], help="built-in base that helps")
+    parser.add_argument("--look", type=Path, help="folder for overlays of the concepts' pictures")
     given = parser.parse_args()
     print("| pictures | count | mean IoU | median | least | in doubt |\n|---|---|---|---|---|---|")
     pictures = [
@@ -97,17 +139,25 @@ def main() -> None:
         for name, concept in CONCEPTS.items()
         for number, scene in enumerate(concept.scenes(), 1)
     ]
-    first = list(on_drawings([one for one in pictures if one[0].endswith("/1")]))
-    print(line("concepts, the training picture", first), flush=True)
-    print(line("concepts, the other pictures, with props", list(
-        on_drawings([one for one in pictures if not one[0].endswith("/1")])
-    )), flush=True)  # fmt: skip
     rng = random.Random(f"mask accuracy {given.seed}")
-    scenes = [draw_scene(rng) for _ in range(given.scenes)]
-    for title, bare in (("random scenes without props", True), ("with props", False)):
-        chosen = [("", one) for one in scenes if (one["accessory"] == "none") == bare]
-        if chosen:
-            print(line(title, list(on_drawings(chosen))), flush=True)
+    scenes = [("", draw_scene(rng)) for _ in range(given.scenes)]
+    groups = {
+        "concepts, the training picture": [one for one in pictures if one[0].endswith("/1")],
+        "concepts, the other pictures, with props": [
+            one for one in pictures if not one[0].endswith("/1")
+        ],
+        "random scenes without props": [one for one in scenes if one[1]["accessory"] == "none"],
+        "random scenes with props": [one for one in scenes if one[1]["accessory"] != "none"],
+    }
+    for base in (None, *given.base):
+        each = []
+        for title, chosen in groups.items():
+            if chosen:
+                found = list(on_drawings(chosen, base, given.look))
+                each += [one for one in found if one.name]
+                print(line(title + (f", {base} helps" if base else ""), found), flush=True)
+        print("each:", ", ".join(f"{one.name} {one.overlap:.2f}" for one in each))
+        print(f"concepts: {np.mean([one.overlap for one in each]):.3f}, doubts counted", flush=True)
     truth = np.asarray(Image.open(ROOT / "assets" / "photo_mask.png").convert("L")) > 127
     photo = MaskFinder().find(ROOT / "assets" / "photo.jpg", "assets")
     print(line("assets/photo.jpg", [result("photo", photo, truth)]))
@@ -123,7 +173,6 @@ def main() -> None:
                 small.save(given.overlays / f"dog-{name}", quality=85)
         print(line("photographs of a dog", results))
         print(", ".join(f"{one.name} {one.overlap:.3f}" for one in results))
-    print("training pictures:", ", ".join(f"{one.name} {one.overlap:.2f}" for one in first))
 
 
 if __name__ == "__main__":

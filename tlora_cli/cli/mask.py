@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import Status, UserError
+
+if TYPE_CHECKING:
+    from tlora_cli.photos.masks.finder import Seen
 
 
 @goes_on("the masks that were found are in {out}; name the other photos again")
@@ -26,8 +29,16 @@ def mask(
             "default: GrabCut, which needs none."
         ),
     ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Base model that helps GrabCut: Hub id, folder or .safetensors file, or a "
+            "built-in one. A run with masks: auto asks its own."
+        ),
+    ] = None,
     class_name: Annotated[
-        str, typer.Option("--class", help="What they show, in a word, e.g. dog; for --model.")
+        str,
+        typer.Option("--class", help="What they show, in a word, e.g. dog; for --base or --model."),
     ] = "",
 ) -> None:
     """Find the subject of photos, and write its mask and a picture to look at.
@@ -36,7 +47,10 @@ def mask(
     learned. Then `concept.masks: FOLDER`, or `concept.masks: auto` if they are right as they are.
     Nothing is overwritten.
     """
-    if model is not None and not class_name.strip():
+    class_name = class_name.strip()
+    if model is not None and base is not None:
+        raise UserError("--model and --base are two ways to find a subject", do="leave one out")
+    if (model is not None or base is not None) and not class_name:
         raise UserError("nothing says what the model shall find", do="add --class dog, say")
     hush_libraries()
     from tlora_cli.photos.finding import find_images
@@ -53,10 +67,11 @@ def mask(
                     where=str(file),
                     do="name another folder by --out, or remove it",
                 )
+    seen = _seen(base, class_name, paths) if base else {}
     finder = MaskFinder(model, class_name)
     doubtful = 0
     for path, own in zip(paths, files, strict=True):
-        found = finder.find(path, str(path))
+        found = finder.find(path, str(path), seen.get(path))
         own.write(found)
         typer.echo(f"{own.mask}: {found.coverage:.0%} of {path}, by {found.by}")
         typer.echo(f"{own.overlay}: to look at")
@@ -68,3 +83,31 @@ def mask(
         raise typer.Exit(Status.MISTAKE)
     folder = shlex.quote(str(out))
     typer.echo(f"next: if they are wrong, paint in them; then --set concept.masks={folder}")
+
+
+def _seen(base: str, class_name: str, photos: list[Path]) -> dict[Path, Seen]:
+    """Return where a base sees the class on the photos, as a run with its defaults does."""
+    from tlora_cli.families import FAMILIES
+    from tlora_cli.families.loading import Base
+    from tlora_cli.foundation.devices import choose_device, memory_explained
+    from tlora_cli.methods import DEFAULT
+    from tlora_cli.photos.masks.finder import Seen, needs_looking
+    from tlora_cli.recipe.defaults import published_settings
+    from tlora_cli.recipe.models import TrainConfig
+    from tlora_cli.sampling.looking import look
+    from tlora_cli.tools.preflight.from_photo import check_class, check_world
+    from tlora_cli.tools.preflight.new_recipe import choose_base
+
+    model, name, _ = choose_base(base, "", None)
+    check_class(model, class_name)
+    asked = [one for one in photos if needs_looking(one, str(one))]
+    if not asked:
+        return {}
+    check_world(model, [str(one) for one in asked])
+    settings = published_settings(name, DEFAULT, model).get("train", {})
+    train = TrainConfig.model_validate(settings)
+    device = choose_device(train.device, train.precision)
+    typer.echo(f"loading {model}", err=True)
+    with memory_explained("leave --base out; or train with masks: auto and train.quantization"):
+        maps = look(FAMILIES[name], Base(model), train, class_name, asked, "PHOTO", device)
+    return {photo: Seen(model, one) for photo, one in zip(asked, maps, strict=True)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from tlora_cli.foundation.colors import Convert, to_srgb
 from tlora_cli.foundation.errors import UserError
@@ -40,13 +41,21 @@ STRIP = 4_000_000
 """Pixels that are converted at once."""
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
+def save_png(picture: Image.Image, path: Path, texts: Mapping[str, str] | None = None) -> None:
     """Write a PNG atomically.
+
+    Args:
+        picture: what is written.
+        path: the file.
+        texts: what stands beside the pixels, by its key (`picture_text`).
 
     Raises:
         UserError: if the disk is full or the folder can't be written.
     """
-    write_atomically(path, lambda file: picture.save(file, format="PNG"))
+    about = PngInfo()
+    for key, text in (texts or {}).items():
+        about.add_itxt(key, text)
+    write_atomically(path, lambda file: picture.save(file, format="PNG", pnginfo=about))
 
 
 def read_picture(path: Path, where: str, mode: str) -> Image.Image:

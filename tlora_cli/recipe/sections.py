@@ -91,15 +91,16 @@ class ConceptConfig(Section):
         None,
         description="Subject mask(s): white where the subject is. The loss then counts only there. "
         "A picture, a folder with the same file names, or a list as long as `images`. auto: found "
-        "by themselves, from a transparent background, by `mask_model`, or by GrabCut; they are "
-        "kept in the run folder, and what the subject touches of the latent counts fully.",
+        "by themselves, from a transparent background, by `mask_model`, or by GrabCut with the "
+        "base's help; they are kept in the run folder, and what the subject touches of the latent "
+        "counts fully.",
     )
     mask_model: str | None = Field(
         None,
         min_length=1,
         description="For `masks: auto`: Hub id or folder of a CLIPSeg model that finds the "
-        "subject by its class, e.g. CIDAS/clipseg-rd64-refined. Default: GrabCut, which needs "
-        "none.",
+        "subject by its class, e.g. CIDAS/clipseg-rd64-refined. Default: GrabCut, which the base "
+        "helps.",
     )
     placeholder: str = Field(
         "sks", min_length=1, description="Rare word that stands for the concept."

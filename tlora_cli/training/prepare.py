@@ -110,7 +110,7 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     family, train, concept = FAMILIES[recipe.family], recipe.train, recipe.concept
     device = choose_device(train.device, train.precision, train.quantization)
     dtype = DTYPES[train.precision]
-    images = load_concept(concept, train.resolution, folder, notify)
+    images = load_concept(recipe, folder, device, notify)
     for told in strangers(recipe.base.model, [image.path for image in images]):
         warnings.warn(f"{told}; {another_base('base')}", stacklevel=2)
     settings = sampling_settings(recipe)

@@ -16,6 +16,7 @@ from tlora_cli.cli.app import main
 from tlora_cli.photos.masks.finder import MaskFinder
 from tlora_cli.photos.masks.overlay import overlay
 from tlora_cli.photos.masks.segmenter import Segmenter
+from tlora_cli.toyworld.bundle import BUNDLE
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -98,6 +99,44 @@ def test_a_model_that_is_not_there_and_no_class(mask: Command) -> None:
     assert status == 3 and "masking checkpoint can't be loaded" in wrong
     assert "nobody/nothing" in wrong and "GrabCut needs none" in wrong
     assert not Path("masks").exists()
+
+
+def test_a_base_without_a_class_or_beside_a_model(mask: Command) -> None:
+    status, _, wrong = mask("dog.png", "--base", "toy-sdxl")
+    assert status == 2 and "--class dog" in wrong
+    both = ("--base", "toy-sdxl", "--model", "a/b", "--class", "cat")
+    status, _, wrong = mask("dog.png", *both)
+    assert status == 2 and "--model and --base" in wrong and "leave one out" in wrong
+    status, _, wrong = mask("dog.png", "--base", "toy-sdlx", "--class", "cat")
+    assert status == 3 and "toy-sdlx" in wrong and "did you mean toy-sdxl?" in wrong
+    status, _, wrong = mask("toy:momo/1", "--base", "toy-sdxl", "--class", "dog")
+    assert status == 2 and "doesn't know the word 'dog'" in wrong
+    assert not Path("masks").exists()
+
+
+def test_a_built_in_base_is_not_asked_about_photographs(mask: Command) -> None:
+    assets = Path(__file__).parents[3] / "assets"
+    status, _, wrong = mask(assets / "photo.jpg", "--base", "toy-sdxl", "--class", "cat")
+    assert status == 2 and "is no drawing of the built-in world" in wrong
+    assert not Path("masks").exists()
+
+
+@pytest.mark.full
+def test_a_base_helps_to_find_the_subject(mask: Command) -> None:
+    """By what stands out alone, a wing and the stem of this mushroom are lost."""
+    truth = np.asarray(Image.open(BUNDLE.pictures / "toto" / "mask-1.png").convert("L")) > 127
+
+    def overlap(folder: str) -> float:
+        found = np.asarray(Image.open(f"{folder}/1.png")) > 127
+        return float((found & truth).sum() / (found | truth).sum())
+
+    assert mask("toy:toto/1", "--out", "alone")[0] == 0
+    own = ("--base", "toy-sdxl", "--class", "mushroom")
+    status, said, _ = mask("toy:toto/1", *own, "--out", "helped")
+    assert status == 0 and "by GrabCut and toy-sdxl" in said
+    assert overlap("helped") > 0.85 > 0.8 > overlap("alone")
+    assert mask("toy:toto/1", *own, "--out", "again")[0] == 0
+    assert Path("again/1.png").read_bytes() == Path("helped/1.png").read_bytes()
 
 
 def test_a_photo_that_is_not_there(mask: Command) -> None:

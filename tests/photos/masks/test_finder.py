@@ -10,7 +10,9 @@ import pytest
 from drawings import refused
 from PIL import Image
 
-from tlora_cli.photos.masks.finder import FoundMask, MaskFinder, coverage_of
+from tlora_cli.photos.masks import finder
+from tlora_cli.photos.masks.finder import FoundMask, MaskFinder, Seen, coverage_of
+from tlora_cli.photos.masks.saliency import standing_out
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.renderer import draw
 
@@ -181,6 +183,62 @@ def test_too_small_and_damaged(tmp_path: Path) -> None:
     refused(str(one), "1 x 1", "too small", call=lambda: finder.find(one, "concept.images"))
     one.write_text("no picture")
     refused(str(one), "can't be read", call=lambda: finder.find(one, "concept.images"))
+
+
+def test_what_a_base_sees_is_joined_with_what_stands_out() -> None:
+    """The mean of both, what is seen clipped between its quantiles of 2% and 98%."""
+    rgb = scene((0.4, 0.5), side=64)
+    places = np.random.default_rng(1).normal(5, 3, (64, 64)).astype(np.float32)
+    likely, threshold = finder._by_both(places, rgb)
+    ordered = np.sort(places.ravel()).astype(np.float64)
+
+    def quantile(share: float) -> float:
+        whole, part = divmod(share * (ordered.size - 1), 1)
+        low, high = ordered[int(whole)], ordered[int(whole) + 1]
+        return float(low + part * (high - low))
+
+    low, high = quantile(0.02), quantile(0.98)
+    by_hand = (standing_out(rgb) + np.clip((places - low) / (high - low), 0, 1)) / 2
+    assert np.abs(likely - by_hand).max() < 1e-5
+    levels = (np.arange(256) + 0.5) / 256  # Otsu: the most variance between both sides
+    spread = [
+        (likely < level).mean()
+        * (likely >= level).mean()
+        * (likely[likely >= level].mean() - likely[likely < level].mean()) ** 2
+        for level in levels
+        if (likely < level).any() and (likely >= level).any()
+    ]
+    below = np.flatnonzero([(likely < level).any() for level in levels])[0]
+    assert threshold == pytest.approx(levels[below + int(np.argmax(spread))], abs=2 / 256)
+
+
+def test_what_a_base_sees_finds_a_subject_that_hardly_stands_out(tmp_path: Path) -> None:
+    """Before a city, whose windows stand out more; what is seen is coarse, as a latent is."""
+    drawn = draw(CONCEPTS["pip"].scenes()[1])
+    file, truth = tmp_path / "photo.png", np.asarray(drawn.mask) > 127
+    drawn.image.save(file)
+    coarse = truth.reshape(16, 4, 16, 4).mean((1, 3)) * 3 + 1
+    found = MaskFinder().find(file, "x", Seen("some/base", coarse))
+    assert (found.by, found.doubt) == ("GrabCut and some/base", None)
+    alone = MaskFinder().find(file, "x")
+    assert overlap(found.mask, truth) > 0.7 > 0.4 > overlap(alone.mask, truth)
+    again = MaskFinder().find(file, "x", Seen("some/base", coarse))
+    assert again.mask.tobytes() == found.mask.tobytes()
+
+
+def test_what_is_the_same_everywhere_says_nothing(tmp_path: Path) -> None:
+    Image.fromarray(scene((0.5, 0.5))).save(tmp_path / "a.png")
+    found = MaskFinder().find(tmp_path / "a.png", "x", Seen("b", np.ones((8, 8))))
+    assert found.doubt is None and overlap(found.mask, disk(0.5, 0.5)) > 0.95
+
+
+def test_a_transparent_background_is_the_mask_whatever_is_seen(tmp_path: Path) -> None:
+    picture = Image.fromarray(scene((0.2, 0.2)))
+    picture.putalpha(Image.fromarray((disk(0.5, 0.5) * 255).astype(np.uint8)))
+    picture.save(tmp_path / "a.png")
+    assert not finder.needs_looking(tmp_path / "a.png", "x")
+    found = MaskFinder().find(tmp_path / "a.png", "x", Seen("b", np.ones((8, 8))))
+    assert found.by == "alpha channel"
 
 
 def test_coverage_is_the_mean() -> None:

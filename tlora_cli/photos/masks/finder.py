@@ -1,7 +1,12 @@
-"""Photo -> the mask of its subject: its alpha channel, or what a model or GrabCut finds."""
+"""Photo -> the mask of its subject: its alpha channel, or what a model or GrabCut finds.
+
+GrabCut starts from what stands out from the photo's border, or from the mean of that and of where a
+base model sees the subject.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +25,8 @@ from tlora_cli.photos.masks.saliency import standing_out
 from tlora_cli.photos.masks.segmenter import CHECKPOINT, THRESHOLD, Segmenter
 from tlora_cli.photos.masks.superpixels import Bytes, Floats
 
+ALPHA = "alpha channel"
+"""The name for what found a mask that comes with its photo."""
 SIDE = 512
 """The subject is found on the photo as large as a square of this side, in pixels."""
 MOST_ENLARGED = 4.0
@@ -27,8 +34,24 @@ MOST_ENLARGED = 4.0
 SMALLEST = 16
 """Least side, in pixels, of a photo in which a subject can be found."""
 
+QUANTILES = 0.02, 0.98
+"""Quantiles of what a base sees that become 0 and 1, so that a single bright place says little."""
+
 Guess = Callable[[Bytes], tuple[Floats, float]]
 """Small photo (H, W, 3) -> how likely the subject is at each place, and from where on it is."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The places of a photo where a base model sees its subject.
+
+    Attributes:
+        by: name of the base.
+        places: (h, w) of any size and scale, larger where the subject is.
+    """
+
+    by: str
+    places: Floats
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,7 @@ class FoundMask:
     Attributes:
         photo: upright, RGB.
         mask: of the photo's size, L, white on the subject.
-        by: what found it, e.g. `GrabCut`.
+        by: what found it, e.g. `GrabCut` or `GrabCut and toy-sdxl`.
         doubt: what is wrong with it (`checks.doubt`), or None.
     """
 
@@ -66,12 +89,13 @@ class MaskFinder:
         self.model, self.word = model, word
         self._segmenter: Segmenter | None = None
 
-    def find(self, path: Path, where: str) -> FoundMask:
+    def find(self, path: Path, where: str, seen: Seen | None = None) -> FoundMask:
         """Return the mask of a photo; the caller looks at its `doubt`.
 
         Args:
             path: the photo.
             where: what names it, for messages.
+            seen: where a base sees the subject, if one was asked; a model needs none.
 
         Raises:
             UserError: if the photo can't be read or is too small, or the model can't be had.
@@ -79,15 +103,21 @@ class MaskFinder:
         photo = read_picture(path, where, "RGB")
         alpha = read_alpha(path, where)
         if alpha is not None:
-            return FoundMask(photo, alpha, "alpha channel", doubt(coverage_of(alpha)))
+            return FoundMask(photo, alpha, ALPHA, doubt(coverage_of(alpha)))
         if min(photo.size) < SMALLEST:
             raise UserError(
                 f"{path} is {photo.width} x {photo.height} pixels, too small to find a subject in",
                 where=where,
                 do=f"take a photo of at least {SMALLEST} pixels each way",
             )
-        mask, wrong = find_subject(photo, self._by_model if self.model else _by_contrast)
-        return FoundMask(photo, mask, self.model or "GrabCut", wrong)
+        guess: Guess = _by_contrast
+        by = "GrabCut"
+        if self.model:
+            guess, by = self._by_model, self.model
+        elif seen is not None:
+            guess, by = functools.partial(_by_both, seen.places), f"GrabCut and {seen.by}"
+        mask, wrong = find_subject(photo, guess)
+        return FoundMask(photo, mask, by, wrong)
 
     def _by_model(self, rgb: Bytes) -> tuple[Floats, float]:
         import torch
@@ -98,6 +128,17 @@ class MaskFinder:
             self._segmenter = Segmenter(self.model, torch.device("cpu"), otherwise)
         found = self._segmenter.probabilities(Image.fromarray(rgb), self.word)
         return found.numpy(), THRESHOLD
+
+
+def needs_looking(path: Path, where: str) -> bool:
+    """Say whether a photo has no alpha channel that is its mask, and isn't refused as too small.
+
+    Raises:
+        UserError: if it can't be read.
+    """
+    if read_alpha(path, where) is not None:
+        return False
+    return min(read_picture(path, where, "RGB").size) >= SMALLEST
 
 
 def find_subject(photo: Image.Image, guess: Guess) -> tuple[Image.Image, str | None]:
@@ -124,4 +165,23 @@ def _by_contrast(rgb: Bytes) -> tuple[Floats, float]:
     return likely, threshold_of(likely)
 
 
-__all__ = ["CHECKPOINT", "FoundMask", "MaskFinder", "coverage_of", "find_subject"]
+def _by_both(places: Floats, rgb: Bytes) -> tuple[Floats, float]:
+    """Join what stands out with what a base sees: one finds what the other misses."""
+    size = rgb.shape[1], rgb.shape[0]
+    larger = np.asarray(cv2.resize(places.astype(np.float32), size, interpolation=cv2.INTER_CUBIC))
+    low, high = np.quantile(larger, QUANTILES)
+    scaled = np.clip((larger - low) / max(high - low, 1e-9), 0, 1)
+    likely = ((standing_out(rgb) + scaled) / 2).astype(np.float32)
+    return likely, threshold_of(likely)
+
+
+__all__ = [
+    "ALPHA",
+    "CHECKPOINT",
+    "FoundMask",
+    "MaskFinder",
+    "Seen",
+    "coverage_of",
+    "find_subject",
+    "needs_looking",
+]

@@ -16,7 +16,7 @@ from PIL import Image
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import open_picture, read_alpha, read_picture
 from tlora_cli.photos.finding import AUTO, find_images, match_masks
-from tlora_cli.photos.masks.finder import MaskFinder
+from tlora_cli.photos.masks.finder import ALPHA, MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.known_world import another_base, strangers
@@ -143,7 +143,7 @@ def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
     yield from (*wrong, *doubts)
     masks: list[Path | None] = [None] * len(paths)
     if concept.masks == AUTO:
-        yield from _found_masks(paths, concept.mask_model)
+        yield from _found_masks(paths, concept.mask_model, recipe.base.model)
     elif concept.masks is not None:
         found, missing, doubts = _find(concept.masks, _MASKS)
         yield from (*missing, *doubts)
@@ -233,8 +233,11 @@ def _mask(path: Path, mask: Path, resolution: int) -> Finding:
     return ok("masks", f"{mask}: the subject is {share:.0%} of the picture")
 
 
-def _found_masks(paths: list[Path], model: str | None) -> Iterator[Finding]:
-    """Yield what is found of the masks that a run would find; no model is loaded."""
+def _found_masks(paths: list[Path], model: str | None, base: str) -> Iterator[Finding]:
+    """Yield what is found of the masks that a run would find; no model is loaded.
+
+    So the base doesn't help here as it does in the run, and a doubt is no more than a warning.
+    """
     finder = MaskFinder()
     for path in paths:
         try:
@@ -247,14 +250,18 @@ def _found_masks(paths: list[Path], model: str | None) -> Iterator[Finding]:
                 yield of_error("masks", error)  # of one that can't be read, `_each` tells
             continue
         if found.doubt:
-            yield problem(
+            judged = problem if found.by == ALPHA else warning
+            yield judged(
                 "masks",
                 f"the mask that {found.by} gives for {path} {found.doubt}",
-                f"run `tlora mask {shlex.quote(str(path))}`, look at the overlay and correct the "
-                "mask, or crop the photo around its subject",
+                f"run `tlora mask {shlex.quote(str(path))}`, with --base and --class as the run "
+                "does, look at the overlay and correct the mask, or crop the photo around its "
+                "subject",
             )
         else:
-            yield ok("masks", f"{path}: the subject is {found.coverage:.0%} of it, by {found.by}")
+            helped = "" if found.by == ALPHA else f"; the run has {base} help"
+            share = f"{found.coverage:.0%}"
+            yield ok("masks", f"{path}: the subject is {share} of it, by {found.by}{helped}")
 
 
 def _class_pictures(folder: str) -> Iterator[Finding]:

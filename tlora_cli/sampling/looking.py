@@ -1,0 +1,102 @@
+"""A base model looks at photographs, and says where it sees their class."""
+
+from __future__ import annotations
+
+import gc
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tlora_cli.families import Family
+from tlora_cli.families.loading import Base
+from tlora_cli.foundation.devices import DTYPES, release_memory
+from tlora_cli.foundation.pictures import read_picture
+from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
+from tlora_cli.sampling.class_map import ClassMap
+
+PROMPT = "a photo of a {}"
+LONGEST = 4.0
+"""Most times that a picture may be as long as it is wide; a longer one is squeezed."""
+
+
+def look(
+    family: Family,
+    base: Base,
+    train: TrainConfig,
+    class_name: str,
+    photos: Sequence[Path],
+    where: str,
+    device: torch.device,
+) -> list[npt.NDArray[np.float32]]:
+    """Return where the base sees the class on each photo (`class_map`), (h, w) of its latent.
+
+    The text encoders are freed before denoiser and VAE are loaded, as for a run, and these before
+    it returns, so a run's peak of memory stays what it is.
+
+    Args:
+        family: of the base.
+        base: where it is.
+        train: number format, quantization, attention, objective, guidance and size.
+        class_name: what the photos show.
+        photos: their files.
+        where: what names them, for messages.
+        device: where to compute.
+
+    Raises:
+        UserError: if the base or a photo can't be read.
+    """
+    dtype = DTYPES[train.precision]
+    encoders = load_text(family, base, device, dtype)
+    with torch.no_grad():
+        named, empty = (
+            family.encode_prompts(encoders, [text]) for text in (PROMPT.format(class_name), "")
+        )
+    rows = {key: torch.cat([named[key], empty[key]]).to(device) for key in named}
+    del encoders
+    _free()
+    pipeline = load_denoiser(family, base, device, dtype, train.quantization, train.objective)
+    denoiser = getattr(pipeline, family.denoiser)
+    choose_attention(denoiser, train.attention)
+    objective = family.objective(dict(pipeline.scheduler.config), train.objective)
+    seen = ClassMap(family, denoiser, objective, dtype, train.guidance, rows)
+    maps = []
+    for photo in photos:
+        picture = read_picture(photo, where, "RGB")
+        pixels = sized(picture, train.resolution, family.pixel_multiple)
+        latent = family.encode_image(pipeline.vae, pixels).mean
+        size = family.image_conditioning(min(picture.size), train.resolution)
+        maps.append(seen(latent, size).numpy())
+    del pipeline, denoiser, seen
+    _free()
+    return maps
+
+
+def sized(picture: Image.Image, resolution: int, multiple: int) -> Tensor:
+    """Return the whole picture, (3, H, W) in [-1, 1], of about resolution x resolution pixels.
+
+    Args:
+        picture: RGB.
+        resolution: side of a square of as many pixels.
+        multiple: of which the sides are.
+    """
+    ratio = min(max(picture.width / picture.height, 1 / LONGEST), LONGEST)
+    sides = resolution * math.sqrt(ratio), resolution / math.sqrt(ratio)
+    width, height = (max(1, round(side / multiple)) * multiple for side in sides)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size was judged
+        small = picture.resize((width, height), Image.Resampling.LANCZOS)
+    values = torch.from_numpy(np.array(small)).permute(2, 0, 1)
+    return values.float().div(255) * 2 - 1
+
+
+def _free() -> None:
+    gc.collect()  # pipelines hold themselves
+    release_memory()
