@@ -117,7 +117,7 @@ def load_pipeline(
             do="use a diffusers folder or a Hub id as the base, or drop quantization",
         )
     try:
-        with asking(base.model, here=base.path is not None):
+        with asking(base.model):
             index = {} if base.is_file else read_index(base)
             if not base.is_file:
                 _check(family, base, index)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
+from tlora_cli.foundation.bundled import is_base
 from tlora_cli.foundation.hub_errors import has_own_way
 
 PATIENCE = 4.0
@@ -23,14 +24,13 @@ _answers: dict[str, tuple[float, bool]] = {}
 
 
 @contextmanager
-def asking(model: str, here: bool = False) -> Iterator[None]:
+def asking(model: str) -> Iterator[None]:
     """Load a model within; where the Hub can't be reached, from its cache alone, and at once.
 
     Args:
-        model: a folder or file, for which nobody is asked, or a Hub id.
-        here: whether it is known to be on this computer, such as a bundled one.
+        model: a folder, a file or a bundled base, for which nobody is asked, or a Hub id.
     """
-    here = here or Path(model).expanduser().exists()
+    here = is_base(model) or Path(model).expanduser().exists()
     if here or constants.HF_HUB_OFFLINE or reachable(constants.ENDPOINT):
         yield
         return

@@ -24,7 +24,7 @@ from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.training.batch import Dropout, Encode, Example
 from tlora_cli.training.class_pictures import class_examples, class_prompts
 from tlora_cli.training.encoding import asks_the_class, encode_all, encode_lessons
-from tlora_cli.training.found_masks import load_concept
+from tlora_cli.training.found_masks import Notify, load_concept
 from tlora_cli.training.from_recipe import adapter_info, base_of, sampling_settings
 from tlora_cli.training.kept_images import SmallPicture, small_pictures, square_sheet
 from tlora_cli.training.lessons import Lesson, Photos, class_caption
@@ -32,9 +32,6 @@ from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.scenes.lessons import Scenes
 from tlora_cli.training.watched_lessons import WatchedLessons, content_of
-
-Notify = Callable[[str], None]
-"""Shows the user a line."""
 
 
 @dataclass(frozen=True)
