@@ -22,6 +22,7 @@ from tlora_cli.cli import (
     recipe,
     report,
     sample,
+    studio,
     toyworld,
     train,
     validate,
@@ -53,6 +54,7 @@ app.command(cls=Once)(evaluate.evaluate)
 app.command(cls=Once)(compare.compare)
 app.command(cls=Once)(analyze.analyze)
 app.command(cls=Once)(report.report)
+app.command(cls=Once)(studio.studio)
 app.command(cls=Once)(validate.validate)
 app.command(cls=Once)(doctor.doctor)
 app.add_typer(recipe.app)

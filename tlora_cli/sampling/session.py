@@ -176,13 +176,23 @@ class SamplingSession:
         self._opened, self._others = None, []  # with them go the files' tensors
 
     def draw(
-        self, jobs: Sequence[Job], scale: float, batch_size: int
+        self, jobs: Sequence[Job], scale: float, batch_size: int, masked: bool = True
     ) -> Iterator[tuple[Job, Image.Image]]:
-        """Draw jobs, whose prompts were prepared, at an adapter strength; 0 is the base alone."""
+        """Draw jobs, whose prompts were prepared.
+
+        Args:
+            jobs: what is drawn.
+            scale: adapter strength; 0 is the base alone.
+            batch_size: pictures drawn together.
+            masked: under the rank schedule; else with all ranks at every timestep, as by
+                `--min-rank` with the full rank.
+        """
         texts = self._texts if scale else self._plain
         assert self._adapter is not None and texts is not None, "prepare comes first"
         self._adapter.scale = scale * self._request.strength
         with ExitStack() as frozen:
+            if not masked:
+                frozen.enter_context(self._adapter.unmasked())
             for one, named in zip(self._joined, self._request.others, strict=True):
                 one.scale = scale * named.strength
                 frozen.enter_context(one.frozen())
@@ -218,7 +228,7 @@ def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
 
 def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     session = SamplingSession(request, notify)
-    prompts = [_filled(p, session, request) for p in request.prompts]
+    prompts = [filled_prompt(p, session, request) for p in request.prompts]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
     session.prepare(prompts)
@@ -239,7 +249,7 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     return written
 
 
-def _filled(prompt: str, session: SamplingSession, request: Request) -> str:
+def filled_prompt(prompt: str, session: SamplingSession, request: Request) -> str:
     """Return a prompt with the concept's words in it.
 
     Raises:
