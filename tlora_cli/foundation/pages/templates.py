@@ -40,18 +40,21 @@ def part(template: str, macro: str, **values: object) -> str:
     return made
 
 
-def chosen_frames(steps: Sequence[int], keep: Collection[int] = ()) -> list[int]:
+def chosen_frames(
+    steps: Sequence[int], keep: Collection[int] = (), most: int = MOST_FRAMES
+) -> list[int]:
     """Return the steps that a slider shows: all, or the first, the last, and some evenly between.
 
     Args:
         steps: rising.
         keep: of these, such as the best one; they are always shown.
+        most: to show, at least 2.
     """
-    if len(steps) <= MOST_FRAMES:
+    if len(steps) <= most:
         return list(steps)
     kept = {steps[0], steps[-1], *(one for one in steps if one in keep)}
     free = [one for one in steps if one not in kept]
-    count = MOST_FRAMES - len(kept)
+    count = max(0, most - len(kept))
     even = {free[number * len(free) // count] for number in range(count)}
     return sorted(kept | even)
 
