@@ -19,10 +19,12 @@ export function forgetPreviews() {
 
 export function showTraining(name, run, draft) {
   const busy = run.alive;
-  once(by("learned-from"), [name, run.state === "starting"], () => (run.state === "starting" ? [] : [
-    element("figure", {}, picture(`/learned/${encodeURIComponent(name)}`, "the square that is learned")),
-    element("p", { class: "note" }, `Learned as “${run.concept || (draft ? draft.class_name : "")}”. Folder: ${run.folder}`),
-  ]));
+  by("again").hidden = !draft;
+  once(by("learned-from"), [name, run.learned, run.state === "starting"], () => (run.state === "starting" ? [] : [
+    run.learned && element("figure", {}, picture(`/learned/${encodeURIComponent(name)}`, "the square that is learned")),
+    element("div", {}, element("p", {}, "Learned as ", element("b", {}, run.concept)),
+      element("p", { class: "note" }, `${run.method}. Run folder: ${run.folder}`)),
+  ].filter(Boolean)));
   by("learned-from").hidden = !run.steps;
   by("run-state").textContent = run.stopping ? "stopping" : STATES[run.state];
   by("run-state").className = `state ${run.state}`;
@@ -30,7 +32,11 @@ export function showTraining(name, run, draft) {
   by("run-bar").max = run.steps || 1;
   by("run-bar").value = run.step;
   by("run-bar").hidden = !run.steps;
-  by("run-verdict").textContent = run.verdict;
+  const verdict = run.step ? run.verdict : null;
+  by("run-verdict").hidden = !verdict;
+  by("run-verdict").className = `verdict ${verdict?.kind ?? ""}`;
+  by("verdict-text").textContent = verdict?.text ?? "";
+  by("verdict-more").textContent = verdict?.more ?? "";
   by("run-line").textContent = busy ? lastLine(run.lines) : "";
   by("run-failure").hidden = !run.failure;
   by("run-failure").textContent = run.failure;
@@ -106,12 +112,20 @@ export function showExports(name, list, writes) {
   once(by("exports"), [name, list], () => list.map((one) => element("div", { class: "export" },
     element("h3", {}, one.title), element("p", { class: "note" }, one.about),
     one.files.length
-      ? element("ul", {}, ...one.files.map((file) => element("li", {},
-        element("a", { href: `/${file.path.split("/").map(encodeURIComponent).join("/")}`, download: "" }, file.path),
-        ` (${size(file.bytes)})`)))
-      : element("p", { class: "actions" }, element("button", { type: "button", "data-target": one.target,
-        onclick: () => writes(one.target) }, `Write for ${one.title}`)),
+      ? files(one)
+      : element("p", { class: "actions" }, element("button", { type: "button", "data-target": one.target, disabled: !one.ready,
+        onclick: () => writes(one.target) }, `Write for ${one.title}`), one.ready ? "" : element("span", { class: "note" }, "when all steps are done")),
     element("details", {}, element("summary", {}, "The command"), element("pre", { class: "command" }, one.command)))));
+}
+
+// The files that were written; many are folded away.
+function files(one) {
+  const list = element("ul", {}, ...one.files.map((file) => element("li", {},
+    element("a", { href: `/${file.path.split("/").map(encodeURIComponent).join("/")}`, download: "" }, file.path),
+    ` (${size(file.bytes)})`)));
+  const whole = size(one.files.reduce((sum, file) => sum + file.bytes, 0));
+  if (one.files.length === 1) return list;
+  return element("details", {}, element("summary", {}, `${one.output}: ${one.files.length} files, ${whole}`), list);
 }
 
 function size(bytes) {

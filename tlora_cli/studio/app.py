@@ -189,8 +189,8 @@ def _changes(works: Works) -> dict[str, Answer]:
             values = await values_of(request)
             name = request.path_params["name"]
             given = [values] if keys == ("values",) else [str(values.get(key, "")) for key in keys]
-            await run_in_threadpool(act, name, *given)
-            return JSONResponse({})
+            made = await run_in_threadpool(act, name, *given)
+            return JSONResponse({"name": made} if isinstance(made, str) else {})
 
         return run
 
@@ -214,6 +214,7 @@ def _changes(works: Works) -> dict[str, Answer]:
         "/api/{name}/paint": paint,
         "/api/{name}/change": simple(works.change, "values"),
         "/api/{name}/find-mask": simple(works.find_mask),
+        "/api/{name}/again": simple(works.again),
         "/api/{name}/plan": simple(works.plan),
         "/api/{name}/recipe": simple(works.write_recipe),
         "/api/{name}/start": simple(works.start),

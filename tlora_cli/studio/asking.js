@@ -73,7 +73,7 @@ export function once(part, key, make) {
 }
 
 export function picture(address, alt) {
-  const image = element("img", { src: address, alt, loading: "lazy" });
+  const image = element("img", { src: address, alt });
   image.addEventListener("load", () => image.classList.toggle("tiny", image.naturalWidth <= 128));
   return image;
 }

@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Draft:
         card: of which size to plan for; empty for this machine.
         recipe: the named recipe.
         steps: of the training; None for the usual number.
+        judged: whether checkpoints are scored while it trains, and the best one is kept.
         painted: whether the mask was corrected by hand.
         mask: how the mask was found: `by`, `coverage`, `doubt`; empty before.
         plan: what was said last of what will happen, and of which wishes; empty before.
@@ -61,6 +62,7 @@ class Draft:
     card: str = ""
     recipe: str = PHOTO
     steps: int | None = None
+    judged: bool = True
     painted: bool = False
     mask: dict[str, Any] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
@@ -102,8 +104,8 @@ class Draft:
     @property
     def wishes(self) -> str:
         """A digest of all that the plan depends on."""
-        keys = ("crop", "class_name", "base", "card", "recipe", "steps", "painted", "mask")
-        said = {key: value for key, value in asdict(self).items() if key in keys}
+        others = ("name", "original", "width", "height", "plan", "run", "recipe_file")
+        said = {key: value for key, value in asdict(self).items() if key not in others}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
     def save(self) -> None:
@@ -191,6 +193,27 @@ def new_draft(file: Path, name: str) -> Draft:
         remove_folder(draft.folder)
         raise
     return draft
+
+
+def copy_draft(draft: Draft) -> Draft:
+    """Take the same photo again, with all that was said of it, for another run."""
+    free = _free_name(draft.name)
+    copy = replace(draft, name=free, plan={}, run="", recipe_file="")
+    copy.folder.mkdir(parents=True)
+    files = (
+        draft.folder / draft.original,
+        draft.photo,
+        draft.own_mask,
+        draft.found_mask.mask,
+        draft.found_mask.overlay,
+    )
+    for file in files:
+        if file.is_file():
+            target = copy.folder / file.relative_to(draft.folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
+    copy.save()
+    return copy
 
 
 def _free_name(stem: str) -> str:

@@ -72,7 +72,7 @@ def start_of(wishes: dict[str, Any]) -> Start:
     """Return the recipe of a draft, and why it is so.
 
     Args:
-        wishes: `photo`, `class_name`, `base`, `card`, `recipe`, `steps`, `name`, and `masks`.
+        wishes: `photo`, `class_name`, `base`, `card`, `recipe`, `steps`, `judged`, `name`, `masks`.
 
     Raises:
         UserError: if the base doesn't fit, or a picture can't be read.
@@ -90,6 +90,7 @@ def start_of(wishes: dict[str, Any]) -> Start:
         recipe=wishes["recipe"],
         masks=wishes["masks"],
         steps=wishes["steps"],
+        select="auto" if wishes["judged"] else "last",
     )
     room = room_for(wishes["card"])
     asked, why = on_base(asked, room)
@@ -177,6 +178,8 @@ def _in_words(recipe: Recipe, findings: list[Finding]) -> list[list[str]]:
         ["How", _how(recipe)],
         ["With", f"{adapter.method}, rank {adapter.rank}, {train.steps:,} steps"],
     ]
+    if train.select == "auto":
+        told.append(["Judges", "each checkpoint by its pictures; the best one becomes the result"])
     for title, about, place in (
         ("Memory", "memory", -1),  # after the phases, the sum
         ("Time", "time", -1),

@@ -6,7 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,16 @@ from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.pictures import picture_settings
 from tlora_cli.studio import processes
 from tlora_cli.studio.values import MASK
+from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.report.curves import loss_section
 from tlora_cli.training.report.reading import Run, read_run
+from tlora_cli.training.report.verdict import verdict
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 PLOTTED = 20
 """Steps from which on the loss is plotted: fewer dots say nothing."""
+MOST_DRAWN = 48
+"""Drawings that are shown; all of them are in the folder."""
 FRESH = 2.0
 """Seconds for which what was read of a run that goes on is shown again: reading takes time."""
 
@@ -84,9 +88,11 @@ def _nothing() -> dict[str, Any]:
         "previews": [],
         "saved": 0,
         "adapter": "",
-        "verdict": "",
+        "verdict": None,
         "report": False,
         "concept": "",
+        "method": "",
+        "learned": False,
     }
 
 
@@ -125,10 +131,18 @@ def _shown(run: Run) -> dict[str, Any]:
         "previews": list(_previews(folder.previews)),
         "saved": step_of(saved[-1]) if saved else 0,
         "adapter": "" if run.adapter is None else str(run.adapter),
-        "verdict": _verdict(run),
+        "verdict": asdict(verdict(run)),
         "report": folder.report.is_file(),
         "concept": run.recipe.concept.words,
+        "method": _method(run),
+        "learned": bool(kept_pictures(folder.training_pictures)),
     }
+
+
+def _method(run: Run) -> str:
+    """Return what learns, in a few words."""
+    adapter, recipe = run.recipe.adapter, run.recipe
+    return f"{adapter.method}, rank {adapter.rank}, on {recipe.base.model}; recipe: {recipe.recipe}"
 
 
 def _facts(run: Run) -> dict[str, str]:
@@ -146,17 +160,6 @@ def _facts(run: Run) -> dict[str, str]:
     if memory:
         facts["peak memory"] = f"{max(memory):.1f} GB"
     return facts
-
-
-def _verdict(run: Run) -> str:
-    """Return what can be said of a run so far, in a sentence."""
-    last = run.metrics.steps[-1].step if run.metrics.steps else 0
-    total = run.recipe.train.steps
-    if run.state == "finished":
-        return f"All {total:,} steps are done. Look at the last previews, then draw."
-    if not last:
-        return ""
-    return f"{last:,} of {total:,} steps are done."
 
 
 def _previews(folder: Path) -> Iterator[dict[str, Any]]:
@@ -200,4 +203,4 @@ def drawings(folder: Path) -> list[dict[str, Any]]:
         )
         one["masked" if said[MASK] else "unmasked"] = file.name
         one["last"] = file.name
-    return sorted(sets.values(), key=lambda one: str(one["last"]), reverse=True)
+    return sorted(sets.values(), key=lambda one: str(one["last"]), reverse=True)[:MOST_DRAWN]

@@ -34,7 +34,7 @@ def serve(host: str, port: int, open_: bool, notify: Callable[[str], None]) -> N
     Raises:
         UserError: if the address can't be had, or a studio is open in this folder.
     """
-    listening = _listen(host, port)
+    listening = listen(host, port)
     with _alone(), listening:
         gate = Gate(host, listening.getsockname()[1], secrets.token_urlsafe(24))
         jobs = Jobs()
@@ -85,7 +85,12 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to an address.
+
+    Raises:
+        UserError: if the address can't be had.
+    """
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(kind)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -58,6 +58,7 @@ def shown(name: str, folder: Path, jobs: Jobs) -> dict[str, Any]:
 
 def _exports(name: str, folder: Path) -> list[dict[str, Any]]:
     found = []
+    finished = line(name, folder)["state"] == "finished"
     for key, target in TARGETS.items():
         output = output_of(name, key)
         files = sorted(one for one in output.rglob("*") if one.is_file())
@@ -67,6 +68,7 @@ def _exports(name: str, folder: Path) -> list[dict[str, Any]]:
                 "target": key,
                 "title": target.title,
                 "about": target.about,
+                "ready": finished or target.format is not None,
                 "output": str(output),
                 "command": shlex.join(command_of(key, str(folder), output)),
                 "files": [{"path": one.as_posix(), "bytes": one.stat().st_size} for one in files],

@@ -215,6 +215,7 @@ function showFields(draft) {
     by("base-other").value = other ? draft.base : "";
     by("card").value = draft.card;
     by("steps").value = draft.steps ?? "";
+    by("judged").checked = draft.judged;
     for (const choice of document.getElementsByName("recipe")) choice.checked = choice.value === draft.recipe;
   }
   by("other").hidden = by("base").value !== OTHER;
@@ -236,6 +237,7 @@ by("thing").addEventListener("change", () => {
     base,
     card: by("card").value,
     recipe: recipe.value,
+    judged: by("judged").checked,
     steps: steps === "" ? null : Number(steps),
   }));
 });
@@ -341,6 +343,8 @@ by("write").addEventListener("click", () => doing(() => tell(here("recipe"))));
 watchPreviews(() => name);
 by("stop").addEventListener("click", () => { by("stop").disabled = true; doing(() => tell(here("stop"))); });
 by("resume").addEventListener("click", () => { by("resume").disabled = true; doing(() => tell(here("resume"))).finally(() => { by("resume").disabled = false; }); });
+
+by("again").addEventListener("click", () => doing(async () => choose((await tell(here("again"))).name)));
 
 function showDraw(shown) {
   const job = task("draw");

@@ -11,7 +11,7 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked, write_text
 from tlora_cli.recipe.named import NAMED
 from tlora_cli.studio import processes
-from tlora_cli.studio.drafts import Draft, changing, draft_names, find_draft
+from tlora_cli.studio.drafts import Draft, changing, copy_draft, draft_names, find_draft
 from tlora_cli.studio.exports import output_of
 from tlora_cli.studio.jobs import Job, Jobs
 from tlora_cli.studio.progress import progress
@@ -91,10 +91,17 @@ class Works:
                 draft.recipe = one_of(values["recipe"], NAMED, "recipe")
             if "steps" in values:
                 draft.steps = steps(values["steps"])
+            if "judged" in values:
+                draft.judged = values["judged"] is True
             if "crop" in values:
                 draft.set_crop(*whole_numbers(values["crop"], 3))
             if (draft.class_name, draft.base, draft.recipe) != before and not draft.painted:
                 draft.forget_mask()
+
+    def again(self, name: str) -> str:
+        """Take a photo again for another run, and return the new name."""
+        with changing(name) as draft:
+            return copy_draft(draft).name
 
     def find_mask(self, name: str) -> Job:
         """Begin to find the subject; a mask that was painted is dropped."""

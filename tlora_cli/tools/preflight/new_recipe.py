@@ -49,6 +49,7 @@ class Wishes:
         recipe: the named recipe that the settings come from.
         masks: file of the subject's mask, or `auto`; None for what the recipe says.
         steps: of the training; None for the usual number.
+        select: which checkpoint becomes the result, `last` or `auto`.
     """
 
     images: list[str]
@@ -60,6 +61,7 @@ class Wishes:
     recipe: str = PHOTO
     masks: str | None = None
     steps: int | None = None
+    select: str = "last"
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,11 @@ def _recipe(wishes: Wishes, train: dict[str, Any]) -> Recipe:
             **({} if wishes.masks is None else {"masks": wishes.masks}),
         },
         "adapter": {} if wishes.rank is None else {"rank": wishes.rank},
-        "train": {**train, **({} if wishes.steps is None else {"steps": wishes.steps})},
+        "train": {
+            **train,
+            **({} if wishes.steps is None else {"steps": wishes.steps}),
+            "select": wishes.select,
+        },
         "output": {"dir": free_run_folder(wishes.name)},
     }
     steps = Recipe.model_validate(draft).train.steps

@@ -50,7 +50,7 @@ adapter:
 
 train:
   steps: {train.steps}   # if the last previews copy the picture, take fewer
-{lines}
+{_select_line(train.select)}{lines}
   checkpoint: {{every: {train.checkpoint.every}, keep: {train.checkpoint.keep}}}
   preview:
     every: {preview.every}
@@ -70,6 +70,12 @@ _MASK_LINES = {
     PHOTO: "  # masks: mask.png   # of the picture's size, white on the subject; else it is found",
     PAPER: "  # masks: auto   # learn only the subject, found by itself; or a picture, white there",
 }
+
+
+def _select_line(select: str) -> str:
+    if select == "last":
+        return ""
+    return f"  select: {select}   # checkpoints are scored, and the best becomes the result\n"
 
 
 def _mask_line(recipe: Recipe) -> str:
