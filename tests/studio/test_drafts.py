@@ -59,6 +59,17 @@ def test_another_word_keeps_what_was_painted(client: TestClient, draft: str) -> 
     assert found is not None and found.painted
 
 
+def test_a_photo_is_taken_again_with_all_that_was_said(client: TestClient, draft: str) -> None:
+    paint(client, draft)
+    client.post(f"/api/{draft}/change", json={"steps": 9})
+    assert client.post(f"/api/{draft}/again", json={}).json() == {"name": "luna-2"}
+    first, again = find_draft(draft), find_draft("luna-2")
+    assert first is not None and again is not None
+    assert (again.steps, again.painted, again.run, again.plan) == (9, True, "", {})
+    for one in ("photo.png", "mask.png", first.original):
+        assert (again.folder / one).read_bytes() == (first.folder / one).read_bytes()
+
+
 def test_a_damaged_file_is_passed_over(client: TestClient, draft: str) -> None:
     for text in ("{", "[]", '{"name": 1}', json.dumps({"crop": [1, 2, 3], "odd": 1})):
         Path("studio", draft, "draft.json").write_text(text)

@@ -28,7 +28,11 @@ from tlora_cli.studio.works import Works
 from tlora_cli.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
-SCREENS = [(1280, "light"), (390, "dark")]
+SCREENS = [
+    (390, "dark"),
+    *(pytest.param(*one, marks=pytest.mark.full) for one in ((1280, "light"), (1280, "dark"))),
+    pytest.param(390, "light", marks=pytest.mark.full),
+]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 MACHINE = {
     "room": "a card of the tests, 24 GB", "has_card": True, "cards": ["12gb", "24gb"],
@@ -174,6 +178,9 @@ def test_every_state_is_good_on_every_screen(
         tab.page.reload()
         tab.page.locator(".drawn img").first.wait_for()
         tab.look(width)
+        tab.page.goto(f"{studio.address.partition('?')[0]}report/dog")
+        tab.page.get_by_role("heading", level=1).wait_for()
+        assert (tab.said, tab.strange) == ([], []), "the report opens under its policy"
 
 
 def test_bad_files_get_a_message_on_the_page(studio: Gate, tmp_path: Path) -> None:

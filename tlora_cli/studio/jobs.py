@@ -23,6 +23,8 @@ TITLES = {
 }
 MOST_WAITING = 4
 """Tasks that wait at most."""
+IDLE = 600.0
+"""Seconds after which the process ends that nobody needs: it may hold a base on a card."""
 PATIENCE = 3.0
 """Seconds that the process gets to end by itself."""
 
@@ -40,6 +42,7 @@ class Job:
         state: `running`, `done` or `failed`.
         lines: what it said, the last one last.
         error: why it failed.
+        cancelled: whether it was stopped, perhaps before its process was there.
     """
 
     task: str
@@ -47,6 +50,7 @@ class Job:
     state: str = "running"
     lines: list[str] = field(default_factory=list)
     error: UserError | None = None
+    cancelled: bool = False
 
     def told(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -74,6 +78,7 @@ class Jobs:
         self._process: Any = None
         self._connection: Any = None
         self._thread: threading.Thread | None = None
+        self._idle: threading.Timer | None = None
         self.current: Job | None = None
         self.last: dict[tuple[str, str], Job] = {}
 
@@ -98,9 +103,13 @@ class Jobs:
     def stop(self) -> None:
         """End what is under way and what waits, and the process; the next task gets a new one."""
         with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
             for job, _, _ in self._waiting:
                 job.state, job.error = "failed", _stopped()
             self._waiting.clear()
+            if self.current is not None:
+                self.current.cancelled = True
             self._end_process()
             thread = self._thread
         if thread is not None:
@@ -120,13 +129,24 @@ class Jobs:
     def _begin_next(self) -> None:
         """Begin what waits longest; the lock is held."""
         self.current = None
-        if self._waiting:
+        if self._idle is not None:
+            self._idle.cancel()
+        if not self._waiting:
+            self._idle = threading.Timer(IDLE, self._end_if_idle)
+            self._idle.daemon = True
+            self._idle.start()
+        else:
             job, wishes, take = self._waiting.popleft()
             self.current = job
             self._thread = threading.Thread(
                 target=self._do, args=(job, wishes, take), name=f"studio-{job.task}", daemon=True
             )
             self._thread.start()
+
+    def _end_if_idle(self) -> None:
+        with self._lock:
+            if self.current is None:
+                self._end_process()
 
     def _end_process(self) -> None:
         if self._process is None:
@@ -152,6 +172,8 @@ class Jobs:
 
     def _ask(self, job: Job, wishes: dict[str, Any], take: Take) -> None:
         connection = self._started()
+        if job.cancelled:
+            raise _stopped()
         connection.send((job.task, wishes))
         while True:
             kind, value = connection.recv()

@@ -23,8 +23,6 @@ from tlora_cli.training.report.reading import Run, read_run
 from tlora_cli.training.report.verdict import verdict
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
-PLOTTED = 20
-"""Steps from which on the loss is plotted: fewer dots say nothing."""
 MOST_DRAWN = 48
 """Drawings that are shown; all of them are in the folder."""
 FRESH = 2.0
@@ -121,13 +119,13 @@ def _shown(run: Run) -> dict[str, Any]:
     steps, folder = run.metrics.steps, RunFolder(run.path)
     saved = checkpoints(folder.checkpoints)
     last = steps[-1] if steps else None
-    total = run.recipe.train.steps
+    total, plot = run.recipe.train.steps, str(loss_section(run))
     return {
         "state": run.state,
         "step": last.step if last else 0,
         "steps": total,
         "facts": _facts(run),
-        "plot": str(loss_section(run)) if last and last.step >= PLOTTED else "",
+        "plot": plot if "<svg" in plot else "",
         "previews": list(_previews(folder.previews)),
         "saved": step_of(saved[-1]) if saved else 0,
         "adapter": "" if run.adapter is None else str(run.adapter),

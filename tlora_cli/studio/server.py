@@ -86,7 +86,7 @@ def _alone() -> Iterator[None]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to an address.
+    """Return a socket that listens on an address.
 
     Raises:
         UserError: if the address can't be had.
@@ -96,6 +96,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen()  # who opens the address at once waits until it is served
     except (OSError, OverflowError) as error:
         listening.close()
         reason = system_reason(error) if isinstance(error, OSError) else str(error)

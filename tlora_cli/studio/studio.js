@@ -12,7 +12,8 @@ let name = decodeURIComponent(location.hash.slice(1));
 let state = null;
 let photoShown = "";
 let maskShown = "";
-let fieldsOf = null;
+let fieldsOf = null; // whose words stand in the fields
+let choicesOf = null;
 let sought = "";
 let painting = 0; // masks on their way to the server
 
@@ -68,7 +69,7 @@ function choose(other) {
   name = other;
   location.hash = encodeURIComponent(other);
   photoShown = maskShown = sought = "";
-  fieldsOf = null;
+  fieldsOf = choicesOf = null;
   forgetPreviews();
   by("message").hidden = true;
 }
@@ -196,7 +197,18 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 
 function showFields(draft) {
   const { machine } = state;
-  if (!machine.bases) return;
+  if (fieldsOf !== name) { // once: what is typed later is not taken away
+    fieldsOf = name;
+    by("class").value = draft.class_name;
+    by("steps").value = draft.steps ?? "";
+    by("judged").checked = draft.judged;
+    for (const choice of document.getElementsByName("recipe")) choice.checked = choice.value === draft.recipe;
+  }
+  by("base").disabled = by("card").disabled = !machine.bases;
+  if (!machine.bases) {
+    by("base-said").textContent = "Looking at what this machine has …";
+    return;
+  }
   const known = machine.bases.map((one) => one.name);
   once(by("base"), known, () => [
     element("option", { value: "" }, "choose one"),
@@ -207,16 +219,12 @@ function showFields(draft) {
     element("option", { value: "" }, machine.has_card ? "the one in this computer" : "none: this computer"),
     ...machine.cards.map((card) => element("option", { value: card }, `plan for ${card.replace("gb", " GB")}`)),
   ]);
-  if (fieldsOf !== name) { // what is typed later is not taken away
-    fieldsOf = name;
+  if (choicesOf !== name) { // these wait for what the machine has
+    choicesOf = name;
     const other = draft.base !== "" && !known.includes(draft.base);
-    by("class").value = draft.class_name;
     by("base").value = other ? OTHER : draft.base;
     by("base-other").value = other ? draft.base : "";
     by("card").value = draft.card;
-    by("steps").value = draft.steps ?? "";
-    by("judged").checked = draft.judged;
-    for (const choice of document.getElementsByName("recipe")) choice.checked = choice.value === draft.recipe;
   }
   by("other").hidden = by("base").value !== OTHER;
   const base = machine.bases.find((one) => one.name === by("base").value);
@@ -232,10 +240,10 @@ by("thing").addEventListener("change", () => {
   const steps = by("steps").value;
   const [recipe] = [...document.getElementsByName("recipe")].filter((one) => one.checked);
   sought = "";
+  const chosen = choicesOf === name ? { base, card: by("card").value } : {};
   doing(() => tell(here("change"), {
+    ...chosen,
     class_name: by("class").value,
-    base,
-    card: by("card").value,
     recipe: recipe.value,
     judged: by("judged").checked,
     steps: steps === "" ? null : Number(steps),

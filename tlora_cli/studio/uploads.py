@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,10 +75,9 @@ async def _chunks(request: Request, most: int) -> AsyncIterator[bytes]:
 async def _file_of(request: Request, most: int) -> AsyncIterator[Path]:
     """Yield a temporary file with the body; it is gone afterwards, unless it was moved."""
     STUDIO.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(prefix=TEMPORARY, dir=STUDIO)
-    file = Path(name)
+    file = STUDIO / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
-        with os.fdopen(number, "wb") as opened:
+        with file.open("xb") as opened:
             async for chunk in _chunks(request, most):
                 opened.write(chunk)
         yield file

@@ -39,18 +39,17 @@ def main(connection: Connection) -> None:
             task, wishes = connection.recv()
         except EOFError:
             return
-        try:
-            answer: tuple[str, Any] = "done", _run(task, wishes, connection)
-        except UserError as error:
-            answer = "failed", error
-        except Exception as error:
-            answer = "failed", no_room(error) or _fault(error)
-        connection.send(answer)
+        connection.send(answer_of(task, wishes, lambda line: connection.send(("said", line))))
 
 
-def _run(task: str, wishes: dict[str, Any], connection: Connection) -> Any:
-    run = resolve(TASKS[task])
-    return run(wishes, lambda line: connection.send(("said", line)))
+def answer_of(task: str, wishes: dict[str, Any], notify: Notify) -> tuple[str, Any]:
+    """Do a task; return `done` and what it returned, or `failed` and the UserError."""
+    try:
+        return "done", resolve(TASKS[task])(wishes, notify)
+    except UserError as error:
+        return "failed", error
+    except Exception as error:
+        return "failed", no_room(error) or _fault(error)
 
 
 def _told(connection: Connection) -> Callable[..., None]:

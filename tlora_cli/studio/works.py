@@ -192,7 +192,7 @@ class Works:
         run = Path(draft.run) if draft.run else None
         if run and (RunFolder(run).holds_run() or processes.is_alive(draft.name, run)):
             raise UserError(
-                "this photo is being learned already", do="give the photo again for another run"
+                "this photo is learned already", do="take it for another run by the button there"
             )
 
     # --- after it -----------------------------------------------------------------------------
