@@ -127,11 +127,11 @@ def _compared(scored: Sequence[Scored]) -> list[str]:
         alone = sum(a and not b for a, b in zip(own.hits, other.hits, strict=True))
         against = sum(b and not a for a, b in zip(own.hits, other.hits, strict=True))
         if alone + against == 0:
-            lines.append(f"{own.name} and {other.name} are right on the same pictures.")
+            lines.append(f"Right on the same pictures: {own.name} and {other.name}.")
             continue
         p = binomtest(alone, alone + against).pvalue
         lines.append(
-            f"{own.name} alone is right on {alone}, {other.name} alone on {against} of the same "
-            f"prompts and seeds (sign test: p = {p:.2g})."
+            f"Alone right on the same prompt and seed: {own.name} {alone} times, {other.name} "
+            f"{against} (sign test: p = {p:.2g})."
         )
     return lines
