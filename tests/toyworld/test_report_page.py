@@ -50,7 +50,7 @@ def test_right_and_wrong_are_words() -> None:
     elsewhere = marks(drawn(TASKS[0], "elsewhere"), LUNA)
     assert Mark(False, f"{TASKS[0].asked['background']}: city instead") in elsewhere
     assert marks(drawn(TASKS[0], "smeared"), LUNA) == [
-        Mark(False, "smeared: nothing on it can be read")
+        Mark(False, "too smeared for the judge to read")
     ]
     assert all(one.right for one in marks(drawn(TASKS[0], ""), LUNA))
 

@@ -78,7 +78,7 @@ def marks(drawn: Drawn, concept: Concept) -> list[Mark]:
     """Return what the judge reads on a picture, each with whether it is right."""
     wanted = {**drawn.task.asked, "marking": concept.marking, "feature": concept.feature}
     if UNREADABLE in drawn.reading.values():
-        return [Mark(False, "smeared: nothing on it can be read")]
+        return [Mark(False, "too smeared for the judge to read")]
     found = []
     for name, value in wanted.items():
         read = drawn.reading[name]
