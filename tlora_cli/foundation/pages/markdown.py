@@ -31,7 +31,7 @@ def markdown_page(text: str, folder: Path, title: str) -> str:
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table")
+    reader = MarkdownIt("commonmark", {"html": False, "xhtmlOut": False}).enable("table")
     tokens = reader.parse(re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL))
     for token in tokens:
         for one in token.children or ():
