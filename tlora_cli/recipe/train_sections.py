@@ -108,7 +108,9 @@ class CheckpointConfig(Section):
 class PreviewConfig(Section):
     """Pictures drawn while training, with the settings of `sampling`."""
 
-    every: int = Field(100, ge=1, description="Steps between previews.")
+    every: int = Field(
+        100, ge=1, description="Steps between previews; the first come before the first step."
+    )
     prompts: list[str] = Field(min_length=1, description="Prompts; V* stands for the concept.")
     seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt.")
     count: int = Field(1, ge=1, description="Pictures per prompt.")
