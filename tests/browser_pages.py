@@ -21,6 +21,7 @@ from tlora_cli import attach
 from tlora_cli.comparison.page import page as comparison_page
 from tlora_cli.evaluation.page import write_page as evaluation_page
 from tlora_cli.evaluation.result_files import csv_text
+from tlora_cli.foundation.pages.markdown import markdown_page
 from tlora_cli.tools.analyze.report import write_analysis
 from tlora_cli.tools.analyze.spectra_of_file import analyze
 from tlora_cli.training.report.live import write_report
@@ -108,6 +109,17 @@ def analyze_page(folder: Path) -> Path:
     return folder / "analysis" / "index.html"
 
 
+def card_page(folder: Path) -> Path:
+    """Return a model card, as it is looked at before the upload."""
+    draw_picture(folder / "a.png")
+    card = "| | prompt |\n|---|---|\n| ![a dog](a.png) | a dog in the snow<br>seed 3 |\n"
+    code = "```python\n" + "pipe.load_lora_weights('a')  # a long line\n" * 2 + "```\n"
+    text = f"# A dog\n\nSee [the paper](https://arxiv.org/abs/2507.05964).\n\n{card}\n{code}"
+    file = folder / "card.html"
+    file.write_text(markdown_page(text, folder, "A dog"), encoding="utf-8")
+    return file
+
+
 PAGES: dict[str, Callable[[Path], Path]] = {
     "report": run_page,
     "report of little": plain_run_page,
@@ -115,6 +127,7 @@ PAGES: dict[str, Callable[[Path], Path]] = {
     "compare": compare_page,
     "evaluate": evaluate_page,
     "analyze": analyze_page,
+    "publish card": card_page,
 }
 """Name of a kind of page -> makes one in a folder of its own."""
 

@@ -18,7 +18,7 @@ from tlora_cli.toyworld.suites import Task, base_prompt, contexts
 
 LUNA = CONCEPTS["luna"]
 TRAINING = LUNA.scenes()[0]
-TASKS = [*base_prompt(LUNA, 1), *contexts(LUNA, 7, TRAINING)]
+TASKS = [*contexts(LUNA, 7, TRAINING), *base_prompt(LUNA, 1)]
 ABOUT = {
     "base": "toy-sdxl",
     "version": version_of("toy-sdxl"),
@@ -47,7 +47,7 @@ def adapter(name: str, mistakes: Sequence[str], steps: Sequence[int] = (0, 100, 
         ]
         for step in steps
     }
-    placed = frames[steps[-1]][1:]
+    placed = frames[steps[-1]][:-1]
     pairs = [(one.reading, one.task.asked) for one in placed]
     hits = hits_of(placed, LUNA)
     alike = rate([identity_right(reading, LUNA.values) for reading, _ in pairs])

@@ -24,7 +24,7 @@ from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 BASE_PROMPTS = 15
 """Pictures of the base prompt, as in the paper."""
 SHOWN = 7
-"""Contexts on the page, after one picture of the base prompt."""
+"""Contexts on the page, before one picture of the base prompt."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Tasks:
 
     @property
     def shown(self) -> list[Task]:
-        return [*self.plain[:1], *self.placed[:SHOWN]]
+        return [*self.placed[:SHOWN], *self.plain[:1]]
 
 
 def score_adapters(
@@ -152,7 +152,7 @@ def _score(
     plain, placed = drawn[: len(tasks.plain)], drawn[len(tasks.plain) :]
     info = read_origin(file)[1]
     last = info.train_steps or 0
-    frames = {last: [*plain[:1], *placed[:SHOWN]]}
+    frames = {last: [*placed[:SHOWN], *plain[:1]]}
     earlier = {step_of(one): one for one in _checkpoints(given) if step_of(one) < last}
     if earlier:
         frames[0] = room.draw(tasks.shown, concept=info.concept or None)

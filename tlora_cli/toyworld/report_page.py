@@ -78,7 +78,7 @@ def marks(drawn: Drawn, concept: Concept) -> list[Mark]:
     """Return what the judge reads on a picture, each with whether it is right."""
     wanted = {**drawn.task.asked, "marking": concept.marking, "feature": concept.feature}
     if UNREADABLE in drawn.reading.values():
-        return [Mark(False, "smeared: nothing on it can be read")]
+        return [Mark(False, "too smeared for the judge to read")]
     found = []
     for name, value in wanted.items():
         read = drawn.reading[name]
@@ -127,11 +127,11 @@ def _compared(scored: Sequence[Scored]) -> list[str]:
         alone = sum(a and not b for a, b in zip(own.hits, other.hits, strict=True))
         against = sum(b and not a for a, b in zip(own.hits, other.hits, strict=True))
         if alone + against == 0:
-            lines.append(f"{own.name} and {other.name} are right on the same pictures.")
+            lines.append(f"Right on the same pictures: {own.name} and {other.name}.")
             continue
         p = binomtest(alone, alone + against).pvalue
         lines.append(
-            f"{own.name} alone is right on {alone}, {other.name} alone on {against} of the same "
-            f"prompts and seeds (sign test: p = {p:.2g})."
+            f"Alone right on the same prompt and seed: {own.name} {alone} times, {other.name} "
+            f"{against} (sign test: p = {p:.2g})."
         )
     return lines

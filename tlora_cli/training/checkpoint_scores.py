@@ -130,7 +130,8 @@ class Record:
             for name, values in own.items()
         ]  # fmt: skip
         means = [fmean(one) for one in zip(*shares, strict=True)]
-        return fmean(means), stdev(means) / math.sqrt(len(means))
+        known = len(means) > 1  # a single picture says nothing of chance
+        return fmean(means), stdev(means) / math.sqrt(len(means)) if known else math.inf
 
     def loss(self, step: int, other: int) -> tuple[float, float]:
         """Return how much less a step agrees with prompts than another one, and the standard error.
