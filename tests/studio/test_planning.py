@@ -67,12 +67,13 @@ def test_words_and_recipe_say_the_same(draft: str) -> None:
     told = plan(_wishes(found(draft)), quiet)
     words = dict(told["words"])
     assert set(words) == {
-        "Learns", "How", "With", "Memory", "Time", "Base model", "Disk", "Writes",
+        "Learns", "How", "With", "Judges", "Memory", "Time", "Base model", "Disk", "Writes",
     }  # fmt: skip
     assert words["With"] == "tlora, rank 16, 7 steps" and words["Time"].startswith("at least ")
     recipe = parse_recipe(told["text"], "plan")
     assert told["ready"] and told["run"] == "runs/luna" and not told["keeps_mask"]
     assert (recipe.concept.masks, recipe.concept.scenes) == (None, None)
+    assert recipe.train.select == "auto"
     assert recipe.train.steps == 7 and recipe.concept.images == "studio/luna/photo.png"
     assert all(asdict(found(draft))[key] for key in ("class_name", "base"))
 
