@@ -49,6 +49,9 @@ REAL = {
     ("flux2", "attention"): (55, 2_028_994_560),
     ("flux2", "linear"): (100, 3_680_501_760),
     ("flux2", "all"): (100, 3_680_501_760),
+    ("qwen_image", "attention"): (420, 3_963_617_280),
+    ("qwen_image", "linear"): (840, 20_384_317_440),
+    ("qwen_image", "all"): (840, 20_384_317_440),
 }
 """Layers, and numbers in their weights, of the standard bases; those of SDXL are as many as kohya's
 sd-scripts report without and with conv_dim."""
@@ -64,7 +67,9 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
         return attach(model, method, RANK, min_rank, blocks=BLOCKS, targets=targets)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
+@pytest.mark.parametrize(
+    "family", ["sdxl", "flux", "flux2", pytest.param("qwen_image", marks=pytest.mark.full)]
+)
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)
     assert list(kind.reaches) == list(REACHES)

@@ -57,6 +57,8 @@ LISTED = (
     "families.sdxl",
     "families.flux",
     "families.flux2",
+    "families.qwen_image",
+    "families.packed_flow",
     "families.rectified_flow",
     "families.stated",
     "formats.registry",

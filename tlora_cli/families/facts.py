@@ -92,10 +92,12 @@ class Kohya:
     Attributes:
         network_module: `ss_network_module` in the header.
         base_version: `ss_base_model_version` in the header.
+        own_names: whether its names are diffusers' own, each layer by itself.
     """
 
     network_module: str
     base_version: str
+    own_names: bool = False
 
 
 @dataclass(frozen=True)
