@@ -57,6 +57,7 @@ LISTED = (
     "families.sdxl",
     "families.flux",
     "families.flux2",
+    "families.z_image",
     "families.rectified_flow",
     "families.stated",
     "formats.registry",

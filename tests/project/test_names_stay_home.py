@@ -60,4 +60,8 @@ def test_names_of_methods() -> None:
 
 
 def test_a_family_is_registered_under_its_own_name() -> None:
-    assert [*FAMILIES] == [one.name for one in FAMILIES.values()] == ["sdxl", "flux", "flux2"]
+    assert (
+        [*FAMILIES]
+        == [one.name for one in FAMILIES.values()]
+        == ["sdxl", "flux", "flux2", "z_image"]
+    )

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline, FluxPipeline, StableDiffusionXLPipeline
+from diffusers import Flux2KleinPipeline, FluxPipeline, StableDiffusionXLPipeline, ZImagePipeline
 from make_tiny_models import WRITERS, main
 from safetensors.torch import load_file
 
 from tlora_cli.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "flux", "flux2")
+FAMILIES = ("sdxl", "flux", "flux2", "z_image")
+ONE_TEXT = ("flux2", "z_image")
+"""Families with one text encoder, a language model."""
 WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
 PARTS = {
     "sdxl": {
@@ -46,6 +48,13 @@ PARTS = {
         "transformer": "Flux2Transformer2DModel",
         "scheduler": "FlowMatchEulerDiscreteScheduler",
     },
+    "z_image": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "Qwen3Model",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "ZImageTransformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
 }
 
 
@@ -65,6 +74,7 @@ def pipeline(family: str, folder: Path) -> Any:
         "sdxl": StableDiffusionXLPipeline,
         "flux": FluxPipeline,
         "flux2": Flux2KleinPipeline,
+        "z_image": ZImagePipeline,
     }[family]
     pipeline = pipeline_class.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -91,7 +101,7 @@ def test_has_every_part(family: str, pipeline: Any) -> None:
 
 def test_weights_are_float32_and_finite(family: str, folder: Path) -> None:
     files = sorted(folder.rglob("*.safetensors"))
-    assert len(files) == (3 if family == "flux2" else 4)
+    assert len(files) == (3 if family in ONE_TEXT else 4)
     for file in files:
         for name, tensor in load_file(file).items():
             if name.endswith("num_batches_tracked"):  # of FLUX.2's batch norm, a whole number
@@ -108,8 +118,8 @@ def test_is_small(folder: Path) -> None:
 def test_tokenizers_tell_words_apart(family: str, pipeline: Any, name: str) -> None:
     tokenizer = getattr(pipeline, name, None)
     if tokenizer is None:
-        pytest.skip("FLUX.2 has one tokenizer")
-    long = family == "flux2" or (family == "flux" and name == "tokenizer_2")
+        pytest.skip("it has one tokenizer")
+    long = family in ONE_TEXT or (family == "flux" and name == "tokenizer_2")
     assert tokenizer.model_max_length == (512 if long else 77)
     ids = [tuple(tokenizer(word).input_ids) for word in WORDS]
     assert len(set(ids)) == len(WORDS)
@@ -149,6 +159,7 @@ def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
             "base_image_seq_len": 256,
             "max_image_seq_len": 4096,
         },
+        "z_image": {"shift": 6.0, "use_dynamic_shifting": False},
     }["flux" if family == "flux2" else family]
     assert config.items() >= published.items()
 

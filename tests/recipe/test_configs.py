@@ -24,9 +24,11 @@ METHODS = {
     "flux_dog": ("tlora", 32, 1, 500),
     "flux_dog_lora": ("lora", 32, 32, 400),
     "flux2_dog": ("vanilla_tlora", 32, 1, 500),
+    "z_image_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("tlora", 4, 2, 30),
     "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
+    "tiny_z_image": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
     "toy_flux": ("tlora", 16, 1, 400),
 }
@@ -38,7 +40,7 @@ def named(name: str) -> Recipe:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 12
+    assert len(CONFIGS) == 14
     assert {path.stem for path in CONFIGS} == set(METHODS)
 
 
@@ -57,7 +59,7 @@ def test_loads_with_its_numbers(path: Path) -> None:
     r = load_recipe(path)
     a = r.adapter
     assert (a.method, a.rank, a.min_rank, r.train.steps) == METHODS[path.stem]
-    assert path.stem.split("_")[path.stem.startswith(("tiny", "toy"))] == r.family
+    assert r.family in (path.stem.partition("_")[2], path.stem.partition("_")[0], path.stem[:-4])
     assert (a.schedule.kind, a.schedule.alpha) == ("linear", 1.0)
     assert (a.init, a.init_std) == ("random_last", "1/r")
     assert r.concept.prompt == "a photo of {placeholder} {class}"
