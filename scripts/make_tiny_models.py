@@ -38,6 +38,8 @@ from diffusers import (
     QwenImageTransformer2DModel,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -50,6 +52,7 @@ from transformers import (
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -122,6 +125,19 @@ def write_tiny_flux2(folder: Path, seed: int = 0) -> None:
     _write(_tiny_flux2, Path(folder), seed)
 
 
+def write_tiny_z_image(folder: Path, seed: int = 0) -> None:
+    """Write a ZImagePipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_z_image, Path(folder), seed)
+
+
 def write_tiny_qwen_image(folder: Path, seed: int = 0) -> None:
     """Write a QwenImagePipeline folder, for pictures of 64 to 128 pixels.
 
@@ -139,6 +155,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "sdxl": write_tiny_sdxl,
     "flux": write_tiny_flux,
     "flux2": write_tiny_flux2,
+    "z_image": write_tiny_z_image,
     "qwen_image": write_tiny_qwen_image,
 }
 
@@ -200,13 +217,7 @@ def _tiny_flux() -> DiffusionPipeline:
     )
     _amplify(transformer, ".attn.add_v_proj")
     return FluxPipeline(
-        vae=_vae(
-            16,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        ),
+        vae=_vae_of_flux(),
         text_encoder=CLIPTextModel(_clip_config("quick_gelu")),
         text_encoder_2=T5EncoderModel(
             T5Config(
@@ -238,23 +249,7 @@ def _tiny_flux2() -> DiffusionPipeline:
     return Flux2KleinPipeline(
         scheduler=_moving_shift(),
         vae=_vae_with_norm(),
-        text_encoder=Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=28,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-                initializer_range=0.3,
-                max_position_embeddings=QWEN_LENGTH,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        ).eval(),
+        text_encoder=Qwen3ForCausalLM(_qwen_config(tokenizer, layers=28)).eval(),
         tokenizer=tokenizer,
         transformer=flux2_transformer(3 * 16, guidance_embeds=False),
     )
@@ -275,6 +270,32 @@ def flux2_transformer(width: int, *, guidance_embeds: bool) -> Flux2Transformer2
     )
     _amplify(transformer, ".attn.add_v_proj")
     return transformer
+
+
+def _tiny_z_image() -> DiffusionPipeline:
+    """Make the pipeline of Z-Image with few and narrow layers."""
+    tokenizer = _qwen_tokenizer()
+    transformer = ZImageTransformer2DModel(
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 6, 6],
+        axes_lens=[1024, 32, 32],
+    )
+    with torch.no_grad():  # which are zeros before training
+        for filling in (transformer.x_pad_token, transformer.cap_pad_token):
+            filling.normal_()
+    _amplify(transformer, "cap_embedder.1")
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=6.0),
+        vae=_vae_of_flux(),
+        text_encoder=Qwen3Model(_qwen_config(tokenizer, layers=3)).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
 
 
 def _tiny_qwen_image() -> DiffusionPipeline:
@@ -374,6 +395,17 @@ def _vae(latent_channels: int, **options: Any) -> AutoencoderKL:
     """Make a VAE of factor 8 whose latents and pictures have a natural spread."""
     vae = AutoencoderKL(latent_channels=latent_channels, **VAE_LAYERS, **options).eval()
     return _spread(vae, vae.config.shift_factor or 0.0, vae.config.scaling_factor)
+
+
+def _vae_of_flux() -> AutoencoderKL:
+    """Make FLUX.1's, which other families have as well."""
+    return _vae(
+        16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
 
 
 def _vae_with_norm() -> AutoencoderKLFlux2:
@@ -511,6 +543,25 @@ def _qwen_tokenizer(words: Sequence[str] = ()) -> Qwen2Tokenizer:
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         model_max_length=QWEN_LENGTH,
         chat_template=QWEN_TEMPLATE,
+    )
+
+
+def _qwen_config(tokenizer: Qwen2Tokenizer, layers: int) -> Qwen3Config:
+    """Return the settings of a language model for a tokenizer."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+        max_position_embeddings=QWEN_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 

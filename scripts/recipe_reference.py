@@ -243,8 +243,7 @@ def _left_out(varying: set[str]) -> list[str]:
     prior = _value(_filled("sdxl", "custom_diffusion"), "concept.prior.count")
     lines += [
         "",
-        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 on all\n"
-        "others.\n"
+        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 elsewhere.\n"
         f"`custom_diffusion` has `concept.prior`, with {prior} pictures.",
         "",
     ]

@@ -52,6 +52,16 @@ def tiny_flux2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny ZImagePipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_z_image
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-z_image"
+    write_tiny_z_image(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_qwen_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny QwenImagePipeline; read it, do not write to it."""
     from make_tiny_models import write_tiny_qwen_image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,9 @@ REAL = {
     ("flux2", "attention"): (55, 2_028_994_560),
     ("flux2", "linear"): (100, 3_680_501_760),
     ("flux2", "all"): (100, 3_680_501_760),
+    ("z_image", "attention"): (136, 2_005_401_600),
+    ("z_image", "linear"): (270, 6_142_033_920),
+    ("z_image", "all"): (270, 6_142_033_920),
     ("qwen_image", "attention"): (420, 3_963_617_280),
     ("qwen_image", "linear"): (840, 20_384_317_440),
     ("qwen_image", "all"): (840, 20_384_317_440),
@@ -58,6 +62,7 @@ sd-scripts report without and with conv_dim."""
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
+BLOCKS_OF = {"sdxl": r"\.attentions\.", "z_image": r"^(layers|\w+_refiner)\."}
 RANKS = {"sdxl": 64, "flux": 32, "flux2": 32}
 
 
@@ -68,7 +73,8 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
 
 
 @pytest.mark.parametrize(
-    "family", ["sdxl", "flux", "flux2", pytest.param("qwen_image", marks=pytest.mark.full)]
+    "family",
+    ["sdxl", "flux", "flux2", "z_image", pytest.param("qwen_image", marks=pytest.mark.full)],
 )
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)
@@ -78,8 +84,9 @@ def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
         numbers = sum(layer.weight.numel() for layer in layers.values())
         assert (len(layers), numbers) == REAL[family, name]
     assert found["attention"].keys() == kind.target_layers(denoiser).keys()
-    blocks = ".attentions." if family == "sdxl" else "transformer_blocks."
-    linear = {n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear) and blocks in n}
+    blocks = re.compile(BLOCKS_OF.get(family, r"transformer_blocks\."))
+    modules = denoiser.named_modules()
+    linear = {n for n, m in modules if isinstance(m, nn.Linear) and blocks.search(n)}
     assert found["linear"].keys() == linear
     others = {n.rpartition(".")[2] for n in found["all"].keys() - linear}
     convolutions = {"conv", "conv1", "conv2", "conv_shortcut", "time_emb_proj"}

@@ -57,6 +57,7 @@ LISTED = (
     "families.sdxl",
     "families.flux",
     "families.flux2",
+    "families.z_image",
     "families.qwen_image",
     "families.packed_flow",
     "families.rectified_flow",

@@ -16,6 +16,7 @@ from diffusers import (
     FluxPipeline,
     QwenImagePipeline,
     StableDiffusionXLPipeline,
+    ZImagePipeline,
 )
 from make_tiny_models import WRITERS, main
 from safetensors.torch import load_file
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from tlora_cli.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "flux", "flux2", "qwen_image")
+FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image")
 ONE_TEXT = FAMILIES[2:]
 """Those with the text of one language model."""
 WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
@@ -53,6 +54,13 @@ PARTS = {
         "transformer": "Flux2Transformer2DModel",
         "scheduler": "FlowMatchEulerDiscreteScheduler",
     },
+    "z_image": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "Qwen3Model",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "ZImageTransformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
     "qwen_image": {
         "vae": "AutoencoderKLQwenImage",
         "text_encoder": "Qwen2_5_VLForConditionalGeneration",
@@ -79,6 +87,7 @@ def pipeline(family: str, folder: Path) -> Any:
         "sdxl": StableDiffusionXLPipeline,
         "flux": FluxPipeline,
         "flux2": Flux2KleinPipeline,
+        "z_image": ZImagePipeline,
         "qwen_image": QwenImagePipeline,
     }[family]
     pipeline = pipeline_class.from_pretrained(folder)
@@ -165,6 +174,7 @@ def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
             "base_image_seq_len": 256,
             "max_image_seq_len": 4096,
         },
+        "z_image": {"shift": 6.0, "use_dynamic_shifting": False},
         "qwen_image": {
             "shift": 1.0,
             "use_dynamic_shifting": True,

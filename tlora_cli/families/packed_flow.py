@@ -44,7 +44,7 @@ class PackedFlow(RectifiedFlow):
 
         tokens: Tensor = denoiser(
             hidden_states=pack(noisy),
-            timestep=t.float() / self.timestep_scale,
+            timestep=self.told(t),
             **self.inputs(noisy, conditioning),
             return_dict=False,
         )[0]

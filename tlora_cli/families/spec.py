@@ -112,13 +112,22 @@ class Family(Stated, ABC):
 
     # --- training -----------------------------------------------------------------------------
 
-    def training_notes(self, index: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what should be said before a base with this model_index.json is trained on."""
+    def training_notes(self, index: Mapping[str, Any], base: str) -> Iterator[str]:
+        """Yield what should be said before a base is trained on.
+
+        Args:
+            index: its model_index.json.
+            base: its name.
+        """
         yield from ()
 
     def timesteps(self, given: Tensor) -> Tensor:
         """Return t on the 0..T scale of the timesteps that the denoiser is given, in fp64."""
         return given
+
+    def told(self, t: Tensor) -> Tensor:
+        """Return what the denoiser is given for t on the 0..T scale; `timesteps` undoes it."""
+        return t.float() / (self.timestep_scale or 1.0)
 
     @abstractmethod
     def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
@@ -146,7 +155,7 @@ class Family(Stated, ABC):
 
     def guidance_calls(self, denoiser: Any, guidance: float) -> int:
         """Return how many answers of the denoiser a step of sampling takes."""
-        return 2 if self.guidance_doubles and guidance > 1 else 1
+        return 2 if self.guidance_doubles and guidance > self.guidance_none else 1
 
     @abstractmethod
     def sample(

@@ -127,10 +127,15 @@ class Stated:
     """Name -> sampler; `default` is among them."""
     guidance_doubles: ClassVar[bool]
     """Whether guidance calls the denoiser with and without the prompt (classifier-free)."""
+    guidance_none: ClassVar[float] = 1.0
+    """Guidance that leaves the answer as it is. With g, the answer c to the prompt and u to the
+    negative one the pipeline goes on with u + g (c - u); where it is c + g (c - u), this is 0."""
     guidance_batched: ClassVar[bool] = True
     """Whether both are one batch; else they are two calls, one after the other."""
     no_learned_words: ClassVar[str] = ""
     """Why no word can be learned in its text encoders; empty if one can."""
+    no_recorded_step: ClassVar[str] = ""
+    """Why a step can't be recorded as a CUDA graph; empty if it can."""
     no_negative_prompt: ClassVar[str] = ""
     """Why it takes no negative prompt; empty if it does."""
     defaults: ClassVar[Mapping[str, Any]]

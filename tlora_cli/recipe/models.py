@@ -310,6 +310,8 @@ class Recipe(Section):
             )
         if execution == "compile":
             return
+        if why := FAMILIES[self.family].no_recorded_step:
+            yield Problem(f"{why}; use eager or compile", (key, "family"))
         if train.accumulation > 1:
             yield Problem(
                 "a CUDA graph can't accumulate gradients; use eager or compile, or a larger "
