@@ -81,9 +81,9 @@ class QwenImage(PackedFlow):
     }
     guidance_doubles = True
     guidance_batched = False
-    # Of training: what T-LoRA published for FLUX.1, the schedule alone; for Qwen-Image nothing is.
+    # Of training: what T-LoRA published for FLUX.1; for Qwen-Image nothing is.
     defaults: ClassVar = {
-        "adapter": {"method": "vanilla_tlora", "rank": 32},
+        "adapter": {"rank": 32},
         "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
         "sampling": {"steps": STEPS, "guidance": GUIDANCE},
     }
