@@ -34,6 +34,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     StableDiffusionXLPipeline,
@@ -53,6 +55,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -151,12 +155,26 @@ def write_tiny_qwen_image(folder: Path, seed: int = 0) -> None:
     _write(_tiny_qwen_image, Path(folder), seed)
 
 
+def write_tiny_krea2(folder: Path, seed: int = 0) -> None:
+    """Write a Krea2Pipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_krea2, Path(folder), seed)
+
+
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     "sdxl": write_tiny_sdxl,
     "flux": write_tiny_flux,
     "flux2": write_tiny_flux2,
     "z_image": write_tiny_z_image,
     "qwen_image": write_tiny_qwen_image,
+    "krea2": write_tiny_krea2,
 }
 
 
@@ -301,7 +319,6 @@ def _tiny_z_image() -> DiffusionPipeline:
 def _tiny_qwen_image() -> DiffusionPipeline:
     """Make the pipeline of Qwen-Image with few and narrow layers."""
     tokenizer = _qwen_tokenizer(QWEN_WORDS)
-    numbers = tokenizer.get_vocab()
     transformer = QwenImageTransformer2DModel(
         in_channels=64,  # 16 latent channels of 2 x 2 patches
         out_channels=16,
@@ -334,14 +351,7 @@ def _tiny_qwen_image() -> DiffusionPipeline:
         "out_hidden_size": 16,
         "fullatt_block_indexes": [0],
     }
-    config = Qwen2_5_VLConfig(
-        text_config=text,
-        vision_config=sight,
-        image_token_id=numbers["<|im_start|>"],
-        video_token_id=numbers["<|im_start|>"],
-        vision_start_token_id=numbers["<|im_start|>"],
-        vision_end_token_id=numbers["<|im_end|>"],
-    )
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=sight, **_marks_of_sight(tokenizer))
     return QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(
             num_train_timesteps=1000,
@@ -358,6 +368,72 @@ def _tiny_qwen_image() -> DiffusionPipeline:
         tokenizer=tokenizer,
         transformer=transformer,
     )
+
+
+def _tiny_krea2() -> DiffusionPipeline:
+    """Make the pipeline of Krea 2 Raw with few and narrow layers.
+
+    The language model has as many layers as are read: every third state of 36 is its text.
+    """
+    tokenizer = _qwen_tokenizer(QWEN_WORDS)
+    transformer = Krea2Transformer2DModel(
+        in_channels=64,  # 16 latent channels of 2 x 2 patches
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        timestep_embed_dim=32,
+        text_hidden_dim=16,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=2,
+        text_intermediate_size=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+    for layer in ("projector", ".attn.to_v", ".attn.to_out.0"):
+        _amplify(transformer, layer)
+    text = _qwen_config(tokenizer, layers=36).to_dict()
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    }
+    text["max_position_embeddings"] = 2 * QWEN_LENGTH
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    config = Qwen3VLConfig(text_config=text, vision_config=sight, **_marks_of_sight(tokenizer))
+    return Krea2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            num_train_timesteps=1000,
+            use_dynamic_shifting=True,
+            base_shift=0.5,
+            max_shift=1.15,
+            base_image_seq_len=256,
+            max_image_seq_len=6400,
+        ),
+        vae=_vae_of_films(),
+        text_encoder=Qwen3VLModel(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def _marks_of_sight(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    """Return the tokens that stand for pictures, which no prompt has, by their settings."""
+    numbers = tokenizer.get_vocab()
+    names = ("image_token_id", "video_token_id", "vision_start_token_id")
+    return {
+        **dict.fromkeys(names, numbers["<|im_start|>"]),
+        "vision_end_token_id": numbers["<|im_end|>"],
+    }
 
 
 def _moving_shift() -> FlowMatchEulerDiscreteScheduler:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import QwenImagePipeline
+from diffusers import Krea2Pipeline, QwenImagePipeline
 from torch import Tensor
 
 from tlora_cli import Adapter, attach
@@ -65,6 +65,17 @@ CASES = {
         published=20_430_401_088,
         layers=60 * 7,
         trained=32 * 60 * 7 * 2 * 3072,
+    ),
+    "krea2": Case(
+        "krea2",
+        Krea2Pipeline,
+        guided={"guidance_scale": 4.5},
+        plain={"guidance_scale": 0.0},
+        guidance=(4.5, 0.0),
+        published=12_820_073_036,
+        layers=28 * 5,
+        trained=32 * 28 * (3 * 2 * 6144 + 2 * (6144 + 1536)),
+        left_out=4,
     ),
 }
 

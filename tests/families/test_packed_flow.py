@@ -117,6 +117,7 @@ def test_latents_and_pictures_are_those_of_the_stock_pipeline(
     assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 1
 
 
+@pytest.mark.full
 def test_prompts_of_different_lengths_are_drawn_as_each_alone(case: Case, folder: Path) -> None:
     pipeline, family = case.stock(folder), case.kind
     words = ("a dog", "a dog in the snow")
@@ -258,8 +259,9 @@ def test_the_mask_follows_the_timestep_that_the_model_is_told(
     t: float, case: Case, folder: Path
 ) -> None:
     """In fp32 exactly t; in bf16 what rounding leaves, before or after the division."""
+    schedule = RankSchedule(RANK, MIN_RANK)
     adapter = attach(
-        case.stock(folder).transformer, "vanilla_tlora", 32, 1, schedule=RankSchedule(32, 1)
+        meta_denoiser(case.family, str(folder)), "vanilla_tlora", RANK, schedule=schedule
     )
     for dtype in (torch.float32, torch.bfloat16):
         whole = torch.full((1,), t)
@@ -267,7 +269,8 @@ def test_the_mask_follows_the_timestep_that_the_model_is_told(
             adapter.call.set_timestep(told, torch.device("cpu"))
             exact = t if dtype == torch.float32 else round(float(told.double() * 1000), 4)
             mask = adapter.call.mask(1, torch.float32)
-            assert int(mask.sum()) == math.floor(31 * (1000 - exact) / 1000) + 1
+            rank = math.floor((RANK - MIN_RANK) * (1000 - exact) / 1000) + MIN_RANK
+            assert int(mask.sum()) == rank
             assert abs(exact - t) <= 4  # bf16 has eight bits
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import QwenImageTransformer2DModel
 from packed_cases import CASES, pixels
+from safetensors.torch import save_file
 from torch import Tensor
 from training_runs import run
 
@@ -177,3 +179,16 @@ def test_what_a_file_without_settings_says_counts_as_false(
     config = json.loads(file.read_text())
     file.write_text(json.dumps({k: v for k, v in config.items() if k != "zero_cond_t"}))
     load_pipeline(QWEN_IMAGE, Base(str(tmp_path / "base")), parts=())
+
+
+def test_a_single_file_is_the_folder(tiny_qwen_image: Path, tmp_path: Path) -> None:
+    """ComfyUI's has diffusers' own names."""
+    transformer = QwenImageTransformer2DModel.from_pretrained(
+        tiny_qwen_image, subfolder="transformer"
+    )
+    state = transformer.state_dict()
+    save_file(state, tmp_path / "one.safetensors")
+    base = Base(str(tmp_path / "one.safetensors"), config=str(tiny_qwen_image))
+    loaded = load_pipeline(QWEN_IMAGE, base, parts=("denoiser",)).transformer.state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())

@@ -56,6 +56,9 @@ REAL = {
     ("qwen_image", "attention"): (420, 3_963_617_280),
     ("qwen_image", "linear"): (840, 20_384_317_440),
     ("qwen_image", "all"): (840, 20_384_317_440),
+    ("krea2", "attention"): (140, 3_699_376_128),
+    ("krea2", "linear"): (224, 12_155_092_992),
+    ("krea2", "all"): (224, 12_155_092_992),
 }
 """Layers, and numbers in their weights, of the standard bases; those of SDXL are as many as kohya's
 sd-scripts report without and with conv_dim."""
@@ -74,7 +77,13 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
 
 @pytest.mark.parametrize(
     "family",
-    ["sdxl", "flux", "flux2", "z_image", pytest.param("qwen_image", marks=pytest.mark.full)],
+    [
+        "sdxl",
+        "flux",
+        "flux2",
+        "z_image",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen_image", "krea2")),
+    ],
 )
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)

@@ -59,6 +59,7 @@ LISTED = (
     "families.flux2",
     "families.z_image",
     "families.qwen_image",
+    "families.krea2",
     "families.packed_flow",
     "families.rectified_flow",
     "families.stated",

@@ -14,6 +14,7 @@ import torch
 from diffusers import (
     Flux2KleinPipeline,
     FluxPipeline,
+    Krea2Pipeline,
     QwenImagePipeline,
     StableDiffusionXLPipeline,
     ZImagePipeline,
@@ -24,7 +25,7 @@ from safetensors.torch import load_file
 from tlora_cli.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image")
+FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "krea2")
 ONE_TEXT = FAMILIES[2:]
 """Those with the text of one language model."""
 WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
@@ -68,6 +69,13 @@ PARTS = {
         "transformer": "QwenImageTransformer2DModel",
         "scheduler": "FlowMatchEulerDiscreteScheduler",
     },
+    "krea2": {
+        "vae": "AutoencoderKLQwenImage",
+        "text_encoder": "Qwen3VLModel",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "Krea2Transformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
 }
 
 
@@ -89,6 +97,7 @@ def pipeline(family: str, folder: Path) -> Any:
         "flux2": Flux2KleinPipeline,
         "z_image": ZImagePipeline,
         "qwen_image": QwenImagePipeline,
+        "krea2": Krea2Pipeline,
     }[family]
     pipeline = pipeline_class.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -183,6 +192,13 @@ def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
             "base_image_seq_len": 256,
             "max_image_seq_len": 8192,
             "shift_terminal": 0.02,
+        },
+        "krea2": {
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 6400,
         },
     }["flux" if family == "flux2" else family]
     assert config.items() >= published.items()

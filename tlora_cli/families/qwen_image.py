@@ -28,7 +28,7 @@ BASE = "Qwen/Qwen-Image"
 STEPS, GUIDANCE = 50, 4.0  # defaults of the pipeline (diffusers 0.42)
 FOREIGN = (
     r"single_|double_blocks|attn2|to_gate|to_qkv|[._]norm1|[._]ff(_context)?[._]|time_guidance_embed"
-    r"|context_embedder|vector_in"
+    r"|context_embedder|vector_in|text_fusion"
 )
 """Those of FLUX, FLUX.2, Stable Diffusion 3 and Krea 2, whose blocks are called alike."""
 

@@ -26,7 +26,7 @@ def evened(texts: Sequence[Conditioning]) -> list[Conditioning]:
         texts: rows of each, in any number.
     """
     lengths = {text[TEXT].shape[1] for text in texts if TEXT in text}
-    if len(lengths) < 2 and not any(MASK in text for text in texts):
+    if len(lengths) < 2 and len({MASK in text for text in texts}) < 2:
         return list(texts)
     return [_filled(text, max(lengths)) for text in texts]
 

@@ -1,4 +1,4 @@
-"""What a VAE's configuration says of its latents, in the fields of any kind of VAE."""
+"""Facts of latents that a VAE's configuration says, in the fields of any kind of VAE."""
 
 from __future__ import annotations
 

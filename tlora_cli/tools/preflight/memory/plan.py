@@ -18,6 +18,7 @@ from torch import nn
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.shapes import random_conditioning, text_tokens
 from tlora_cli.families.standard import (
+    cast,
     latent_sides,
     meta_denoiser,
     meta_vae,
@@ -174,7 +175,7 @@ def _dequantized(denoiser: nn.Module, dtype: torch.dtype) -> int:
 def planned_denoiser(recipe: Recipe) -> Any:
     """Return the denoiser of a recipe's base without weights, in the number format it runs in."""
     bare = meta_denoiser(recipe.family, folder_of(recipe.base.model))
-    return bare.to(DTYPES[recipe.train.precision]).requires_grad_(False)
+    return cast(bare, DTYPES[recipe.train.precision]).requires_grad_(False)
 
 
 def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
