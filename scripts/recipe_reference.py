@@ -298,9 +298,12 @@ def _cards() -> list[str]:
     for size in presets_of[0]:
         cells = [
             ", ".join(f"`{key}: {str(value).lower()}`" for key, value in presets[size].items())
+            or "nothing"
+            if size in presets
+            else "does not fit"
             for presets in presets_of
         ]
-        lines.append(f"| `memory: {size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
+        lines.append(f"| `memory: {size}` | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

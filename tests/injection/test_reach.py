@@ -53,6 +53,9 @@ REAL = {
     ("z_image", "attention"): (136, 2_005_401_600),
     ("z_image", "linear"): (270, 6_142_033_920),
     ("z_image", "all"): (270, 6_142_033_920),
+    ("qwen_image", "attention"): (420, 3_963_617_280),
+    ("qwen_image", "linear"): (840, 20_384_317_440),
+    ("qwen_image", "all"): (840, 20_384_317_440),
 }
 """Layers, and numbers in their weights, of the standard bases; those of SDXL are as many as kohya's
 sd-scripts report without and with conv_dim."""
@@ -69,7 +72,10 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
         return attach(model, method, RANK, min_rank, blocks=BLOCKS, targets=targets)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2", "z_image"])
+@pytest.mark.parametrize(
+    "family",
+    ["sdxl", "flux", "flux2", "z_image", pytest.param("qwen_image", marks=pytest.mark.full)],
+)
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)
     assert list(kind.reaches) == list(REACHES)

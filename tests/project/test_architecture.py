@@ -58,6 +58,8 @@ LISTED = (
     "families.flux",
     "families.flux2",
     "families.z_image",
+    "families.qwen_image",
+    "families.packed_flow",
     "families.rectified_flow",
     "families.stated",
     "formats.registry",

@@ -11,16 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline, FluxPipeline, StableDiffusionXLPipeline, ZImagePipeline
+from diffusers import (
+    Flux2KleinPipeline,
+    FluxPipeline,
+    QwenImagePipeline,
+    StableDiffusionXLPipeline,
+    ZImagePipeline,
+)
 from make_tiny_models import WRITERS, main
 from safetensors.torch import load_file
 
 from tlora_cli.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "flux", "flux2", "z_image")
-ONE_TEXT = ("flux2", "z_image")
-"""Families with one text encoder, a language model."""
+FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image")
+ONE_TEXT = FAMILIES[2:]
+"""Those with the text of one language model."""
 WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
 PARTS = {
     "sdxl": {
@@ -55,6 +61,13 @@ PARTS = {
         "transformer": "ZImageTransformer2DModel",
         "scheduler": "FlowMatchEulerDiscreteScheduler",
     },
+    "qwen_image": {
+        "vae": "AutoencoderKLQwenImage",
+        "text_encoder": "Qwen2_5_VLForConditionalGeneration",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "QwenImageTransformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
 }
 
 
@@ -75,6 +88,7 @@ def pipeline(family: str, folder: Path) -> Any:
         "flux": FluxPipeline,
         "flux2": Flux2KleinPipeline,
         "z_image": ZImagePipeline,
+        "qwen_image": QwenImagePipeline,
     }[family]
     pipeline = pipeline_class.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -133,8 +147,9 @@ def test_tokenizers_tell_words_apart(family: str, pipeline: Any, name: str) -> N
 
 
 def test_text_encoders_know_their_end_token(pipeline: Any) -> None:
-    assert pipeline.text_encoder.config.eos_token_id == pipeline.tokenizer.eos_token_id
-    assert pipeline.text_encoder.config.vocab_size == len(pipeline.tokenizer)
+    config = pipeline.text_encoder.config.get_text_config()
+    assert config.eos_token_id == pipeline.tokenizer.eos_token_id
+    assert config.vocab_size == len(pipeline.tokenizer)
     if hasattr(pipeline, "text_encoder_2"):
         assert pipeline.text_encoder_2.config.vocab_size == len(pipeline.tokenizer_2)
 
@@ -160,6 +175,15 @@ def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
             "max_image_seq_len": 4096,
         },
         "z_image": {"shift": 6.0, "use_dynamic_shifting": False},
+        "qwen_image": {
+            "shift": 1.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 0.9,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 8192,
+            "shift_terminal": 0.02,
+        },
     }["flux" if family == "flux2" else family]
     assert config.items() >= published.items()
 

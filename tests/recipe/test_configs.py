@@ -25,10 +25,12 @@ METHODS = {
     "flux_dog_lora": ("lora", 32, 32, 400),
     "flux2_dog": ("vanilla_tlora", 32, 1, 500),
     "z_image_dog": ("vanilla_tlora", 32, 1, 500),
+    "qwen_image_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("vanilla_tlora", 4, 2, 30),
     "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
     "tiny_z_image": ("vanilla_tlora", 4, 2, 30),
+    "tiny_qwen_image": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
     "toy_flux": ("vanilla_tlora", 16, 1, 400),
 }
@@ -40,7 +42,7 @@ def named(name: str) -> Recipe:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 14
+    assert len(CONFIGS) == len(METHODS)
     assert {path.stem for path in CONFIGS} == set(METHODS)
 
 
@@ -59,7 +61,7 @@ def test_loads_with_its_numbers(path: Path) -> None:
     r = load_recipe(path)
     a = r.adapter
     assert (a.method, a.rank, a.min_rank, r.train.steps) == METHODS[path.stem]
-    assert r.family in (path.stem.partition("_")[2], path.stem.partition("_")[0], path.stem[:-4])
+    assert path.stem.removeprefix("tiny_").removeprefix("toy_").startswith(r.family)
     assert (a.schedule.kind, a.schedule.alpha) == ("linear", 1.0)
     assert (a.init, a.init_std) == ("random_last", "1/r")
     assert r.concept.prompt == "a photo of {placeholder} {class}"
@@ -90,15 +92,23 @@ def test_published_flux_settings(name: str) -> None:
     assert r.base.model == "black-forest-labs/FLUX.1-dev"
 
 
-def test_flux2_has_the_settings_of_its_pipeline_and_of_flux() -> None:
-    r, flux = named("flux2_dog"), named("flux_dog")
+@pytest.mark.parametrize(
+    ("family", "steps", "guidance", "base"),
+    [
+        ("flux2", 50, 4.0, "black-forest-labs/FLUX.2-klein-base-4B"),
+        ("qwen_image", 50, 4.0, "Qwen/Qwen-Image"),
+    ],
+)
+def test_others_have_the_settings_of_their_pipeline_and_of_flux(
+    family: str, steps: int, guidance: float, base: str
+) -> None:
+    r, flux = named(f"{family}_dog"), named("flux_dog")
     assert r.train.optimizer == flux.train.optimizer
     assert (r.train.max_grad_norm, r.train.resolution, r.train.precision) == (1.0, 1024, "bf16")
-    assert (r.sampling.steps, r.sampling.guidance) == (50, 4.0)
-    assert r.base.model == "black-forest-labs/FLUX.2-klein-base-4B"
+    assert (r.sampling.steps, r.sampling.guidance, r.base.model) == (steps, guidance, base)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
+@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2", "qwen_image"])
 def test_tiny_settings(family: str) -> None:
     r = named(f"tiny_{family}")
     assert (r.base.model, r.concept.images) == (f"tiny-models/tiny-{family}", "assets/photo.jpg")

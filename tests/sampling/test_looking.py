@@ -149,7 +149,10 @@ def test_the_built_in_bases_see_what_the_formula_says(family: str, tmp_path: Pat
     assert np.abs(found - by_hand.numpy()).max() < 1e-3
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2", "z_image"])
+@pytest.mark.parametrize(
+    "family",
+    ["sdxl", "flux", "flux2", "z_image", pytest.param("qwen_image", marks=pytest.mark.full)],
+)
 def test_a_photo_that_is_no_square_is_seen_whole(
     family: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -28,6 +28,7 @@ FAMILIES: Registry[Family] = Registry(
         "flux": "tlora_cli.families.flux:FLUX",
         "flux2": "tlora_cli.families.flux2:FLUX2",
         "z_image": "tlora_cli.families.z_image:Z_IMAGE",
+        "qwen_image": "tlora_cli.families.qwen_image:QWEN_IMAGE",
     },
 )
 """Name -> family; the first is the one that is taken if nothing says another."""

@@ -87,6 +87,11 @@ class Family(Stated, ABC):
         channels: int = denoiser.config.in_channels
         return channels
 
+    def answer_channels(self, config: Mapping[str, Any]) -> int | None:
+        """Return the channels of the denoiser's answer by its configuration; None: as it takes."""
+        channels: int | None = config.get("out_channels")
+        return channels
+
     def latent_scale(self, vae: Any, like: Tensor) -> tuple[Any, Any]:
         """Return what is taken from the VAE's latents, and what they are then multiplied with."""
         from tlora_cli.families.vae import latent_scale
@@ -97,13 +102,13 @@ class Family(Stated, ABC):
         """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
         from tlora_cli.families.vae import encode_image
 
-        return encode_image(vae, pixels, self.latent_scale)
+        return encode_image(vae, pixels, self.latent_scale, self.vae_frames)
 
     def decode(self, vae: Any, latents: Tensor) -> list[Image.Image]:
         """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
         from tlora_cli.families.vae import decode
 
-        return decode(vae, latents, self.latent_scale)
+        return decode(vae, latents, self.latent_scale, self.vae_frames)
 
     # --- training -----------------------------------------------------------------------------
 

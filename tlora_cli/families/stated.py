@@ -78,6 +78,8 @@ class Stated:
 
     vae_factor: ClassVar[int] = 8
     """Pixels for each place of a latent, along a side."""
+    vae_frames: ClassVar[bool] = False
+    """Whether the VAE is one of films: pictures and latents have an axis of frames, here of one."""
     latent_patch: ClassVar[int] = 1
     """Latent sides must be multiples of this."""
     timestep_input: ClassVar[Argument]

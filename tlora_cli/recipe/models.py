@@ -240,6 +240,13 @@ class Recipe(Section):
                 "or a Hub id as base, or drop it",
                 ("train.quantization", "base.model"),
             )
+        card, cards = self.train.memory, family.memory_presets
+        if card is not None and card not in cards:
+            known = f"; its smallest is {list(cards)[-1]}" if cards else ""
+            yield Problem(
+                f"no settings make {family.title} fit a card of {card.upper()}{known}",
+                ("train.memory", "family"),
+            )
         yield from self.execution_problems(self.train.execution)
         if self.train.device == "cpu":
             for key in GPU_ONLY:

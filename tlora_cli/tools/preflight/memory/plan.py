@@ -23,6 +23,7 @@ from tlora_cli.families.standard import (
     meta_vae,
     text_parameters,
 )
+from tlora_cli.families.vae import framed
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES, is_accelerator, named_device
 from tlora_cli.injection.adapter import Adapter
@@ -262,5 +263,5 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
         with adapter.folded(folds), adapter.frozen():
             family.predict(denoiser, noisy, t, text, settings.guidance)
 
-    latent = torch.empty(1, *shape, device="meta")
+    latent = framed(torch.empty(1, *shape, device="meta"), family.vae_frames)
     return max(_peak(denoise), _peak(lambda: vae.decode(latent, return_dict=False)))
