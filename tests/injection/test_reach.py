@@ -50,6 +50,9 @@ REAL = {
     ("flux2", "attention"): (55, 2_028_994_560),
     ("flux2", "linear"): (100, 3_680_501_760),
     ("flux2", "all"): (100, 3_680_501_760),
+    ("sd3", "attention"): (220, 519_045_120),
+    ("sd3", "linear"): (385, 2_222_456_832),
+    ("sd3", "all"): (385, 2_222_456_832),
     ("z_image", "attention"): (136, 2_005_401_600),
     ("z_image", "linear"): (270, 6_142_033_920),
     ("z_image", "all"): (270, 6_142_033_920),
@@ -74,7 +77,7 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
 
 @pytest.mark.parametrize(
     "family",
-    ["sdxl", "flux", "flux2", "z_image", pytest.param("qwen_image", marks=pytest.mark.full)],
+    ["sdxl", "flux", "flux2", "z_image", "sd3", pytest.param("qwen_image", marks=pytest.mark.full)],
 )
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)

@@ -151,7 +151,7 @@ def test_the_built_in_bases_see_what_the_formula_says(family: str, tmp_path: Pat
 
 @pytest.mark.parametrize(
     "family",
-    ["sdxl", "flux", "flux2", "z_image", pytest.param("qwen_image", marks=pytest.mark.full)],
+    ["sdxl", "flux", "flux2", "z_image", "sd3", pytest.param("qwen_image", marks=pytest.mark.full)],
 )
 def test_a_photo_that_is_no_square_is_seen_whole(
     family: str, tmp_path: Path, request: pytest.FixtureRequest
