@@ -38,6 +38,8 @@ from diffusers import (
     Krea2Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
     ZImagePipeline,
@@ -155,6 +157,19 @@ def write_tiny_qwen_image(folder: Path, seed: int = 0) -> None:
     _write(_tiny_qwen_image, Path(folder), seed)
 
 
+def write_tiny_sd3(folder: Path, seed: int = 0) -> None:
+    """Write a StableDiffusion3Pipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_sd3, Path(folder), seed)
+
+
 def write_tiny_krea2(folder: Path, seed: int = 0) -> None:
     """Write a Krea2Pipeline folder, for pictures of 64 to 128 pixels.
 
@@ -173,6 +188,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "flux": write_tiny_flux,
     "flux2": write_tiny_flux2,
     "z_image": write_tiny_z_image,
+    "sd3": write_tiny_sd3,
     "qwen_image": write_tiny_qwen_image,
     "krea2": write_tiny_krea2,
 }
@@ -237,20 +253,7 @@ def _tiny_flux() -> DiffusionPipeline:
     return FluxPipeline(
         vae=_vae_of_flux(),
         text_encoder=CLIPTextModel(_clip_config("quick_gelu")),
-        text_encoder_2=T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5_tokenizer),
-                d_model=32,
-                d_kv=8,
-                d_ff=64,
-                num_layers=2,
-                num_heads=4,
-                feed_forward_proj="gated-gelu",
-                tie_word_embeddings=False,
-                is_encoder_decoder=False,
-                use_cache=False,
-            )
-        ),
+        text_encoder_2=_t5(t5_tokenizer, width=32),
         tokenizer=_clip_tokenizer(END),
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
@@ -367,6 +370,41 @@ def _tiny_qwen_image() -> DiffusionPipeline:
         text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
         tokenizer=tokenizer,
         transformer=transformer,
+    )
+
+
+def _tiny_sd3() -> DiffusionPipeline:
+    """Make the pipeline of Stable Diffusion 3.5 medium with few and narrow layers."""
+    t5_tokenizer = _t5_tokenizer()
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=96,
+        caption_projection_dim=32,
+        pooled_projection_dim=32 + 48,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0, 1),
+        qk_norm="rms_norm",
+    )
+    _amplify(transformer, ".attn.add_v_proj")
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
+        vae=_vae(
+            16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=CLIPTextModelWithProjection(_clip_config("quick_gelu")),
+        tokenizer=_clip_tokenizer(END),
+        text_encoder_2=CLIPTextModelWithProjection(_clip_config("gelu", width=48)),
+        tokenizer_2=_clip_tokenizer("!"),
+        text_encoder_3=_t5(t5_tokenizer, width=96),  # no narrower than both others
+        tokenizer_3=t5_tokenizer,
     )
 
 
@@ -590,6 +628,24 @@ def _t5_tokenizer() -> T5TokenizerFast:
     vocabulary += [(letter, -6.0) for letter in ("▁", *letters)]
     vocabulary += [(f"<extra_id_{number}>", 0.0) for number in reversed(range(100))]
     return T5TokenizerFast(vocab=vocabulary, model_max_length=T5_LENGTH)
+
+
+def _t5(tokenizer: T5TokenizerFast, width: int) -> T5EncoderModel:
+    """Make T5's encoder for a tokenizer."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
 
 
 def _qwen_tokenizer(words: Sequence[str] = ()) -> Qwen2Tokenizer:

@@ -72,6 +72,16 @@ def tiny_qwen_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny StableDiffusion3Pipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_sd3
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-sd3"
+    write_tiny_sd3(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_krea2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny Krea2Pipeline; read it, do not write to it."""
     from make_tiny_models import write_tiny_krea2

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeline
+from diffusers import (
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3Pipeline,
+    ZImageImg2ImgPipeline,
+    ZImageInpaintPipeline,
+    ZImagePipeline,
+)
 
 from tlora_cli import Adapter, attach
 from tlora_cli.families import FAMILIES, Family
@@ -78,6 +85,29 @@ CASES = {
         {"6B": Size(None, 6_154_908_736, 4 * 34, 32 * 4 * 34 * 2 * 3840)},
         {"img2img": (ZImageImg2ImgPipeline, {}), "inpainting": (ZImageInpaintPipeline, {})},
         levels=True,
+    ),
+    "sd3": Case(
+        "sd3",
+        StableDiffusion3Pipeline,
+        ("timestep", 3),
+        lambda told: told,
+        (1.0, 4.0),
+        # Seven layers of attention a block and four of the picture alone in two; the last block
+        # has no layers behind the text's attention.
+        (3 * 7 + 2 * 4, 3 * (7 + 2 + 2) + 2 * 4 + 2 * 3),
+        {
+            "medium": Size(None, 2_243_171_520, 24 * 7 + 13 * 4, 32 * (24 * 7 + 13 * 4) * 2 * 1536),
+            "large": Size(
+                "stabilityai/stable-diffusion-3.5-large",
+                8_056_627_520,
+                38 * 7,
+                32 * 38 * 7 * 2 * 2432,
+            ),
+        },
+        {
+            "img2img": (StableDiffusion3Img2ImgPipeline, {}),
+            "inpainting": (StableDiffusion3InpaintPipeline, {}),
+        },
     ),
 }
 

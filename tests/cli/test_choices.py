@@ -24,7 +24,7 @@ def test_completion() -> None:
     ("words", "expected"),
     [
         ("convert --to ly", ["lycoris"]),
-        ("init --family ", ["sdxl", "flux", "flux2", "z_image", "qwen_image", "krea2"]),
+        ("init --family ", ["sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2"]),
     ],
 )
 def test_the_shell_is_told(words: str, expected: list[str]) -> None:

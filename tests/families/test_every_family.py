@@ -25,7 +25,7 @@ def test_what_recipes_read_loads_neither_torch_nor_diffusers() -> None:
         "import sys\n"
         "from tlora_cli.families import FAMILIES\n"
         "from tlora_cli.formats.registry import FORMATS\n"
-        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8] + [16] * 5, FAMILIES\n"
+        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8] + [16] * 6, FAMILIES\n"
         "assert list(FORMATS), FORMATS\n"
         "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])\n"
     )

@@ -50,6 +50,9 @@ REAL = {
     ("flux2", "attention"): (55, 2_028_994_560),
     ("flux2", "linear"): (100, 3_680_501_760),
     ("flux2", "all"): (100, 3_680_501_760),
+    ("sd3", "attention"): (220, 519_045_120),
+    ("sd3", "linear"): (385, 2_222_456_832),
+    ("sd3", "all"): (385, 2_222_456_832),
     ("z_image", "attention"): (136, 2_005_401_600),
     ("z_image", "linear"): (270, 6_142_033_920),
     ("z_image", "all"): (270, 6_142_033_920),
@@ -78,10 +81,7 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
 @pytest.mark.parametrize(
     "family",
     [
-        "sdxl",
-        "flux",
-        "flux2",
-        "z_image",
+        *("sdxl", "flux", "flux2", "z_image", "sd3"),
         *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen_image", "krea2")),
     ],
 )

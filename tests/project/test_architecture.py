@@ -58,6 +58,7 @@ LISTED = (
     "families.flux",
     "families.flux2",
     "families.z_image",
+    "families.sd3",
     "families.qwen_image",
     "families.krea2",
     "families.packed_flow",

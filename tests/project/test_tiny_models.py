@@ -16,6 +16,7 @@ from diffusers import (
     FluxPipeline,
     Krea2Pipeline,
     QwenImagePipeline,
+    StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     ZImagePipeline,
 )
@@ -25,8 +26,8 @@ from safetensors.torch import load_file
 from tlora_cli.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "krea2")
-ONE_TEXT = FAMILIES[2:]
+FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2")
+ONE_TEXT = (*FAMILIES[2:5], "krea2")
 """Those with the text of one language model."""
 WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
 PARTS = {
@@ -53,6 +54,17 @@ PARTS = {
         "text_encoder": "Qwen3ForCausalLM",
         "tokenizer": "Qwen2Tokenizer",
         "transformer": "Flux2Transformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
+    "sd3": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModelWithProjection",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "text_encoder_3": "T5EncoderModel",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "CLIPTokenizer",
+        "tokenizer_3": "T5Tokenizer",
+        "transformer": "SD3Transformer2DModel",
         "scheduler": "FlowMatchEulerDiscreteScheduler",
     },
     "z_image": {
@@ -97,6 +109,7 @@ def pipeline(family: str, folder: Path) -> Any:
         "flux2": Flux2KleinPipeline,
         "z_image": ZImagePipeline,
         "qwen_image": QwenImagePipeline,
+        "sd3": StableDiffusion3Pipeline,
         "krea2": Krea2Pipeline,
     }[family]
     pipeline = pipeline_class.from_pretrained(folder)
@@ -124,7 +137,7 @@ def test_has_every_part(family: str, pipeline: Any) -> None:
 
 def test_weights_are_float32_and_finite(family: str, folder: Path) -> None:
     files = sorted(folder.rglob("*.safetensors"))
-    assert len(files) == (3 if family in ONE_TEXT else 4)
+    assert len(files) == (3 if family in ONE_TEXT else 5 if family == "sd3" else 4)
     for file in files:
         for name, tensor in load_file(file).items():
             if name.endswith("num_batches_tracked"):  # of FLUX.2's batch norm, a whole number
@@ -184,6 +197,7 @@ def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
             "max_image_seq_len": 4096,
         },
         "z_image": {"shift": 6.0, "use_dynamic_shifting": False},
+        "sd3": {"shift": 3.0, "use_dynamic_shifting": False},
         "qwen_image": {
             "shift": 1.0,
             "use_dynamic_shifting": True,

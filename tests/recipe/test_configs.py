@@ -25,12 +25,14 @@ METHODS = {
     "flux_dog_lora": ("lora", 32, 32, 400),
     "flux2_dog": ("vanilla_tlora", 32, 1, 500),
     "z_image_dog": ("vanilla_tlora", 32, 1, 500),
+    "sd3_dog": ("vanilla_tlora", 32, 1, 500),
     "qwen_image_dog": ("vanilla_tlora", 32, 1, 500),
     "krea2_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("vanilla_tlora", 4, 2, 30),
     "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
     "tiny_z_image": ("vanilla_tlora", 4, 2, 30),
+    "tiny_sd3": ("vanilla_tlora", 4, 2, 30),
     "tiny_qwen_image": ("vanilla_tlora", 4, 2, 30),
     "tiny_krea2": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
@@ -99,6 +101,8 @@ def test_published_flux_settings(name: str) -> None:
     [
         ("flux2", 50, 4.0, "black-forest-labs/FLUX.2-klein-base-4B"),
         ("qwen_image", 50, 4.0, "Qwen/Qwen-Image"),
+        ("z_image", 50, 5.0, "Tongyi-MAI/Z-Image"),
+        ("sd3", 28, 7.0, "stabilityai/stable-diffusion-3.5-medium"),
         ("krea2", 28, 4.5, "krea/Krea-2-Raw"),
     ],
 )
@@ -111,7 +115,9 @@ def test_others_have_the_settings_of_their_pipeline_and_of_flux(
     assert (r.sampling.steps, r.sampling.guidance, r.base.model) == (steps, guidance, base)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2", "qwen_image", "krea2"])
+@pytest.mark.parametrize(
+    "family", ["sdxl", "flux", "flux2", "qwen_image", "z_image", "sd3", "krea2"]
+)
 def test_tiny_settings(family: str) -> None:
     r = named(f"tiny_{family}")
     assert (r.base.model, r.concept.images) == (f"tiny-models/tiny-{family}", "assets/photo.jpg")

@@ -152,10 +152,7 @@ def test_the_built_in_bases_see_what_the_formula_says(family: str, tmp_path: Pat
 @pytest.mark.parametrize(
     "family",
     [
-        "sdxl",
-        "flux",
-        "flux2",
-        "z_image",
+        *("sdxl", "flux", "flux2", "z_image", "sd3"),
         *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen_image", "krea2")),
     ],
 )

@@ -103,8 +103,9 @@ class Flux(RectifiedFlow):
     foreign_layers = (
         r"to_qkv_mlp_proj|(double|single)_stream_modulation|[._]ff(_context)?[._]linear_(in|out)"
         r"|single_transformer_blocks[._]\d+[._]attn[._]to_out|time_guidance_embed"
-        # Qwen-Image's and Krea 2's; of double blocks FLUX.1 has 19.
-        r"|transformer_blocks[._]\d+[._](img|txt)_(mod|mlp)[._]|[._]attn[._]to_gate|text_fusion"
+        # Qwen-Image's, Stable Diffusion 3's and Krea 2's; of double blocks FLUX.1 has 19.
+        r"|transformer_blocks[._]\d+[._]((img|txt)_(mod|mlp)|attn2)[._]|[._]attn[._]to_gate"
+        r"|text_fusion"
         r"|(?<!single_)transformer_blocks[._](19|[2-9]\d)[._]"
     )
     row_shares: ClassVar = {"proj_mlp": 4}

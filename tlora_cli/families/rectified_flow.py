@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.facts import Sampler
@@ -63,3 +63,19 @@ class RectifiedFlow(Family):
         made = super().sampler(name, config)
         made.register_to_config(**ends)
         return made
+
+
+def turbo_note(base: str, whole: str, drawing: str) -> Iterator[str]:
+    """Yield what is said before a base is trained on whose name says that it is distilled.
+
+    Args:
+        base: its name.
+        whole: the base to train on.
+        drawing: options that the distilled one is drawn with.
+    """
+    if "turbo" in base.rpartition("/")[2].lower():
+        yield (
+            "is distilled to draw in a few steps, and training works against that: what is "
+            f"trained on it may draw worse with each step. Train on its base, as {whole} is, and "
+            f"draw with `tlora sample --base` of the distilled one, with `{drawing}`"
+        )

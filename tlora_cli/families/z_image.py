@@ -22,7 +22,7 @@ from tlora_cli.families.facts import (
     License,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow
+from tlora_cli.families.rectified_flow import RectifiedFlow, turbo_note
 
 if TYPE_CHECKING:
     import torch
@@ -42,7 +42,6 @@ IN_BLOCK = {
 OUTSIDE_BLOCKS = {
     "x_embedder": "all_x_embedder.2-1",
     "final_layer_linear": "all_final_layer.2-1.linear",
-    "final_layer_adaLN_modulation_1": "all_final_layer.2-1.adaLN_modulation.1",
 }
 """Name of the original model, where it is another -> layers."""
 
@@ -113,7 +112,7 @@ class ZImage(RectifiedFlow):
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": {**SMALL, "quantization": "int8"},
-        "12gb": {**SMALL, "quantization": "nf4"},
+        "12gb": {**SMALL, "quantization": "int8"},
     }
     kohya = Kohya("networks.lora_zimage", "z_image", own_names=True)  # musubi-tuner
     hub_tags = ("z-image",)
@@ -145,12 +144,7 @@ class ZImage(RectifiedFlow):
 
     def training_notes(self, index: Mapping[str, Any], base: str) -> Iterator[str]:
         """Yield that a base is distilled for few steps, which its name alone says."""
-        if "turbo" in base.rpartition("/")[2].lower():
-            yield (
-                "is distilled to draw in a few steps, and training works against that: what is "
-                f"trained on it may draw worse with each step. Train on {BASE}, and draw with "
-                "`tlora sample --base` of the distilled one, with `--guidance 0`"
-            )
+        yield from turbo_note(base, BASE, "--guidance 0")
 
     def random_conditioning(self, denoiser: Any, batch: int, tokens: int) -> Conditioning:
         """Return random prompt_embeds; without lengths, each fills its row."""

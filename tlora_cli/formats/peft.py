@@ -97,8 +97,7 @@ def read(file: AdapterFile) -> AdapterWeights:
             do="save one of them alone",
         )
     if file.layer_names:
-        strange = [name for name in parts if name.replace(".", "_") not in places]
-        refuse_other_models(strange, file.layer_names, file.path)
+        refuse_other_models(parts, file.layer_names, file.path)
     settings = _settings(file, prefixes, parts)
     layers: dict[str, Pair] = {}
     for layer, found in sorted(parts.items()):
