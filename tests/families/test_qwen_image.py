@@ -13,12 +13,13 @@ from diffusers import QwenImageTransformer2DModel
 from packed_cases import CASES, pixels
 from safetensors.torch import save_file
 from torch import Tensor
-from training_runs import run
+from training_runs import recipe_values, run
 
 from tlora_cli import UserError
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.qwen_image import QWEN_IMAGE
 from tlora_cli.families.text_rows import MASK, TEXT, evened, joined, mask_of
+from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.batch import Batch, Phrased
 from tlora_cli.training.encoding import EncodedTexts, in_one_length
 from tlora_cli.training.execution import copy_into, on_tensors
@@ -192,3 +193,8 @@ def test_a_single_file_is_the_folder(tiny_qwen_image: Path, tmp_path: Path) -> N
     loaded = load_pipeline(QWEN_IMAGE, base, parts=("denoiser",)).transformer.state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
+def test_a_card_that_no_settings_fit_is_refused(tiny_qwen_image: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no settings make Qwen-Image fit a card of 16GB; its sm"):
+        Recipe.model_validate(recipe_values(tiny_qwen_image, tmp_path, train__memory="16gb"))
