@@ -26,6 +26,7 @@ SETTINGS = ["train.steps=2", "train.resolution=64", "train.precision=fp32", "sam
 """Put over every recipe that is trained."""
 OPTIONS = {
     "sample": {"--width": "64", "--height": "64", "--steps": "2"},
+    "sheet": {"--width": "64", "--height": "64", "--steps": "2"},
     "evaluate": {"--count": "1", "--base-count": "1"},
     "toyworld score": {"--count": "1"},
     "toyworld gate": {"--count": "1"},
@@ -47,6 +48,7 @@ RUN = (
     "mask",
     "train",
     "sample",
+    "sheet",
     "recipe",
     "convert",
     "comfyui",
@@ -137,6 +139,7 @@ def quick(words: list[str], number: int) -> list[str]:
         return words + [part for setting in added for part in ("--set", setting)]
     # The runs above end after two or three steps.
     words = [re.sub(r"checkpoint-000[48]00", "checkpoint-000002", word) for word in words]
+    words = [re.sub(r"^step=0,.*", "step=0,2", word) for word in words]
     for option in ("--min-rank", "--rank"):  # of adapters of rank 4
         if option in words:
             words[words.index(option) + 1] = "2"

@@ -22,6 +22,7 @@ from tlora_cli.cli import (
     recipe,
     report,
     sample,
+    sheet,
     toyworld,
     train,
     validate,
@@ -45,6 +46,7 @@ app.command(cls=Once)(mask.mask)
 app.command(cls=Once)(caption.caption)
 app.command(cls=Once)(train.train)
 app.command(cls=Once)(sample.sample)
+app.command(cls=Once)(sheet.sheet)
 app.command(cls=Once)(convert.convert)
 app.command(cls=Once)(comfyui.comfyui)
 app.command(cls=Once)(merge.merge)
