@@ -42,6 +42,7 @@ NOT_RUN = {
     "--model": "needs the Hub; tests/photos/masks has a tiny one",
     "--ray": "needs a cluster; test_on_ray.py has one",
     "--quantization": "needs a GPU",
+    "serve": "runs until it is stopped; tests/study/test_server.py starts it",
 }
 """Words of `tlora` commands that can't run here, and why."""
 RUN = (
@@ -58,6 +59,7 @@ RUN = (
     "compare",
     "analyze",
     "report",
+    "study",
     "toyworld",
 )
 """Commands that run. A new one is added here, with what makes it quick, or to `NOT_RUN`."""

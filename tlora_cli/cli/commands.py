@@ -23,6 +23,7 @@ from tlora_cli.cli import (
     report,
     sample,
     sheet,
+    study,
     toyworld,
     train,
     validate,
@@ -58,6 +59,7 @@ app.command(cls=Once)(report.report)
 app.command(cls=Once)(validate.validate)
 app.command(cls=Once)(doctor.doctor)
 app.add_typer(recipe.app)
+app.add_typer(study.app)
 app.add_typer(toyworld.app)
 
 

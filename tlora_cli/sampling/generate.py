@@ -29,7 +29,7 @@ def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
 
 def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     session = SamplingSession(request, notify)
-    prompts = [filled(p, session, request) for p in request.prompts]
+    prompts = [filled_prompt(p, session, request) for p in request.prompts]
     with explained(request.output):
         request.output.mkdir(parents=True, exist_ok=True)
     session.prepare(prompts)
@@ -50,7 +50,7 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
     return written
 
 
-def filled(prompt: str, session: SamplingSession, request: Request) -> str:
+def filled_prompt(prompt: str, session: SamplingSession, request: Request) -> str:
     """Return a prompt with the concept's words in it.
 
     Raises:

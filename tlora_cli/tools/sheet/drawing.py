@@ -18,7 +18,7 @@ from tlora_cli.foundation.files import explained
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.sampling.draw import Job, next_number
-from tlora_cli.sampling.generate import filled
+from tlora_cli.sampling.generate import filled_prompt
 from tlora_cli.sampling.session import Request, SamplingSession
 from tlora_cli.tools.sheet.axes import METHOD, NONE, SCALE, SCHEDULE, SEED, TRAINED, Given
 from tlora_cli.tools.sheet.cells import Cell, Plan, plan_cells
@@ -165,7 +165,7 @@ def _draw(
 ) -> dict[tuple[Cell, str], Image.Image]:
     """Return the picture of each cell and prompt."""
     texts = {
-        (file, prompt): filled(prompt, session, session.request)
+        (file, prompt): filled_prompt(prompt, session, session.request)
         for file, session in sessions.items()
         for prompt in asked.prompts
     }
