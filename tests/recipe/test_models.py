@@ -42,6 +42,8 @@ def test_sdxl_defaults_are_the_published_ones() -> None:
 
 def test_flux_defaults_are_the_published_ones() -> None:
     r = recipe("flux")
+    # The paper takes the schedule alone on FLUX, whose adapters have full rank by themselves.
+    assert (r.adapter.method, r.adapter.rank, r.adapter.min_rank) == ("vanilla_tlora", 32, 1)
     assert (r.train.steps, r.train.max_grad_norm, r.train.guidance) == (500, 1.0, 1.0)
     assert (r.train.optimizer.name, r.train.optimizer.lr) == ("prodigy", 1.0)
     assert (r.train.precision, r.sampling.steps, r.sampling.guidance) == ("bf16", 28, 3.5)
@@ -52,6 +54,15 @@ def test_what_is_given_wins_over_the_family_default() -> None:
     assert (r.train.optimizer.name, r.train.optimizer.lr) == ("adamw", 1e-4)
     assert r.train.max_grad_norm is None
     assert r.train.steps == 500
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_method_is_a_fact_of_the_family(family: str) -> None:
+    own = FAMILIES[family].default_method
+    assert recipe(family).adapter.method == own
+    assert recipe(family, adapter={"rank": 8}).adapter.method == own
+    assert recipe(family, adapter={"method": "lora"}).adapter.method == "lora"
+    assert recipe(family, recipe="photo").adapter.method == own
 
 
 def test_family_defaults_are_not_changed_by_use() -> None:

@@ -131,6 +131,8 @@ class Stated:
     """Why no word can be learned in its text encoders; empty if one can."""
     no_negative_prompt: ClassVar[str] = ""
     """Why it takes no negative prompt; empty if it does."""
+    default_method: ClassVar[str] = "tlora"
+    """Method of a recipe that names none."""
     defaults: ClassVar[Mapping[str, Any]]
     """Published settings of a recipe where they differ from the models' own defaults."""
     masked_defaults: ClassVar[Mapping[str, Any]] = {}

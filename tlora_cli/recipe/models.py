@@ -19,9 +19,9 @@ from tlora_cli.families.reach import LINEAR, REACHES, WIDEST
 from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat, Precision
 from tlora_cli.foundation.packages import PRODUCT
-from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.methods import METHODS
 from tlora_cli.recipe.adapter_sections import AdapterConfig
-from tlora_cli.recipe.defaults import memory_preset, merged
+from tlora_cli.recipe.defaults import chosen_method, memory_preset, merged
 from tlora_cli.recipe.named import NAMED, PAPER, recipe_settings
 from tlora_cli.recipe.sections import BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
@@ -202,15 +202,15 @@ class Recipe(Section):
         family, adapter = data.get("family"), data.get("adapter")
         if not isinstance(family, str):
             return data
-        method = adapter.get("method") if isinstance(adapter, dict) else None
+        method = chosen_method(family, adapter)
         train = data.get("train")
         if isinstance(train, dict) and isinstance(train.get("memory"), str):
             data = merged({"train": memory_preset(family, train["memory"])}, data)
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
         model = model if isinstance(model, str) else None  # what else it is, is told below
-        named = recipe_settings(data.get("recipe"), family, str(method or DEFAULT), model)
-        return merged(named, data)
+        named = recipe_settings(data.get("recipe"), family, method, model)
+        return merged(merged({"adapter": {"method": method}}, named), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
