@@ -175,7 +175,7 @@ def runs_here(line: Line) -> bool:
 HERE = [line for line in ALL_LINES if runs_here(line)]
 
 
-LONG = ("cookbook",)
+LONG = ("cookbook", "study")
 """Pages with commands of half a minute."""
 
 
