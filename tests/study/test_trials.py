@@ -43,7 +43,7 @@ def test_all_pairs_get_as_many_answers() -> None:
     assert len(seen) == 300 and set(seen.values()) == {2}
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(20))
 def test_pairs_come_again_later_on_the_other_sides(number: int) -> None:
     trials = trials_of(STUDY, number)
     again = [one for one in trials if one.kind == AGAIN]

@@ -55,9 +55,12 @@ def trials_of(study: Study, rater: int) -> list[Trial]:
     draw = random.Random(f"{study.seed} order {rater}")
     order = [(PAIR, pair, sides[pair.number]) for pair in chosen]
     draw.shuffle(order)
-    for pair in draw.sample(chosen, min(each, max(LEAST_AGAIN, each // 10))):
-        order.append((AGAIN, pair, not sides[pair.number]))
-    order = _spread(order, draw)
+    returns = min(each, max(LEAST_AGAIN, each // 10))
+    early = order[: max(returns, each - APART)]  # the last ones can't come again late enough
+    for _, pair, first_left in draw.sample(early, returns):
+        place = next(n for n, one in enumerate(order) if one[1] is pair)
+        low = min(place + APART + 1, len(order))
+        order.insert(draw.randint(low, len(order)), (AGAIN, pair, not first_left))
     for _ in range(max(LEAST_EQUAL, each // 15)):
         order.insert(
             draw.randrange(len(order) + 1), (EQUAL, draw.choice(chosen), draw.random() < 0.5)
@@ -74,21 +77,6 @@ def _sides(chosen: list[Pair], draw: random.Random) -> dict[int, bool]:
         sides[pair.number] = turn
         starts[pair.other] = not turn
     return sides
-
-
-def _spread(
-    order: list[tuple[str, Pair, bool]], draw: random.Random
-) -> list[tuple[str, Pair, bool]]:
-    """Return the trials with each return behind its pair, `APART` trials away if they suffice."""
-    first = [one for one in order if one[0] == PAIR]
-    for one in (one for one in order if one[0] == AGAIN):
-        place = next(n for n, other in enumerate(first) if other[1] is one[1])
-        if len(first) - place <= APART:  # too near the end: its pair moves to the front
-            first.insert(draw.randrange(max(1, len(first) - APART)), first.pop(place))
-            place = next(n for n, other in enumerate(first) if other[1] is one[1])
-        low = min(place + APART + 1, len(first))
-        first.insert(draw.randint(low, len(first)), one)
-    return first
 
 
 def _trial(position: int, kind: str, pair: Pair, first_left: bool) -> Trial:
