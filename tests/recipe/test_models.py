@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from tlora_cli.families import FAMILIES
 from tlora_cli.recipe.models import Recipe
 
+TURNS = {"offload": True, "gradient_checkpointing": True}
+
 
 def recipe(family: str = "sdxl", **sections: Any) -> Recipe:
     """Return the least recipe there is, with the given sections."""
@@ -203,6 +205,13 @@ def test_class_name_is_the_name_in_python() -> None:
             {"concept": {"images": ["a", "b"], "masks": ["c"], "class": "dog"}},
             "masks: 1 masks for 2 images",
         ),
+        ("sdxl", {"train": {"offload": True}}, "needs gradient_checkpointing: true"),
+        ("sdxl", {"train": {**TURNS, "quantization": "int8"}}, "use nf4, or none"),
+        ("sdxl", {"train": {**TURNS, "execution": "compile"}}, "stay in their place; use eager"),
+        ("sdxl", {"train": {**TURNS, "device": "cpu"}}, "needs a GPU, but train.device is cpu"),
+        ("sdxl", {"train": TURNS, "adapter": {"method": "svdiff"}}, "use a low-rank method"),
+        ("sdxl", {"train": TURNS, "adapter": {"method": "pissa"}}, "start is made from the base's"),
+        ("sdxl", {"train": TURNS, "adapter": {"init": "weights_last"}}, "use a random one"),
         ("sdxl", {"concept": {"images": [], "class": "dog"}}, "must name at least one file"),
         ("sdxl", {"concept": {"images": [""], "class": "dog"}}, "must not be empty"),
         ("sdxl", {"concept": {"images": 5, "class": "dog"}}, "must be a path or a list of paths"),

@@ -92,7 +92,7 @@ def _seen(base: str, class_name: str, photos: list[Path]) -> dict[Path, Seen]:
     from tlora_cli.foundation.devices import choose_device, memory_explained
     from tlora_cli.photos.masks.finder import Seen, needs_looking
     from tlora_cli.recipe.defaults import chosen_method, published_settings
-    from tlora_cli.recipe.models import TrainConfig
+    from tlora_cli.recipe.train_sections import TrainConfig
     from tlora_cli.sampling.looking import look
     from tlora_cli.tools.preflight.from_photo import check_class, check_world
     from tlora_cli.tools.preflight.new_recipe import choose_base

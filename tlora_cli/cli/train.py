@@ -13,6 +13,7 @@ import typer
 from tlora_cli.cli.choices import check_name, completing, either
 from tlora_cli.cli.collection import uncollected
 from tlora_cli.cli.going_on import going_on
+from tlora_cli.cli.opening import open_page
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.packages import PRODUCT
@@ -49,6 +50,9 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Run folder; overrides output.dir.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder.")
+    ] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the report in the browser at the end.")
     ] = False,
 ) -> None:
     """Train an adapter, from a recipe file or from photographs and their class.
@@ -96,10 +100,14 @@ def train(
         stop = Stopped(outcome.signal or signal.SIGINT)
         stop.add_note(f"saved after step {outcome.step}; continue with:\n  {_resume(recipe)}")
         raise stop
+    page = outcome.adapter.parent / "report.html"
     typer.echo(
         f"adapter: {outcome.adapter}\n"
+        f"report:  {page}\n"
         f'sample:  tlora sample --adapter {outcome.adapter} --prompt "a photo of a V* in the snow"'
     )
+    if open_:
+        open_page(page)
 
 
 def _resume(recipe: Recipe) -> str:

@@ -108,6 +108,8 @@ class Stated:
     """Configurations of its parts; fields at diffusers' defaults are left out."""
     standard_text_parameters: ClassVar[int]
     """Parameters of its text encoders."""
+    standard_text_waiting: ClassVar[int] = 0
+    """Parameters of these that wait while the encoders' blocks take turns on a device."""
     other_bases: ClassVar[Mapping[str, Published]] = {}
     """Hub id -> a base of other sizes."""
     resolutions: ClassVar[tuple[int, ...]]

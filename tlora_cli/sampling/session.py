@@ -49,6 +49,7 @@ class Request:
         seed, count: pictures seed, seed + 1, ... of each prompt.
         scale: adapter strength.
         quantization: of the base: `nf4`, `int8` or `none`.
+        offload: whether the base's blocks wait in main memory.
         settings: values over those of the file, by name of `SamplingSettings`.
         strength: of `adapter` beside `others`; `scale` is that of all.
         others: adapters that are drawn with together with `adapter` (`sampling.joining`); base,
@@ -68,6 +69,7 @@ class Request:
     base_config: str | None = None
     precision: str | None = None
     quantization: str | None = None
+    offload: bool = False
     device: str = "auto"
     batch_size: int = 1
     sheet: bool = False
@@ -126,7 +128,9 @@ class SamplingSession:
         self.precision = precision
         given = self.info.quantization if request.quantization is None else request.quantization
         self.quantization = None if given == "none" else given
-        self._device = choose_device(request.device, precision, self.quantization)
+        self._device = choose_device(
+            request.device, precision, self.quantization, offload=request.offload
+        )
         self.family.sampler(self.settings.scheduler, {})  # an unknown name fails at once
         self._texts: Texts | None = None
         self._plain: Texts | None = None
@@ -148,7 +152,8 @@ class SamplingSession:
     def load_text(self) -> Any:
         """Return the text encoders of the base; delete them to free them."""
         self._notify(f"loading {self.base.model}")
-        return load_text(self.family, self.base, self._device, DTYPES[self.precision])
+        dtype, offloaded = DTYPES[self.precision], self.request.offload
+        return load_text(self.family, self.base, self._device, dtype, offloaded=offloaded)
 
     def load_denoiser(self) -> Any:
         """Return the base without its text encoders."""
@@ -159,6 +164,7 @@ class SamplingSession:
             DTYPES[self.precision],
             self.quantization,
             self.info.objective or "auto",
+            offloaded=self.request.offload,
         )
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> None:

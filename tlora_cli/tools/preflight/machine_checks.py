@@ -181,6 +181,6 @@ def _previews(recipe: Recipe) -> int:
     if preview is None:
         return 0
     assert settings.width and settings.height
-    times = -(-recipe.train.steps // preview.every)
+    times = 1 + -(-recipe.train.steps // preview.every)
     pictures = times * len(preview.prompts) * preview.count
     return pictures * settings.width * settings.height * PICTURE_BYTES

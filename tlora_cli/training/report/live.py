@@ -40,8 +40,10 @@ class RunReports:
         self._next = 0.0
 
     def begin(self) -> None:
-        """Take the folder to hold this run from here on."""
+        """Take the folder to hold this run from here on; write its report, and say where it is."""
         self._begun = True
+        if self._write():
+            self._notify(f"report: {self._run.report} (kept up to date; open it in a browser)")
 
     def update(self) -> None:
         """Write the report, unless that would take more than its share of the time."""
@@ -57,9 +59,10 @@ class RunReports:
         if self._begun:
             self._write()
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
         try:
             write_report(self._run.path)
+            return True
         except Exception as error:  # whatever it is, hours of training are worth more
             if not self._warned:
                 self._warned = True
@@ -68,3 +71,4 @@ class RunReports:
                     f"the report can't be written ({type(error).__name__}: {reason}); the training "
                     f"goes on. Later: tlora report {self._run.path}"
                 )
+            return False
