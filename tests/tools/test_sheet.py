@@ -88,7 +88,12 @@ def test_each_cell_is_what_sample_draws_and_the_base_is_loaded_once(
 ) -> None:
     loaded = []
     real = sessions.load_denoiser
-    monkeypatch.setattr(sessions, "load_denoiser", lambda *a: loaded.append(a) or real(*a))
+
+    def counted(*given: Any, **named: Any) -> Any:
+        loaded.append(given)
+        return real(*given, **named)
+
+    monkeypatch.setattr(sessions, "load_denoiser", counted)
     made = sheet(dog, "--values", "scale=0.5,1.5", "--values", "step=0,2,6", "--seed", 3)
     assert len(loaded) == 1
     grid = cells(made, 3, 2)
@@ -231,7 +236,7 @@ def test_a_method_without_a_schedule_is_told_before_anything_is_loaded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(tiny_sdxl, tmp_path, adapter={"method": "lora", "rank": 2}, train__steps=1)
-    monkeypatch.setattr(sessions, "load_text", lambda *a: pytest.fail("it was loaded"))
+    monkeypatch.setattr(sessions, "load_text", lambda *a, **k: pytest.fail("it was loaded"))
     words = ["sheet", str(tmp_path / "run"), "--prompt", PROMPT, "--over", "schedule,scale"]
     monkeypatch.setattr("sys.argv", ["tlora", *words])
     assert main() == 2
