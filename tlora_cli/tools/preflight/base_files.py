@@ -55,7 +55,7 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
             yield from _single_file(family, base)
             return
         index = read_index(base)
-        told = [f"{base.model} {one}" for one in family.training_notes(index)]
+        told = [f"{base.model} {one}" for one in family.training_notes(index, base.model)]
         for note in (*check_index(family, index, base.model), *told):
             yield warning("base", note)
         if base.path is not None:

@@ -18,11 +18,13 @@ from torch import nn
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.shapes import random_conditioning, text_tokens
 from tlora_cli.families.standard import (
+    cast,
     latent_sides,
     meta_denoiser,
     meta_vae,
     text_parameters,
 )
+from tlora_cli.families.vae import framed
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES, FILE_DTYPES, is_accelerator, named_device
 from tlora_cli.foundation.offloading import TURNS, repeated_blocks
@@ -198,7 +200,7 @@ def _dequantized(denoiser: nn.Module, dtype: torch.dtype) -> int:
 def planned_denoiser(recipe: Recipe) -> Any:
     """Return the denoiser of a recipe's base without weights, in the number format it runs in."""
     bare = meta_denoiser(recipe.family, folder_of(recipe.base.model))
-    return bare.to(DTYPES[recipe.train.precision]).requires_grad_(False)
+    return cast(bare, DTYPES[recipe.train.precision]).requires_grad_(False)
 
 
 def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
@@ -305,5 +307,5 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
         with adapter.folded(folds), adapter.frozen():
             family.predict(denoiser, noisy, t, text, settings.guidance)
 
-    latent = torch.empty(1, *shape, device="meta")
+    latent = framed(torch.empty(1, *shape, device="meta"), family.vae_frames)
     return max(_peak(denoise), _peak(lambda: vae.decode(latent, return_dict=False)))
