@@ -22,12 +22,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sampling",),
     ("evaluation",),
     ("training",),
-    ("comparison", "tools"),
+    ("comparison", "study", "tools"),
     ("toyworld",),
     ("cli",),
     ("__main__",),
 )
-MAX_ROOMS, MAX_FLOORS = 17, 13
+MAX_ROOMS, MAX_FLOORS = 18, 13
 
 # Library -> the modules (or packages) that may import it.
 PLACES = {

@@ -22,6 +22,8 @@ from tlora_cli.cli import (
     recipe,
     report,
     sample,
+    sheet,
+    study,
     toyworld,
     train,
     validate,
@@ -45,6 +47,7 @@ app.command(cls=Once)(mask.mask)
 app.command(cls=Once)(caption.caption)
 app.command(cls=Once)(train.train)
 app.command(cls=Once)(sample.sample)
+app.command(cls=Once)(sheet.sheet)
 app.command(cls=Once)(convert.convert)
 app.command(cls=Once)(comfyui.comfyui)
 app.command(cls=Once)(merge.merge)
@@ -56,6 +59,7 @@ app.command(cls=Once)(report.report)
 app.command(cls=Once)(validate.validate)
 app.command(cls=Once)(doctor.doctor)
 app.add_typer(recipe.app)
+app.add_typer(study.app)
 app.add_typer(toyworld.app)
 
 
