@@ -180,7 +180,7 @@ def test_the_masked_picture_is_that_of_a_callback_that_sets_the_rank(
     assert np.abs(masked - bare).max() > 1e-2
     cut(0.0)
     twin.disable_lora()
-    assert np.abs(drawn(twin, **case.guided) - bare).max() < 1e-6
+    assert np.abs(drawn(twin, **case.guided) - bare).max() < 1e-5
 
 
 @pytest.mark.full

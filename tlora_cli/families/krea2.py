@@ -181,8 +181,8 @@ class Krea2(PackedFlow):
         from tlora_cli.families.patches import image_ids
         from tlora_cli.families.text_rows import MASK, TEXT
 
-        text = conditioning[TEXT]
-        places = image_ids(*noisy.shape[-2:], noisy.new_empty(0, dtype=torch.float32))
+        text, (height, width) = conditioning[TEXT], noisy.shape[-2:]
+        places = image_ids(height, width, noisy.new_empty(0, dtype=torch.float32))
         return {
             "encoder_hidden_states": text,
             "encoder_attention_mask": conditioning[MASK],
