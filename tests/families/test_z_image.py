@@ -22,6 +22,7 @@ from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.families.text_length import cuts
 from tlora_cli.families.z_image import BASE, TURBO, Z_IMAGE
 from tlora_cli.formats import FORMATS, read_adapter, read_origin
+from tlora_cli.foundation.offloading import waiting_parameters
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.lesson_checks import drawing_cost
 from tlora_cli.training.batch import Batch
@@ -188,6 +189,7 @@ def test_text_layers_of_the_encoder_have_their_true_size() -> None:
     with torch.device("meta"):
         model = Qwen3Model(config)
     assert sum(p.numel() for p in model.parameters()) == Z_IMAGE.standard_text_parameters
+    assert waiting_parameters(model) == Z_IMAGE.standard_text_waiting
 
 
 def test_an_adapter_holds_in_the_pipeline_of_the_whole_picture(tiny_z_image: Path) -> None:

@@ -24,7 +24,7 @@ from transformers import (
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.standard import meta_denoiser, text_parameters
 from tlora_cli.foundation.devices import DTYPES
-from tlora_cli.foundation.offloading import TURNS, repeated_blocks
+from tlora_cli.foundation.offloading import repeated_blocks, waiting_parameters
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import gigabytes
 from tlora_cli.tools.preflight.fitting import PROGRAM, Room, look_at_memory, plan_for
@@ -261,13 +261,13 @@ def test_the_text_encoders_have_their_true_sizes() -> None:
     )
     stated = {name: FAMILIES[name].standard_text_parameters for name in ("sdxl", "flux")}
     assert stated == {"sdxl": first + second, "flux": first + third}
-    waiting = []
-    for encoder in (clip, clip_2, t5):
-        sizes = [sum(p.numel() for p in b.parameters()) for b in repeated_blocks(encoder)]
-        waiting.append(sum(sizes) - TURNS * max(sizes))
-    assert len(sizes) == 24
-    stated = {name: FAMILIES[name].standard_text_waiting for name in ("sdxl", "flux")}
-    assert stated == {"sdxl": waiting[0] + waiting[1], "flux": waiting[0] + waiting[2]}
+    first, second, third = (waiting_parameters(model) for model in (clip, clip_2, t5))
+    stated = {name: FAMILIES[name].standard_text_waiting for name in ("sdxl", "flux", "sd3")}
+    assert stated == {
+        "sdxl": first + second,
+        "flux": first + third,
+        "sd3": first + second + third,
+    }
 
 
 def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
@@ -277,10 +277,7 @@ def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
     encoders = (pipeline.text_encoder, pipeline.text_encoder_2)
     true = sum(p.numel() for encoder in encoders for p in encoder.parameters())
     assert text_parameters("sdxl", str(tiny_sdxl)) == true
-    held = 0
-    for encoder in encoders:
-        sizes = [sum(p.numel() for p in b.parameters()) for b in repeated_blocks(encoder)]
-        held += sum(p.numel() for p in encoder.parameters()) - sum(sizes) + TURNS * max(sizes)
+    held = true - sum(waiting_parameters(encoder) for encoder in encoders)
     assert text_parameters("sdxl", str(tiny_sdxl), offloaded=True) == held
 
 

@@ -53,6 +53,7 @@ LARGE = Published(
         "guidance_embeds": True,
     },
     text_parameters=24_011_361_280,  # Mistral Small 3
+    text_waiting=21_521_412_096,
 )
 
 

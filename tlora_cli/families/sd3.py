@@ -34,6 +34,8 @@ TURBO = f"{LARGE}-turbo"
 STEPS, GUIDANCE = 28, 7.0  # defaults of the pipeline (diffusers 0.42)
 CLIP_TOKENS = 77
 TEXT_PARAMETERS = 123_650_304 + 694_659_840 + 4_762_310_656  # CLIP L and G, T5-XXL's encoder
+TEXT_WAITING = 10 * 7_087_872 + 30 * 19_677_440 + 22 * 192_946_176 - 2048  # but for two blocks each
+TURNS = {"gradient_checkpointing": True, "offload": True}
 BIG = Published(
     {
         "num_layers": 38,
@@ -43,6 +45,7 @@ BIG = Published(
         "dual_attention_layers": (),
     },
     text_parameters=TEXT_PARAMETERS,
+    text_waiting=TEXT_WAITING,
 )
 IN_BLOCK = {
     "x_block_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
@@ -123,6 +126,7 @@ class StableDiffusion3(RectifiedFlow):
         "use_post_quant_conv": False,
     }
     standard_text_parameters = TEXT_PARAMETERS
+    standard_text_waiting = TEXT_WAITING
     other_bases: ClassVar = {LARGE: BIG, TURBO: BIG}
     resolutions = (1024, 768, 512)
     guidance_doubles = True
@@ -133,7 +137,8 @@ class StableDiffusion3(RectifiedFlow):
         "sampling": {"steps": STEPS, "guidance": GUIDANCE},
     }
     masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
-    memory_presets: ClassVar = {"24gb": {}, "16gb": {}}  # the text encoders alone take 12.3 GB
+    # The text encoders alone take 12.3 GB, so that on smaller cards blocks take turns.
+    memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": TURNS, "8gb": TURNS}
     hub_tags = ("sd3", "sd3-diffusers")
     licenses: ClassVar = {one: community(one) for one in (BASE, LARGE, TURBO)}
 

@@ -96,6 +96,7 @@ class ZImage(RectifiedFlow):
         "use_post_quant_conv": False,
     }
     standard_text_parameters = 4_022_468_096  # Qwen3-4B
+    standard_text_waiting = 34 * 100_930_816
     resolutions = (1024, 768, 512)
     # Its pipeline gives the noise levels, which DPM-Solver of diffusers takes from none.
     samplers: ClassVar = {k: v for k, v in RectifiedFlow.samplers.items() if k != "dpmpp_2m"}
@@ -113,6 +114,7 @@ class ZImage(RectifiedFlow):
         "24gb": SMALL,
         "16gb": {**SMALL, "quantization": "int8"},
         "12gb": {**SMALL, "quantization": "int8"},
+        "8gb": {**SMALL, "offload": True},
     }
     kohya = Kohya("networks.lora_zimage", "z_image", own_names=True)  # musubi-tuner
     hub_tags = ("z-image",)
