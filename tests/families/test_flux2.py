@@ -26,6 +26,7 @@ from tlora_cli.families.loading import Base, family_of_base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.families.text_length import cuts
 from tlora_cli.formats import FORMATS, read_adapter, read_origin
+from tlora_cli.foundation.offloading import waiting_parameters
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.batch import Batch
 from tlora_cli.training.step import Loss
@@ -327,6 +328,8 @@ def test_the_text_encoders_have_their_true_sizes() -> None:
     counted = [sum({id(p): p.numel() for p in m.parameters()}.values()) for m in models]
     stated = [FLUX2.standard_text_parameters, MIDDLE.text_parameters, LARGE.text_parameters]
     assert counted == stated
+    waiting = [FLUX2.standard_text_waiting, MIDDLE.text_waiting, LARGE.text_waiting]
+    assert [waiting_parameters(model) for model in models] == waiting
 
 
 @pytest.mark.parametrize("t", [0.0, 125.0, 500.0, 731.0, 1000.0])
@@ -387,9 +390,9 @@ def test_a_distilled_base_is_said_and_draws_without_guidance(
     file = tmp_path / "base" / "model_index.json"
     index = json.loads(file.read_text())
     file.write_text(json.dumps({**index, "is_distilled": True}))
-    assert not list(FLUX2.training_notes(index))
+    assert not list(FLUX2.training_notes(index, "base"))
     pipeline = load_pipeline(FLUX2, Base(str(tmp_path / "base")))
-    [note] = FLUX2.training_notes(pipeline.config)
+    [note] = FLUX2.training_notes(pipeline.config, "base")
     assert note.startswith("is distilled to draw in a few steps")
     assert FLUX2.encode_negative(pipeline, "") is None
     with pytest.raises(UserError, match="takes no negative prompt"):

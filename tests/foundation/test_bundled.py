@@ -291,7 +291,7 @@ def test_a_built_in_base_brings_its_settings(name: str) -> None:
         assert made.adapter.rank == 16
         assert made.sampling.steps == 20
         found = leaves(made.model_dump())
-        for key, value in leaves(BUNDLE.settings(name, "tlora")).items():
+        for key, value in leaves(BUNDLE.settings(name, made.adapter.method)).items():
             assert found[key] == value, key
     assert recipe("some/flux" if "flux" in name else "some/model").train.resolution == 1024
 

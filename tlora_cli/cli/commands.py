@@ -22,7 +22,9 @@ from tlora_cli.cli import (
     recipe,
     report,
     sample,
+    sheet,
     studio,
+    study,
     toyworld,
     train,
     validate,
@@ -46,6 +48,7 @@ app.command(cls=Once)(mask.mask)
 app.command(cls=Once)(caption.caption)
 app.command(cls=Once)(train.train)
 app.command(cls=Once)(sample.sample)
+app.command(cls=Once)(sheet.sheet)
 app.command(cls=Once)(convert.convert)
 app.command(cls=Once)(comfyui.comfyui)
 app.command(cls=Once)(merge.merge)
@@ -58,6 +61,7 @@ app.command(cls=Once)(studio.studio)
 app.command(cls=Once)(validate.validate)
 app.command(cls=Once)(doctor.doctor)
 app.add_typer(recipe.app)
+app.add_typer(study.app)
 app.add_typer(toyworld.app)
 
 

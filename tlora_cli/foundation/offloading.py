@@ -44,6 +44,12 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
     return [block for block in blocks if count[type(block)] > 1]
 
 
+def waiting_parameters(model: nn.Module) -> int:
+    """Return how many parameters of a model are not on the device while its blocks take turns."""
+    sizes = [sum(p.numel() for p in block.parameters()) for block in repeated_blocks(model)]
+    return sum(sizes) - TURNS * max(sizes)
+
+
 def waits(parameter: Tensor) -> bool:
     """Return whether a parameter is that of a block that waits."""
     return parameter.numel() > 1 and not any(parameter.stride())

@@ -11,7 +11,8 @@ from typing import Any
 from tlora_cli.foundation.devices import memory_explained, release_memory
 from tlora_cli.foundation.files import explained
 from tlora_cli.sampling.draw import Job, save_picture
-from tlora_cli.sampling.session import Request, SamplingSession, filled_prompt
+from tlora_cli.sampling.generate import filled_prompt
+from tlora_cli.sampling.session import Request, SamplingSession
 from tlora_cli.studio.values import MASK
 
 Notify = Callable[[str], None]
