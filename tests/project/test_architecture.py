@@ -23,11 +23,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("evaluation",),
     ("training",),
     ("comparison", "study", "tools"),
-    ("toyworld",),
+    ("studio", "toyworld"),
     ("cli",),
     ("__main__",),
 )
-MAX_ROOMS, MAX_FLOORS = 18, 13
+MAX_ROOMS, MAX_FLOORS = 19, 13
 
 # Library -> the modules (or packages) that may import it.
 PLACES = {
@@ -38,8 +38,10 @@ PLACES = {
     "matplotlib": ("tools.analyze.plots",),
     "pydantic": ("recipe", "comparison.grid"),
     "ray": ("comparison.on_ray",),
+    "starlette": ("studio",),
     "trackio": ("training.trackers.on_trackio",),
     "typer": ("cli",),
+    "uvicorn": ("studio.server",),
     "wandb": ("training.trackers.on_wandb",),
 }
 WITHOUT_TORCH = (

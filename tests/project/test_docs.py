@@ -21,6 +21,7 @@ from doc_pages import ALL_LINES, PAGES, README, Line, blocks, named_files
 from training_runs import ROOT
 
 from tlora_cli.cli.commands import app
+from tlora_cli.cli.studio import PORT
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.recipe.defaults import merged
@@ -155,6 +156,8 @@ def test_every_other_command_is_checked(line: Line) -> None:
     program = line.words[0]
     if program in PLAIN:
         assert line.page == README
+    elif program == "ssh":
+        assert line.words[:3] == ["ssh", "-L", f"{PORT}:127.0.0.1:{PORT}"]
     else:
         assert program in OTHERS, f"say in test_docs.py how `{program}` is checked"
         OTHERS[program](line)

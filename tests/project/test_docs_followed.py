@@ -36,6 +36,7 @@ NOT_RUN = {
     "doctor": "test_init.py follows docs/start.md",
     "init": "test_init.py follows docs/start.md",
     "validate": "test_init.py follows docs/start.md",
+    "studio": "listens until it is stopped; tests/studio has a browser",
     "dog.jpg": "needs a base that knows photographs; test_from_photo.py trains a drawing",
     "caption": "needs the Hub; photos/captions/test_command.py has a tiny model",
     "--upload": "needs the Hub; test_hub.py has a server that answers as it does",

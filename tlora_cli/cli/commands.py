@@ -23,6 +23,7 @@ from tlora_cli.cli import (
     report,
     sample,
     sheet,
+    studio,
     study,
     toyworld,
     train,
@@ -56,6 +57,7 @@ app.command(cls=Once)(evaluate.evaluate)
 app.command(cls=Once)(compare.compare)
 app.command(cls=Once)(analyze.analyze)
 app.command(cls=Once)(report.report)
+app.command(cls=Once)(studio.studio)
 app.command(cls=Once)(validate.validate)
 app.command(cls=Once)(doctor.doctor)
 app.add_typer(recipe.app)

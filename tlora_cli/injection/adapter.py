@@ -224,6 +224,18 @@ class Adapter:
         finally:
             self.scale = before
 
+    @contextmanager
+    def unmasked(self) -> Iterator[None]:
+        """Inside, all ranks act at every timestep, as in a plain LoRA."""
+        before, call = self.schedule, self.call.schedule
+        if before is not None:
+            self.schedule = RankSchedule(before.rank, before.rank, kind="constant")
+            self.call.schedule = self.schedule
+        try:
+            yield
+        finally:
+            self.schedule, self.call.schedule = before, call
+
     def folding(self, *, training: bool, device: str = "cpu") -> Folding | None:
         """Return what puts the updates into the weights of a call; None where the pair is better.
 

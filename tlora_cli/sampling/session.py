@@ -203,13 +203,23 @@ class SamplingSession:
         self._adapter, self._joined, self._pipeline = None, [], None
 
     def draw(
-        self, jobs: Sequence[Job], scale: float, batch_size: int
+        self, jobs: Sequence[Job], scale: float, batch_size: int, masked: bool = True
     ) -> Iterator[tuple[Job, Image.Image]]:
-        """Draw jobs, whose prompts were prepared, at an adapter strength; 0 is the base alone."""
+        """Draw jobs, whose prompts were prepared.
+
+        Args:
+            jobs: what is drawn.
+            scale: adapter strength; 0 is the base alone.
+            batch_size: pictures drawn together.
+            masked: under the rank schedule; else with all ranks at every timestep, as by
+                `--min-rank` with the full rank.
+        """
         texts = self._texts if scale else self._plain
         assert self._adapter is not None and texts is not None, "prepare comes first"
         self._adapter.scale = scale * self.request.strength
         with ExitStack() as frozen:
+            if not masked:
+                frozen.enter_context(self._adapter.unmasked())
             for one, named in zip(self._joined, self.request.others, strict=True):
                 one.scale = scale * named.strength
                 frozen.enter_context(one.frozen())

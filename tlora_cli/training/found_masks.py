@@ -52,7 +52,7 @@ def load_concept(
         if not (run.recipe.exists() and own.mask.exists())  # of the run that is resumed
     ]
     doubts = []
-    for photo, own, found in _found(recipe, pairs, device, notify):
+    for photo, own, found in find_masks(recipe, pairs, device, notify):
         if found.doubt:
             doubts.append(UserError(_said(photo, found), str(own.overlay), own.remedy))
         else:
@@ -63,14 +63,24 @@ def load_concept(
     return load_training_images([str(one) for one in photos], masks, resolution, touched=True)
 
 
-def _found(
+def find_masks(
     recipe: Recipe,
     pairs: Sequence[tuple[Path, MaskFiles]],
     device: torch.device,
     notify: Notify,
 ) -> list[tuple[Path, MaskFiles, FoundMask]]:
-    """Return the masks of photos, written down; those of a start that failed are taken as found."""
-    questions = {photo: _question(recipe, photo) for photo, _ in pairs}
+    """Return the masks of photos, written down; those of a start that failed are taken as found.
+
+    Args:
+        recipe: of the run.
+        pairs: photos, each with the files of its mask.
+        device: where the base looks at them.
+        notify: told what is loaded.
+
+    Raises:
+        UserError: if a photo or the base can't be read, or a mask was painted over.
+    """
+    questions = {photo: question_of(recipe, photo) for photo, _ in pairs}
     before = {
         photo: found
         for photo, own in pairs
@@ -113,7 +123,7 @@ def _seen(
     return {photo: Seen(base.model, one) for photo, one in zip(asked, maps, strict=True)}
 
 
-def _question(recipe: Recipe, photo: Path) -> str:
+def question_of(recipe: Recipe, photo: Path) -> str:
     """Return a digest of all that the mask of a photo depends on."""
     concept, base, train = recipe.concept, recipe.base, recipe.train
     try:

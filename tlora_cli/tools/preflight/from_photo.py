@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,25 +60,35 @@ def plan_run(
     Raises:
         UserError: if no base fits, the base doesn't know the class, or a picture can't be read.
     """
-    card = room.name if room is not None and room.is_card else None
-    bundle = bundle_of_picture(images[0])
-    if not (base or family or card or bundle):
-        raise _no_base()
-    if bundle and not (base or family):
-        base = next(iter(bundle.bases))
-    model, kind, why = choose_base(base, family, card)
-    check_class(model, class_name)
-    if not bundle:
-        check_world(model, images)
-    name, number = name_of(images[0]), 1
-    free = name
+    wishes = Wishes(list(images), class_name, base, family, name_of(images[0]), recipe=named)
+    wishes, why = on_base(wishes, room)
+    number, free = 1, wishes.name
     while Path(f"{free}.yaml").exists():
         number += 1
-        free = f"{name}-{number}"
-    start = make_start(Wishes(list(images), class_name, model, kind, free, recipe=named), room)
+        free = f"{wishes.name}-{number}"
+    start = make_start(replace(wishes, name=free), room)
     file = Path(f"{free}.yaml")
     write_text(file, start.text)
-    return Planned(file, start, [ok("base", f"{model}: {why}"), *start.reasons])
+    return Planned(file, start, [why, *start.reasons])
+
+
+def on_base(wishes: Wishes, room: Room | None) -> tuple[Wishes, Finding]:
+    """Return the wishes with base and family filled in, and why it is this base.
+
+    Raises:
+        UserError: if no base fits, or the base doesn't know the class or what a picture shows.
+    """
+    card = room.name if room is not None and room.is_card else None
+    base, bundle = wishes.base, bundle_of_picture(wishes.images[0])
+    if not (base or wishes.family or card or bundle):
+        raise _no_base()
+    if bundle and not (base or wishes.family):
+        base = next(iter(bundle.bases))
+    model, kind, why = choose_base(base, wishes.family, card)
+    check_class(model, wishes.class_name)
+    if not bundle:
+        check_world(model, wishes.images)
+    return replace(wishes, base=model, family=kind), ok("base", f"{model}: {why}")
 
 
 def check_class(base: str, class_name: str) -> None:

@@ -47,6 +47,9 @@ class Wishes:
         name: of the run.
         rank: of the adapter; None for the usual one.
         recipe: the named recipe that the settings come from.
+        masks: file of the subject's mask, or `auto`; None for what the recipe says.
+        steps: of the training; None for the usual number.
+        select: which checkpoint becomes the result, `last` or `auto`.
     """
 
     images: list[str]
@@ -56,6 +59,9 @@ class Wishes:
     name: str
     rank: int | None = None
     recipe: str = PHOTO
+    masks: str | None = None
+    steps: int | None = None
+    select: str = "last"
 
 
 @dataclass(frozen=True)
@@ -226,9 +232,14 @@ def _recipe(wishes: Wishes, train: dict[str, Any]) -> Recipe:
             "images": wishes.images[0] if len(wishes.images) == 1 else wishes.images,
             "class": wishes.class_name,
             "placeholder": "sks",
+            **({} if wishes.masks is None else {"masks": wishes.masks}),
         },
         "adapter": {} if wishes.rank is None else {"rank": wishes.rank},
-        "train": train,
+        "train": {
+            **train,
+            **({} if wishes.steps is None else {"steps": wishes.steps}),
+            "select": wishes.select,
+        },
         "output": {"dir": free_run_folder(wishes.name)},
     }
     steps = Recipe.model_validate(draft).train.steps

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from tlora_cli.photos.finding import AUTO
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.named import PAPER, PHOTO
 
@@ -39,7 +40,7 @@ base: {scalar(recipe.base.model)}
 
 concept:
   images: {scalar(concept.images)}   # paths start at the current folder
-{_MASK_LINES[recipe.recipe]}
+{_mask_line(recipe)}
   class: {scalar(concept.class_name)}   # a common word for what it is
   placeholder: {scalar(concept.placeholder)}   # a rare word: with the class it names this very one
 
@@ -49,7 +50,7 @@ adapter:
 
 train:
   steps: {train.steps}   # if the last previews copy the picture, take fewer
-{lines}
+{_select_line(train.select)}{lines}
   checkpoint: {{every: {train.checkpoint.every}, keep: {train.checkpoint.keep}}}
   preview:
     every: {preview.every}
@@ -69,6 +70,20 @@ _MASK_LINES = {
     PHOTO: "  # masks: mask.png   # of the picture's size, white on the subject; else it is found",
     PAPER: "  # masks: auto   # learn only the subject, found by itself; or a picture, white there",
 }
+
+
+def _select_line(select: str) -> str:
+    if select == "last":
+        return ""
+    return f"  select: {select}   # checkpoints are scored, and the best becomes the result\n"
+
+
+def _mask_line(recipe: Recipe) -> str:
+    masks = recipe.concept.masks
+    if masks is None or (masks == AUTO and recipe.recipe == PHOTO):
+        return _MASK_LINES[recipe.recipe]
+    found = "found by itself" if masks == AUTO else "of the picture's size, white on the subject"
+    return f"  masks: {scalar(masks)}   # {found}"
 
 
 def _note(key: str) -> str:
