@@ -21,13 +21,14 @@ from training_runs import ROOT, draw_picture, run
 
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.photos.finding import name_of
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, parse_recipe
 from tlora_cli.tools.preflight import fitting
 from tlora_cli.tools.preflight import new_recipe as start_module
 from tlora_cli.tools.preflight.fitting import Room
 from tlora_cli.tools.preflight.memory import MemoryPlan
-from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
+from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start
 
 GIB = 2**30
 LARGE = Room(80 * GIB, "large")

@@ -1,7 +1,8 @@
-"""Keep libraries from talking over the program, and warnings plain; TLORA_DEBUG=1 lets all be."""
+"""Keep libraries from talking over the program; TLORA_DEBUG=1 lets them be."""
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import sys
@@ -23,13 +24,16 @@ def hush_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
-    plain_warnings()
 
 
-def plain_warnings() -> None:
-    """Print a warning as one line to read, without the place in the code that Python adds."""
-    if os.environ.get("TLORA_DEBUG") != "1":
-        warnings.formatwarning = _plain
+def in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale knows ASCII only, as LC_ALL=C does.
+
+    There no file whose name has an umlaut could be opened, nor its name be printed.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(sys.getfilesystemencoding()).name != "ascii":
+        return
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 @contextmanager
@@ -60,13 +64,3 @@ def calm_threads() -> Iterator[None]:
         yield
     finally:
         threading.excepthook, sys.unraisablehook = threads, dropped
-
-
-def _plain(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    line: str | None = None,
-) -> str:
-    return f"warning: {message}\n"

@@ -85,6 +85,10 @@ class Request:
     others: Sequence[Named] = ()
 
 
+Drawn = Callable[[Path, Job | None], None]
+"""Told a file that was written, and what was drawn; None for a contact sheet."""
+
+
 class SamplingSession:
     """An adapter on its base, ready to draw: loaded once, used for many prompts.
 
@@ -206,17 +210,24 @@ class SamplingSession:
         )
 
 
-def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
+def generate(
+    request: Request, notify: Callable[[str], None], drawn: Drawn | None = None
+) -> list[Path]:
     """Draw all pictures and return their files, the contact sheet last if one was asked for.
+
+    Args:
+        request: which adapter, prompts and settings.
+        notify: told what is loaded, and warnings.
+        drawn: told each file with what was drawn, None for the sheet; default: `notify` is told it.
 
     Raises:
         UserError: for an adapter, base or prompt that doesn't fit.
     """
     with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
-        return _generate(request, notify)
+        return _generate(request, notify, drawn or (lambda file, _: notify(str(file))))
 
 
-def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
+def _generate(request: Request, notify: Callable[[str], None], drawn: Drawn) -> list[Path]:
     session = SamplingSession(request, notify)
     prompts = [_filled(p, session, request) for p in request.prompts]
     with explained(request.output):
@@ -229,13 +240,13 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
         written.append(save_picture(request.output, job, picture, session.settings, about))
         if request.sheet:
             rows[job.prompt].append(picture)
-        notify(str(written[-1]))
+        drawn(written[-1], job)
     if request.sheet:
         path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
         sheet = contact_sheet(rows)
         save_png(sheet, path)
         written.append(path)
-        notify(str(path))
+        drawn(path, None)
     return written
 
 

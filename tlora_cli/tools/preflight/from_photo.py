@@ -12,12 +12,12 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.finding import find_images, name_of
 from tlora_cli.sampling.known_world import another_base, strangers, world_of
 from tlora_cli.tools.preflight.costs import TRAINING_CALLS, products_per_second
 from tlora_cli.tools.preflight.findings import Finding, ok
 from tlora_cli.tools.preflight.fitting import Room
-from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
+from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start
 
 CALL = 6.76e12
 """Floating-point operations of SDXL's UNet for one picture of 1024 pixels, counted by torch on the
@@ -60,6 +60,40 @@ def plan_run(
     Raises:
         UserError: if no base fits, the base doesn't know the class, or a picture can't be read.
     """
+    name, number = name_of(images[0]), 1
+    free = name
+    while Path(f"{free}.yaml").exists():
+        number += 1
+        free = f"{name}-{number}"
+    start, why = start_for(images, class_name, base, family, named, room, free)
+    file = Path(f"{free}.yaml")
+    write_text(file, start.text)
+    return Planned(file, start, [why, *start.reasons])
+
+
+def start_for(
+    images: Sequence[str],
+    class_name: str,
+    base: str,
+    family: str,
+    named: str,
+    room: Room | None,
+    name: str,
+) -> tuple[Start, Finding]:
+    """Return a recipe for photographs, and why it has its base.
+
+    Args:
+        images: as of `plan_run`, like the arguments up to `room`.
+        class_name: what they show.
+        base: base model; empty for one that fits.
+        family: of the base.
+        named: recipe.
+        room: the memory.
+        name: of the run.
+
+    Raises:
+        UserError: as `plan_run` does.
+    """
     card = room.name if room is not None and room.is_card else None
     bundle = bundle_of_picture(images[0])
     if not (base or family or card or bundle):
@@ -70,15 +104,8 @@ def plan_run(
     check_class(model, class_name)
     if not bundle:
         check_world(model, images)
-    name, number = name_of(images[0]), 1
-    free = name
-    while Path(f"{free}.yaml").exists():
-        number += 1
-        free = f"{name}-{number}"
-    start = make_start(Wishes(list(images), class_name, model, kind, free, recipe=named), room)
-    file = Path(f"{free}.yaml")
-    write_text(file, start.text)
-    return Planned(file, start, [ok("base", f"{model}: {why}"), *start.reasons])
+    start = make_start(Wishes(list(images), class_name, model, kind, name, recipe=named), room)
+    return start, ok("base", f"{model}: {why}")
 
 
 def check_class(base: str, class_name: str) -> None:

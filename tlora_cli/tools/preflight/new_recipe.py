@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
-from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
+from tlora_cli.foundation.bundled import bundle_of_base, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.training_images import load_training_image
@@ -69,13 +68,6 @@ class Start:
     text: str
     recipe: Recipe
     reasons: list[Finding]
-
-
-def name_of(image: str) -> str:
-    """Return a name for a run, of the picture's or the folder's."""
-    bundle = bundle_of_picture(image)
-    stem = bundle.parts_of(image)[0] if bundle else Path(image).expanduser().resolve().stem
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
 
 
 def choose_base(base: str, family: str, card: str | None) -> tuple[str, str, str]:
