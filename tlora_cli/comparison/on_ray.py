@@ -49,7 +49,6 @@ class RayEngine(Engine):
                 kind=Status.MISSING,
             ) from error
         self._ray: Any = ray
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is wrong is told below
         try:
             _knock(address)
             # Workers find this very package, also where it runs from source.

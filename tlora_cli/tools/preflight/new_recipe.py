@@ -19,6 +19,7 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.named import PAPER, PHOTO
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.sampling.known_world import another_base, strangers
+from tlora_cli.tools.preflight.downloads import look_at_download
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import Room, plan_for, thriftier
 from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
@@ -133,6 +134,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
             + (f"found on {bundle.title}" if bundle else "as published"),
         ),
         *_recipe_reason(recipe),
+        *look_at_download(recipe.family, recipe.base.model),
         why,
     ]
     text = recipe_text(recipe, saved)
