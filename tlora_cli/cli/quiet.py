@@ -1,4 +1,4 @@
-"""Keep libraries from talking over the program; TLORA_DEBUG=1 lets them be."""
+"""Keep libraries from talking over the program, and warnings plain; TLORA_DEBUG=1 lets all be."""
 
 from __future__ import annotations
 
@@ -24,6 +24,13 @@ def hush_libraries() -> None:
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", FutureWarning)
+    plain_warnings()
+
+
+def plain_warnings() -> None:
+    """Print a warning as one line to read, without the place in the code that Python adds."""
+    if os.environ.get("TLORA_DEBUG") != "1":
+        warnings.formatwarning = _plain
 
 
 def in_utf8() -> None:
@@ -64,3 +71,13 @@ def calm_threads() -> Iterator[None]:
         yield
     finally:
         threading.excepthook, sys.unraisablehook = threads, dropped
+
+
+def _plain(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    return f"warning: {message}\n"
