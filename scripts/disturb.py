@@ -20,7 +20,6 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -95,7 +94,7 @@ def tried(
         return desk.folder.parent / f"{name.replace(' ', '-')}-{count}"
 
     def ends_in(folder: Path, **more: object) -> Ended:
-        words = COMMANDS[name](replace(desk, folder=folder), folder)
+        words = COMMANDS[name](desk, folder)
         return disturbed.run(words, folder, **more)  # type: ignore[arg-type]
 
     folder = fresh()
