@@ -38,8 +38,9 @@ def page() -> str:
         "parameters at the rank that a recipe has if it says none. License: as the base's own page",
         "says it; a gap is one that was not looked up.",
         "",
-        "| `family` | steps, guidance of drawing | sides | a negative prompt | schedulers |",
-        "|---|---|---|---|---|",
+        "| `family` | method if none is named | steps, guidance of drawing | sides "
+        "| a negative prompt | schedulers |",
+        "|---|---|---|---|---|---|",
         *shared,
         "",
     ]
@@ -76,6 +77,7 @@ def _shared(family: Family) -> str:
     names = [name for name in family.samplers if name != "default"]
     cells = [
         f"`{family.name}`",
+        f"`{family.default_method}`",
         f"{sampling.steps}, {sampling.guidance:g}",
         f"multiples of {family.pixel_multiple}",
         "no" if family.no_negative_prompt else "yes",

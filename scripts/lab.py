@@ -2,6 +2,7 @@
 
     tlora compare configs/lab/ranks.yaml      # any of them, in any order; each can be stopped
     python scripts/lab.py                     # figures, intervals and verdicts of what is there
+    python scripts/lab.py --html lab.html     # the page as HTML, too: one file with its plots
     python scripts/lab.py --only seed=0,7 --only concept=pip --page part.md      # of a part of it
 
 The claims, and what would decide them, are in scripts/laboratory/claims.py. A grid that was
@@ -33,6 +34,7 @@ from tlora_cli.comparison.planning import make_plan
 from tlora_cli.comparison.tasks import task_of
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
+from tlora_cli.foundation.pages.markdown import markdown_page
 
 ROOT = Path(__file__).resolve().parent.parent
 EARLIER = "lab_world1.md"
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "lab", help="grids' folder")
     parser.add_argument("--page", type=Path, help="default: docs/lab.md")
     parser.add_argument("--only", action="append", default=[], metavar="AXIS=VALUES")
+    parser.add_argument("--html", type=Path, help="also write the page as one HTML file")
     options = parser.parse_args()
     if options.only and options.page is None:
         parser.error("--only makes another page than docs/lab.md: name it with --page FILE")
@@ -97,6 +100,10 @@ def main() -> None:
     except UserError as error:
         parser.error(str(error))
     print(f"wrote {page}")
+    if options.html:
+        text = page.read_text(encoding="utf-8")
+        write_text(options.html, markdown_page(text, page.parent, "The laboratory"))
+        print(f"wrote {options.html}")
 
 
 def write_page(page: Path, runs: Path, kept: Path, part: Part) -> None:

@@ -32,7 +32,7 @@ from tlora_cli.methods import DEFAULT
 from tlora_cli.photos.masks.finder import FoundMask, MaskFinder, Seen
 from tlora_cli.photos.masks.overlay import overlay
 from tlora_cli.recipe.defaults import published_settings
-from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.sampling.looking import look
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS

@@ -57,7 +57,7 @@ class Page(HTMLParser):
         if tag == "img":
             self.pictures.append(values["src"] or "")
         self.addresses += [v or "" for k, v in attrs if k in ("href", "src")]
-        if tag not in ("img", "meta"):
+        if tag not in ("img", "input", "meta"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

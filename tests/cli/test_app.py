@@ -50,6 +50,7 @@ def test_train_then_sample(family: str, request: pytest.FixtureRequest, tmp_path
         "training_pictures",
     ]
     assert [path.name for path in sorted((run / "previews").iterdir())] == [
+        "step-000000",
         "step-000002",
         "step-000004",
     ]

@@ -219,7 +219,9 @@ def test_quiet(said: Callable[..., tuple[int, str, str]], tiny_sdxl: Path, tmp_p
     status, out, _ = said("validate", recipe, "--quiet", "--set", "base=nobody/no-such-model")
     assert status == 3 and out.startswith("problem  base") and "\nok " not in out
     status, out, err = said("train", "--config", recipe, "-q")
-    assert (status, out, err) == (0, f"adapter: {tmp_path / 'run' / 'adapter.safetensors'}\n", "")
+    run = tmp_path / "run"
+    lines = f"adapter: {run / 'adapter.safetensors'}\nreport:  {run / 'report.html'}\n"
+    assert (status, out, err) == (0, lines, "")
     assert said("recipe", "check", recipe, "--quiet") == (0, "", "")
     status, out, err = said("recipe", "check", "none.yaml", "--log-level", "error")
     assert status == 2 and err.startswith("error: ")

@@ -87,8 +87,9 @@ def test_train_takes_the_name_of_a_recipe_alone(said, tmp_path: Path, tiny_sdxl:
     file = write_recipe(tiny_sdxl, tmp_path, train__steps=1, output__dir=str(run))
     status, out, err = said("train", file)
     assert status == 0, err
-    assert out.splitlines()[1].startswith(f"sample:  tlora sample --adapter '{run}/adapter.safe")
-    assert shlex.split(out.splitlines()[1])[4] == str(run / "adapter.safetensors")
+    line = out.splitlines()[2]
+    assert line.startswith(f"sample:  tlora sample --adapter '{run}/adapter.safe")
+    assert shlex.split(line)[4] == str(run / "adapter.safetensors")
     for more in (["other.yaml"], ["--config", "other.yaml"], ["dog.jpg"]):
         status, _, err = said("train", file, *more)
         assert status == 2 and "one recipe is trained at a time" in err

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compare_runs import grid_values, plan_of
+from compare_runs import give_pictures, made_summary
 from html_pages import Page
 from PIL import Image
 
@@ -22,7 +22,7 @@ from tlora_cli.comparison.page import page
 from tlora_cli.comparison.pareto import Point, front, pareto_svg
 from tlora_cli.comparison.summary import Summary, lower_is_better, summarize
 from tlora_cli.comparison.tables import overview, write_tables
-from tlora_cli.comparison.tasks import Result, task_of
+from tlora_cli.comparison.tasks import Result
 from tlora_cli.evaluation.result_files import csv_text
 
 # --- bootstrap ------------------------------------------------------------------------------------
@@ -85,23 +85,7 @@ def test_few_pairs_tell_nothing() -> None:
 
 @pytest.fixture
 def summary(tmp_path: Path) -> Summary:
-    """Three concepts by two seeds; lora gets 0.5 + concept, tlora 0.1 more; one cell is missing."""
-    values = grid_values(tmp_path / "tiny-sdxl", tmp_path)
-    values["grid"] = {"method": ["lora", "tlora", "oft"], "rank": [2, 4], "seed": [0, 1]}
-    values["grid"]["concept"] = ["pip", "momo", "finn", "otto"]
-    values["baseline"] = {"method": "lora", "rank": 2}
-    plan = plan_of(tmp_path / "grid.yaml", values)
-    concepts = ["pip", "momo", "finn", "otto"]
-    results = {}
-    for cell in plan.cells:
-        place = concepts.index(cell.concept)
-        gain = {"lora": 0.0, "tlora": 0.1, "oft": -0.2}[cell.arm.method]
-        score = 0.1 * place + 0.01 * cell.seed + gain
-        scores = {"TS*": 0.5 + score, "ID*": 0.4 - score, "leak": 0.2 - gain}
-        results[cell.name] = Result(scores, 1000, 6, 3.0, 0.5, "cpu")
-    gone = results.pop("tlora-r4-linear-otto-s1")
-    results["oft-pip-s0"] = Result({**gone.scores, "TS*": float("nan")}, 1000, 6, 3.0, 0.5, "cpu")
-    return summarize(plan, results, {"tlora-r4-linear-otto-s1": "the loss of step 3 is nan"})
+    return made_summary(tmp_path)
 
 
 def test_means_and_differences(summary: Summary) -> None:
@@ -146,8 +130,9 @@ def test_s_stands_first_though_older_cells_lack_it(summary: Summary, tmp_path: P
     assert overview(mixed).splitlines()[0].split() == ["cells", "S*", "TS*", "ID*", "leak"]
     made = page(mixed, "t")
     assert said in Page(made).words
-    assert "<th>arm</th><th>cells</th><th>S*</th><th>TS*</th><th>ID*</th><th>leak ↓</th>" in made
-    assert "<th>lora r2</th><td>8</td><td>&ndash;</td>" in made.replace("\n", "")
+    heads = [f'<th scope="col">{x}</th>' for x in ("arm", "cells", "S*", "TS*", "ID*", "leak ↓")]
+    assert "".join(heads) in made
+    assert '<th scope="row">lora r2</th><td>8</td><td>&ndash;</td>' in made.replace("\n", "")
 
 
 def test_labels_leave_out_what_is_common(summary: Summary) -> None:
@@ -212,24 +197,6 @@ def test_the_plot_has_every_point_in_its_frame() -> None:
     labels = re.findall(r'class="mark" x="([\d.]+)" y="([\d.]+)"( text-anchor="end")?', same)
     assert len(set(labels)) == 3, "labels of points at one place lie apart"
     assert pareto_svg([point(0.5, 0.5)], "x", "y")  # one point, or all the same, still has a frame
-
-
-def give_pictures(summary: Summary) -> None:
-    """Leave what an evaluation leaves, as far as the page needs it."""
-    shade = 0
-    for cell, _ in summary.finished:
-        folder = task_of(cell, summary.plan).evaluation
-        rows = []
-        for group, count in (("base", 3), ("suite", 12), ("free", 2)):
-            for number in range(count):
-                file = folder / "pictures" / group / f"{number:03d}.png"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                shade = (shade + 7) % 250
-                Image.new("RGB", (64, 64), (shade, 90, 90)).save(file)
-                name = file.relative_to(folder).as_posix()
-                prompt = "a photo of a V*" if group == "base" else f"V* number {number}"
-                rows.append({"group": group, "prompt": prompt, "file": name})
-        (folder / "pictures.csv").write_text(csv_text(rows))
 
 
 def test_the_page_holds_everything(summary: Summary) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import tlora_cli
-from tlora_cli.foundation.pages.templates import part, render
+from tlora_cli.foundation.pages.templates import MOST_FRAMES, chosen_frames, part, render
 
 PACKAGE = Path(tlora_cli.__file__).parent
 TEMPLATES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.jinja"))
@@ -54,8 +55,20 @@ def test_no_template_loads_or_runs_anything_or_skips_escaping(template: str) -> 
 
 def test_the_base_forbids_what_pages_do_not_need() -> None:
     text = (PACKAGE / "foundation" / "pages" / "base.html.jinja").read_text(encoding="utf-8")
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
+        "form-action 'none'"
+    )
     assert f'<meta http-equiv="Content-Security-Policy"\n  content="{policy}">' in text
+
+
+def test_a_slider_shows_the_ends_and_the_best_step_of_many() -> None:
+    assert chosen_frames([0, 10, 20]) == [0, 10, 20]
+    many = list(range(0, 1001, 10))
+    found = chosen_frames(many, {330, 5})
+    assert len(found) == MOST_FRAMES and found == sorted(found)
+    assert {0, 330, 1000} <= set(found) <= set(many)
+    assert max(b - a for a, b in pairwise(found)) <= 100
 
 
 def test_the_library_is_imported_where_a_page_is_written() -> None:

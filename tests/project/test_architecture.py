@@ -34,6 +34,7 @@ PLACES = {
     "accelerate": ("training.loop",),
     "diffusers": ("families",),
     "jinja2": ("foundation.pages.templates",),
+    "markdown_it": ("foundation.pages.markdown",),
     "matplotlib": ("tools.analyze.plots",),
     "pydantic": ("recipe", "comparison.grid"),
     "ray": ("comparison.on_ray",),

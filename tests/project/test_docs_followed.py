@@ -136,6 +136,7 @@ def quick(words: list[str], number: int) -> list[str]:
         own = {word.partition("=")[0] for word in words}
         added = [s for s in SETTINGS if not resumed and s.partition("=")[0] not in own]
         return words + [part for setting in added for part in ("--set", setting)]
+    words = [word for word in words if word != "--open"]  # there is no one to look
     # The runs above end after two or three steps.
     words = [re.sub(r"checkpoint-000[48]00", "checkpoint-000002", word) for word in words]
     for option in ("--min-rank", "--rank"):  # of adapters of rank 4

@@ -21,6 +21,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "int8": {"train__precision": "bf16", "train__quantization": "int8"},
     "xformers": {"train__precision": "bf16", "train__attention": "xformers"},
     "checkpointing": {"train__precision": "bf16", "train__gradient_checkpointing": True},
+    "offload": {
+        "train__precision": "bf16",
+        "train__gradient_checkpointing": True,
+        "train__offload": True,
+    },
+    "offload-nf4": {
+        "train__precision": "bf16",
+        "train__quantization": "nf4",
+        "train__gradient_checkpointing": True,
+        "train__offload": True,
+    },
 }
 
 
@@ -33,7 +44,7 @@ def test_variants_train_and_resume(
 ) -> None:
     if variant == "xformers":
         pytest.importorskip("xformers", reason="needs xformers")
-    if variant in ("nf4", "int8", "adamw8bit"):
+    if variant in ("nf4", "int8", "adamw8bit", "offload-nf4"):
         pytest.importorskip("bitsandbytes", reason="needs bitsandbytes")
     tiny = request.getfixturevalue(base)
     settings = {**VARIANTS[variant], "train__device": "cuda"}
@@ -43,6 +54,24 @@ def test_variants_train_and_resume(
     longer = run(tiny, tmp_path, resume=True, train__steps=8, **settings)
     assert longer.adapter is not None
     assert longer.step == 8
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("base", ["tiny_sdxl", "tiny_flux"])
+def test_blocks_that_take_turns_give_the_same_weights(
+    base: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    tiny = request.getfixturevalue(base)
+    settings = {
+        "train__device": "cuda",
+        "train__gradient_checkpointing": True,
+        "train__preview": {"every": 2, "prompts": ["a V*"]},
+    }
+    there = run(tiny, tmp_path / "there", **settings)
+    turns = run(tiny, tmp_path / "turns", **settings, train__offload=True)
+    assert there.adapter is not None and turns.adapter is not None
+    assert same_tensors(there.adapter, turns.adapter)
 
 
 @pytest.mark.gpu

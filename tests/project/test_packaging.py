@@ -21,6 +21,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 UNPINNED = {"trackio"}
 """Extras that ask for older versions than the pinned ones; pyproject.toml says why."""
 IMPORT_NAMES = {
+    "markdown-it-py": ["markdown_it"],
     "opencv-python-headless": ["cv2"],
     "pillow": ["PIL"],
     "pydantic": ["pydantic", "pydantic_core"],

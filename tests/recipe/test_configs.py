@@ -21,14 +21,14 @@ METHODS = {
     "sdxl_dog_lora": ("lora", 64, 64, 500),
     "sdxl_dog_vanilla_tlora": ("vanilla_tlora", 64, 32, 500),
     "sdxl_dog_ortho_lora": ("ortho_lora", 64, 64, 800),
-    "flux_dog": ("tlora", 32, 1, 500),
+    "flux_dog": ("vanilla_tlora", 32, 1, 500),
     "flux_dog_lora": ("lora", 32, 32, 400),
     "flux2_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
-    "tiny_flux": ("tlora", 4, 2, 30),
+    "tiny_flux": ("vanilla_tlora", 4, 2, 30),
     "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
-    "toy_flux": ("tlora", 16, 1, 400),
+    "toy_flux": ("vanilla_tlora", 16, 1, 400),
 }
 
 

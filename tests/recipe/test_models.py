@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from tlora_cli.families import FAMILIES
 from tlora_cli.recipe.models import Recipe
 
+TURNS = {"offload": True, "gradient_checkpointing": True}
+
 
 def recipe(family: str = "sdxl", **sections: Any) -> Recipe:
     """Return the least recipe there is, with the given sections."""
@@ -42,6 +44,8 @@ def test_sdxl_defaults_are_the_published_ones() -> None:
 
 def test_flux_defaults_are_the_published_ones() -> None:
     r = recipe("flux")
+    # The paper takes the schedule alone on FLUX, whose adapters have full rank by themselves.
+    assert (r.adapter.method, r.adapter.rank, r.adapter.min_rank) == ("vanilla_tlora", 32, 1)
     assert (r.train.steps, r.train.max_grad_norm, r.train.guidance) == (500, 1.0, 1.0)
     assert (r.train.optimizer.name, r.train.optimizer.lr) == ("prodigy", 1.0)
     assert (r.train.precision, r.sampling.steps, r.sampling.guidance) == ("bf16", 28, 3.5)
@@ -52,6 +56,15 @@ def test_what_is_given_wins_over_the_family_default() -> None:
     assert (r.train.optimizer.name, r.train.optimizer.lr) == ("adamw", 1e-4)
     assert r.train.max_grad_norm is None
     assert r.train.steps == 500
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_method_is_a_fact_of_the_family(family: str) -> None:
+    own = FAMILIES[family].default_method
+    assert recipe(family).adapter.method == own
+    assert recipe(family, adapter={"rank": 8}).adapter.method == own
+    assert recipe(family, adapter={"method": "lora"}).adapter.method == "lora"
+    assert recipe(family, recipe="photo").adapter.method == own
 
 
 def test_family_defaults_are_not_changed_by_use() -> None:
@@ -192,6 +205,13 @@ def test_class_name_is_the_name_in_python() -> None:
             {"concept": {"images": ["a", "b"], "masks": ["c"], "class": "dog"}},
             "masks: 1 masks for 2 images",
         ),
+        ("sdxl", {"train": {"offload": True}}, "needs gradient_checkpointing: true"),
+        ("sdxl", {"train": {**TURNS, "quantization": "int8"}}, "use nf4, or none"),
+        ("sdxl", {"train": {**TURNS, "execution": "compile"}}, "stay in their place; use eager"),
+        ("sdxl", {"train": {**TURNS, "device": "cpu"}}, "needs a GPU, but train.device is cpu"),
+        ("sdxl", {"train": TURNS, "adapter": {"method": "svdiff"}}, "use a low-rank method"),
+        ("sdxl", {"train": TURNS, "adapter": {"method": "pissa"}}, "start is made from the base's"),
+        ("sdxl", {"train": TURNS, "adapter": {"init": "weights_last"}}, "use a random one"),
         ("sdxl", {"concept": {"images": [], "class": "dog"}}, "must name at least one file"),
         ("sdxl", {"concept": {"images": [""], "class": "dog"}}, "must not be empty"),
         ("sdxl", {"concept": {"images": 5, "class": "dog"}}, "must be a path or a list of paths"),

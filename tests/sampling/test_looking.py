@@ -18,7 +18,7 @@ from training_runs import draw_picture
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base
 from tlora_cli.foundation.bundled import model_folder
-from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.sampling import class_map, looking
 from tlora_cli.sampling.looking import look, sized
 

@@ -166,6 +166,7 @@ def test_the_command_leaves_tables_and_plots(
         assert picture.std() > 5, "the plot is not empty"
         assert (out / f"{name}.svg").read_text().startswith("<?xml")
     assert {path.name for path in out.iterdir()} == {
+        "index.html",
         "ranks.csv",
         "spectra.json",
         *(f"{n}.{e}" for n in ("spectra", "ranks_by_depth", "active_rank") for e in ("png", "svg")),

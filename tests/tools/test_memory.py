@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from tlora_cli.families import FAMILIES
-from tlora_cli.families.standard import text_parameters
+from tlora_cli.families.standard import meta_denoiser, text_parameters
+from tlora_cli.foundation.offloading import TURNS, repeated_blocks
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.memory import MemoryPlan, plan_memory
 from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
@@ -189,6 +190,13 @@ def test_the_text_encoders_have_their_true_sizes() -> None:
     )
     stated = {name: FAMILIES[name].standard_text_parameters for name in ("sdxl", "flux")}
     assert stated == {"sdxl": first + second, "flux": first + third}
+    waiting = []
+    for encoder in (clip, clip_2, t5):
+        sizes = [sum(p.numel() for p in b.parameters()) for b in repeated_blocks(encoder)]
+        waiting.append(sum(sizes) - TURNS * max(sizes))
+    assert len(sizes) == 24
+    stated = {name: FAMILIES[name].standard_text_waiting for name in ("sdxl", "flux")}
+    assert stated == {"sdxl": waiting[0] + waiting[1], "flux": waiting[0] + waiting[2]}
 
 
 def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
@@ -198,6 +206,25 @@ def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
     encoders = (pipeline.text_encoder, pipeline.text_encoder_2)
     true = sum(p.numel() for encoder in encoders for p in encoder.parameters())
     assert text_parameters("sdxl", str(tiny_sdxl)) == true
+    held = 0
+    for encoder in encoders:
+        sizes = [sum(p.numel() for p in b.parameters()) for b in repeated_blocks(encoder)]
+        held += sum(p.numel() for p in encoder.parameters()) - sum(sizes) + TURNS * max(sizes)
+    assert text_parameters("sdxl", str(tiny_sdxl), offloaded=True) == held
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_of_blocks_that_take_turns_two_are_planned(quantization: str | None) -> None:
+    saving = {"gradient_checkpointing": True, "quantization": quantization, "device": "cuda"}
+    with_all = plan_memory(recipe(HUB["sdxl"], train=saving))
+    turns = plan_memory(recipe(HUB["sdxl"], train={**saving, "offload": True}))
+    blocks = repeated_blocks(meta_denoiser("sdxl"))
+    linear = sum(
+        m.weight.numel() for b in blocks for m in b.modules() if isinstance(m, torch.nn.Linear)
+    )
+    saved = with_all.phases[-1].parts["denoiser"] - turns.phases[-1].parts["denoiser"]
+    bytes_each = 2 if quantization is None else 0.5 + 4 / 64
+    assert saved == pytest.approx(linear * bytes_each * 68 / 70, rel=0.03)  # 70 blocks
 
 
 def test_sdxl_at_1024_pixels_stays_under_14_gb() -> None:
@@ -214,7 +241,7 @@ def test_sdxl_at_1024_pixels_stays_under_14_gb() -> None:
             family, card, marks=() if (family, card) == ("sdxl", "12gb") else pytest.mark.full
         )
         for family in FAMILIES
-        for card in ("24gb", "16gb", "12gb")
+        for card in ("24gb", "16gb", "12gb", "8gb")
     ],
 )
 def test_presets_fit_their_cards(family: str, card: str) -> None:
@@ -224,7 +251,7 @@ def test_presets_fit_their_cards(family: str, card: str) -> None:
     assert plan.fits(size)
     # Nothing is saved on that need not be: the next larger card's settings would not fit.
     presets = FAMILIES[family].memory_presets
-    larger = {"12gb": "16gb", "16gb": "24gb", "24gb": None}[card]
+    larger = {"8gb": "12gb", "12gb": "16gb", "16gb": "24gb", "24gb": None}[card]
     if presets[card] != presets.get(larger or "", {}):
         own = recipe(HUB[family], family=family, train={"memory": larger, "preview": PREVIEW})
         assert not plan_memory(own).fits(size)

@@ -86,7 +86,7 @@ def test_a_run_killed_between_its_last_save_and_its_last_previews(
     folder.adapter.unlink()
     shutil.rmtree(folder.previews / "step-000006")
     assert cli("train", "--resume", "--output", folder.path)[0] == 0
-    assert contents(folder.previews) == whole and len(whole) == 2
+    assert contents(folder.previews) == whole and len(whole) == 3
     assert folder.adapter.exists()
 
 

@@ -84,15 +84,16 @@ def evaluate(
 ) -> None:
     """Score an adapter, or a folder of pictures: likeness, prompts, diversity, copying, drift.
 
-    Leaves results.json, results.md, pictures.csv and the pictures. A run that was stopped goes on
-    where it was. S is the share of pictures that are alike and as asked at once; it needs pairs
-    that set what counts, or numbers.
+    Leaves a page (index.html), results.json, results.md, pictures.csv and the pictures. A run that
+    was stopped goes on where it was. S is the share of pictures that are alike and as asked at
+    once; it needs pairs that set what counts, or numbers.
     """
     if (adapter is None) == (pictures is None):
         raise UserError(
             "name an adapter or a folder of pictures", do="pass --adapter or --pictures"
         )
     hush_libraries()
+    from tlora_cli.evaluation.page import write_page
     from tlora_cli.evaluation.real_pictures import PairSettings
     from tlora_cli.evaluation.run import Evaluation, evaluate_adapter, evaluate_pictures
     from tlora_cli.evaluation.suites import find_suite, read_prompts
@@ -144,15 +145,17 @@ def evaluate(
                 drawn,
             )
     notes = [*scores.notes, *([scores.hint] if scores.hint else [])]
+    page = write_page(output)
     reporter.result(
         "evaluated",
         [f"{name:24} {value:.4f}" for name, value in scores.summary.items()],
         output=str(output),
+        page=str(page),
         scores=scores.summary,
         notes=notes,
     )
     if not reporter.as_json:
-        for line in [*notes, f"results: {output}"]:
+        for line in [*notes, f"results: {output}", f"page: {page}"]:
             reporter.inform(line)
 
 

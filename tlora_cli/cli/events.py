@@ -160,6 +160,7 @@ EVENTS = {
         ("train",),
         {
             "adapter": Field(TEXT, "the adapter file"),
+            "report": Field(TEXT, "the page of the run"),
             "folder": Field(TEXT, "the run folder"),
             "step": Field(WHOLE, "the last one"),
         },
@@ -221,6 +222,7 @@ EVENTS = {
         ("evaluate",),
         {
             "output": Field(TEXT, "the folder of results"),
+            "page": Field(TEXT, "the page that shows them"),
             "scores": Field(
                 {"type": "object", "additionalProperties": NUMBER_OR_NONE},
                 "metric -> value; null where there is no number",

@@ -90,10 +90,9 @@ def _seen(base: str, class_name: str, photos: list[Path]) -> dict[Path, Seen]:
     from tlora_cli.families import FAMILIES
     from tlora_cli.families.loading import Base
     from tlora_cli.foundation.devices import choose_device, memory_explained
-    from tlora_cli.methods import DEFAULT
     from tlora_cli.photos.masks.finder import Seen, needs_looking
-    from tlora_cli.recipe.defaults import published_settings
-    from tlora_cli.recipe.models import TrainConfig
+    from tlora_cli.recipe.defaults import chosen_method, published_settings
+    from tlora_cli.recipe.train_sections import TrainConfig
     from tlora_cli.sampling.looking import look
     from tlora_cli.tools.preflight.from_photo import check_class, check_world
     from tlora_cli.tools.preflight.new_recipe import choose_base
@@ -104,7 +103,7 @@ def _seen(base: str, class_name: str, photos: list[Path]) -> dict[Path, Seen]:
     if not asked:
         return {}
     check_world(model, [str(one) for one in asked])
-    settings = published_settings(name, DEFAULT, model).get("train", {})
+    settings = published_settings(name, chosen_method(name), model).get("train", {})
     train = TrainConfig.model_validate(settings)
     device = choose_device(train.device, train.precision)
     typer.echo(f"loading {model}", err=True)

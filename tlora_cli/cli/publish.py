@@ -65,16 +65,19 @@ def publish(
         raise UserError("pictures are taken or drawn, not both", do="drop --pictures or --prompt")
     if public and upload is None:
         raise UserError("--public is about an upload", do="add --upload OWNER/NAME, or drop it")
-    if output.exists():
-        raise UserError("the output exists already", str(output), "choose another name")
+    page = output.with_name(f"{output.name}.html")
+    for path in (output, page):
+        if path.exists():
+            raise UserError("the output exists already", str(path), "choose another name")
 
     hush_libraries()
-    from tlora_cli.tools.publish.run import Publication, publish
+    from tlora_cli.tools.publish.run import Publication, publish, write_card_page
 
     wanted = Publication(
         source, output, base, license_, also or (), pictures, prompt or (), count, seed, device,
         training_pictures, upload, public,
     )  # fmt: skip
     address = publish(wanted, typer.echo)
-    typer.echo(f"wrote {output}; its page is {output / 'README.md'}")
+    write_card_page(output, page)
+    typer.echo(f"wrote {output}; its page is {output / 'README.md'}, to look at here as {page}")
     typer.echo(f"uploaded to {address}" if address else "nothing was uploaded: add --upload")

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.opening import open_page
+
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="The output.dir of a run.")],
+    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
     """Make a run's report again: one page, report.html, from what the run folder holds.
 
@@ -17,4 +20,7 @@ def report(
     """
     from tlora_cli.training.report.live import write_report
 
-    typer.echo(str(write_report(run)))
+    page = write_report(run)
+    typer.echo(str(page))
+    if open_:
+        open_page(page)

@@ -80,6 +80,10 @@ def sample(
             autocompletion=completing(QUANTIZATIONS),
         ),
     ] = None,
+    offload: Annotated[
+        bool,
+        typer.Option("--offload", help="Keep the base in main memory, for a small card; slower."),
+    ] = False,
     device: Annotated[
         str, typer.Option(help=f"{either(DEVICES)}.", autocompletion=completing(DEVICES))
     ] = "auto",
@@ -126,6 +130,7 @@ def sample(
         base_config=base_config,
         precision=precision,
         quantization=quantization,
+        offload=offload,
         device=device,
         batch_size=batch_size,
         anyway=anyway,

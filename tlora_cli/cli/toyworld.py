@@ -87,7 +87,11 @@ def gate(
 
 def score(
     adapter: Annotated[
-        list[str], typer.Option(help="Adapter file, or NAME=FILE. Repeat to compare.")
+        list[str],
+        typer.Option(
+            help="Adapter file, or run folder, whose checkpoints are shown, too; or NAME=FILE. "
+            "Repeat to compare."
+        ),
     ],
     concept: Annotated[str, typer.Option(help="The concept it was trained on.")],
     picture: Annotated[
@@ -95,6 +99,9 @@ def score(
     ] = 1,
     count: Annotated[int, typer.Option(min=1, help="Pictures in other contexts.")] = 48,
     seed: Annotated[int, typer.Option(min=0, help="Seed of prompts and pictures.")] = 0,
+    beside: Annotated[
+        Path | None, typer.Option(help="Output of an earlier score, to show beside these.")
+    ] = None,
     output: Output = Path("scores"),
 ) -> None:
     """Measure S*, TS*, ID*, leak and copy of adapters on the same prompts and seeds.
@@ -104,7 +111,7 @@ def score(
     hush_libraries()
     from tlora_cli.toyworld.report import score_adapters
 
-    page, lines = score_adapters(adapter, concept, picture, count, seed, output)
+    page, lines = score_adapters(adapter, concept, picture, count, seed, output, beside)
     for line in lines:
         typer.echo(line)
     typer.echo(f"page: {page}")

@@ -16,6 +16,7 @@ from tlora_cli.cli.choices import check_name, completing, either
 from tlora_cli.cli.collection import uncollected
 from tlora_cli.cli.going_on import going_on
 from tlora_cli.cli.once import filled
+from tlora_cli.cli.opening import open_page
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
@@ -61,6 +62,9 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Run folder; overrides output.dir.")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder.")
+    ] = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Open the report in the browser at the end.")
     ] = False,
 ) -> None:
     """Train an adapter, from a recipe file or from photographs and their class.
@@ -114,16 +118,20 @@ def train(
         stop.add_note(f"saved after step {outcome.step}; continue with:\n  {_resume(recipe)}")
         raise stop
     adapter = str(outcome.adapter)
+    page = outcome.adapter.parent / "report.html"
     reporter.result(
         "trained",
-        f"adapter: {adapter}",
+        [f"adapter: {adapter}", f"report:  {page}"],
         adapter=adapter,
+        report=str(page),
         folder=recipe.output.dir,
         step=outcome.step,
     )
     prompt = '"a photo of a V* in the snow"'
     if not reporter.as_json:
         reporter.inform(f"sample:  tlora sample --adapter {quote(adapter)} --prompt {prompt}")
+    if open_:
+        open_page(page)
 
 
 def _tell_step(steps: int, record: StepRecord) -> None:

@@ -16,9 +16,10 @@ from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
 from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.methods import METHODS
 from tlora_cli.photos.finding import AUTO, MASKS_KEY
 from tlora_cli.recipe.adapter_sections import ScheduleConfig
+from tlora_cli.recipe.defaults import chosen_method
 from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.validation import validate
@@ -125,8 +126,7 @@ class Expansion:
     # --- axes -------------------------------------------------------------------------------------
 
     def _own_method(self) -> str:
-        adapter = self.file.base.get("adapter")
-        return str((adapter.get("method") if isinstance(adapter, dict) else None) or DEFAULT)
+        return chosen_method(str(self.file.base.get("family")), self.file.base.get("adapter"))
 
     def _axes_fit(self, block: Block, place: KeyPath) -> bool:
         """Note axes that a block's methods don't have; return whether there are none."""

@@ -23,6 +23,8 @@ PLOTS = (
 """Text and image similarity, of which the first that there are are plotted, after the scores of
 bundles."""
 MAX_PLOTS = 3
+COLUMNS = 7
+"""Most metrics of a table, so that it fits a screen; more are in a table below it."""
 
 
 def page(summary: Summary, title: str) -> str:
@@ -44,6 +46,7 @@ def page(summary: Summary, title: str) -> str:
         missing={name: summary.failed.get(name, "not run") for name in missing(summary)},
         plots=_plots(summary),
         metrics=[f"{name} ↓" if lower_is_better(name) else name for name in summary.metrics],
+        parts=[slice(n, n + COLUMNS) for n in range(0, len(summary.metrics), COLUMNS)],
         explained=explained(summary),
         resamples=f"{RESAMPLES:,}",
         least_pairs=LEAST_PAIRS,

@@ -20,10 +20,10 @@ from tlora_cli.photos.finding import find_images
 KeyT = TypeVar("KeyT")
 
 MAX_PICTURES = 480
-"""Pictures on the whole page: about 3 MB."""
+"""Pictures on the whole page: about 4 MB."""
 BASE_ROWS, SUITE_ROWS = 2, 6
 """Pictures of the base prompt and of other prompts, of each arm and concept."""
-SIDE = 112
+SIDE = 160
 """Longest side in pixels."""
 
 

@@ -12,10 +12,15 @@ from tlora_cli.foundation.pages.templates import part
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 84, 34, 42, 62
 RADIUS = 6.0
-LABEL_PLACES = ((9, -8), (9, 20), (-9, -8), (-9, 20), (9, -24), (9, 36))
-"""Places of a label beside its point, the better ones first; to the left it ends there."""
-LETTER, LINE = 8, 15
-"""A letter is about so wide and a line so high; that keeps labels apart."""
+LETTER, LINE = 11, 22
+"""A letter is so wide and a line so high where the screen is narrow and letters are largest."""
+LABEL_PLACES = tuple(
+    (dx, dy)
+    for ring in range(4)
+    for dx in (9, -9)
+    for dy in (-8 - LINE * ring, LINE - 2 + LINE * ring)
+)
+"""Places of a label beside its point, the nearer ones first; to the left it ends there."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Label:
-    """Place of what is written beside a point; `ends` if it ends there."""
+    """Place of what is written beside a point.
+
+    Attributes:
+        x, y: of its start, or of its end.
+        ends: whether it ends there.
+        far: whether a line leads to it.
+    """
 
     x: float
     y: float
     ends: bool
+    far: bool
 
 
 @dataclass(frozen=True)
 class Dot:
-    """A point with its place and its label's; `best` if it is on the front."""
+    """A point with its place and its label's, None if there is no room; `best` if on the front."""
 
     point: Point
     x: float
     y: float
     best: bool
-    label: Label
+    label: Label | None
 
 
 @dataclass(frozen=True)
@@ -91,10 +103,11 @@ def pareto_svg(points: Sequence[Point], x_name: str, y_name: str) -> str:
     up = _axis([one.y for one in points], HEIGHT - BOTTOM, TOP)
     colors = {name: COLORS[n % len(COLORS)] for n, name in enumerate(_names(points))}
     best = front(points)
-    labels = _Labels()
 
     def place(point: Point) -> tuple[float, float]:
         return across(point.x.mean), up(point.y.mean)
+
+    labels = _Labels([place(one) for one in points])
 
     series = []
     for name, color in colors.items():
@@ -130,22 +143,37 @@ def _axis(values: Sequence[Interval], start: float, end: float) -> Axis:
 
 
 class _Labels:
-    """Finds places for labels where none is yet."""
+    """Finds places for labels where no other label, no point and no edge is.
 
-    def __init__(self) -> None:
+    Args:
+        points: places of all points.
+    """
+
+    def __init__(self, points: Sequence[tuple[float, float]]) -> None:
+        self._points = points
         self._taken: list[tuple[float, float, float]] = []
 
-    def place(self, text: str, x: float, y: float) -> Label:
-        """Return the place of a label beside a point."""
+    def place(self, text: str, x: float, y: float) -> Label | None:
+        """Return the place of a label beside a point; None if it would touch something."""
         width = LETTER * len(text)
-        places = [(x + dx, x + dx - (width if dx < 0 else 0), y + dy) for dx, dy in LABEL_PLACES]
-        free = (one for one in places if not self._covered(one[1], one[2], width))
-        at, left, line = next(free, places[0])
-        self._taken.append((left, line, width))
-        return Label(at, line, ends=at < x)
+        for number, (dx, dy) in enumerate(LABEL_PLACES):
+            left, line = x + dx - (width if dx < 0 else 0), y + dy
+            if self._free(left, line, width, (x, y)):
+                self._taken.append((left, line, width))
+                return Label(x + dx, line, ends=dx < 0, far=number >= 4)
+        return None
 
-    def _covered(self, left: float, line: float, width: float) -> bool:
-        return any(
-            left < other + wide and other < left + width and abs(line - row) < LINE
+    def _free(self, left: float, line: float, width: float, own: tuple[float, float]) -> bool:
+        right, top = left + width, line - LINE
+        if left < LEFT or right > WIDTH or top < TOP - LINE or line > HEIGHT - BOTTOM:
+            return False
+        if any(
+            left - RADIUS < x < right + RADIUS and top - RADIUS < y < line + RADIUS
+            for x, y in self._points
+            if (x, y) != own
+        ):
+            return False
+        return not any(
+            left < other + wide and other < right and abs(line - row) < LINE
             for other, row, wide in self._taken
         )

@@ -39,6 +39,7 @@ AS_BEFORE: dict[tuple[str, ...], Any] = {
     ("concept", "scenes"): None,
     ("adapter", "schedule", "axis"): "timestep",
     ("train", "ema"): None,
+    ("train", "offload"): False,
     ("train", "preserve"): None,
     ("train", "select"): "last",
 }

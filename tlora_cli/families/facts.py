@@ -60,6 +60,8 @@ class Published(NamedTuple):
     denoiser: Mapping[str, Any]
     """Fields of its denoiser's configuration that differ."""
     text_parameters: int
+    text_waiting: int = 0
+    """Parameters of theirs that wait; see `Stated.standard_text_waiting`."""
 
 
 class Sampler(NamedTuple):

@@ -141,6 +141,7 @@ class Flux(RectifiedFlow):
         "use_post_quant_conv": False,
     }
     standard_text_parameters = 123_060_480 + 4_762_310_656  # CLIP L and T5-XXL's encoder
+    standard_text_waiting = 10 * 7_087_872 + 22 * 192_946_176 - 2048
     resolutions = (1024, 768, 512)
     guidance_doubles = False
     no_negative_prompt = "FLUX.1-dev takes no negative prompt: guidance is distilled into it"
@@ -154,6 +155,7 @@ class Flux(RectifiedFlow):
         "24gb": {**SMALL, "quantization": "int8"},
         "16gb": {**SMALL, "quantization": "nf4"},
         "12gb": {**SMALL, "quantization": "nf4", "resolution": 768},
+        "8gb": {**SMALL, "quantization": "nf4", "offload": True},
     }
     kohya = Kohya("networks.lora_flux", "flux1")
     comfyui = ComfyUI(

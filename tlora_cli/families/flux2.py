@@ -42,6 +42,7 @@ MIDDLE = Published(
     {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32}
     | {"joint_attention_dim": 3 * 4096},
     text_parameters=8_190_735_360,  # Qwen3-8B
+    text_waiting=34 * 192_946_432,
 )
 LARGE = Published(
     {
@@ -114,6 +115,7 @@ class Flux2(RectifiedFlow):
     }
     standard_vae: ClassVar = {**KL_VAE, "latent_channels": 32}
     standard_text_parameters = 4_022_468_096  # Qwen3-4B
+    standard_text_waiting = 34 * 100_930_816
     other_bases: ClassVar = {
         f"{MAKER}/FLUX.2-klein-base-9B": MIDDLE,
         f"{MAKER}/FLUX.2-klein-9B": MIDDLE,
@@ -133,6 +135,7 @@ class Flux2(RectifiedFlow):
         "24gb": SMALL,
         "16gb": SMALL,
         "12gb": {**SMALL, "quantization": "int8"},
+        "8gb": {**SMALL, "offload": True},
     }
     kohya = Kohya("networks.lora_flux_2", "flux_2_klein_4b")  # musubi-tuner
     hub_tags = ("flux2", "flux2-diffusers")

@@ -25,6 +25,8 @@ class RectifiedFlow(Family):
     """A family whose denoiser is given t / 1000, and answers with noise minus latent."""
 
     timestep_scale = 1000.0
+    # T-LoRA's paper: adapters of FLUX have full rank by themselves, so it takes the schedule alone.
+    default_method = "vanilla_tlora"
     process = "flow matching"
     objectives = ("auto", "flow")
     samplers: ClassVar = {

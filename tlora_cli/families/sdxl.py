@@ -104,6 +104,7 @@ class StableDiffusionXL(Family):
         "beta_schedule": "scaled_linear",
     }
     standard_text_parameters = 123_060_480 + 694_659_840  # CLIP L and G
+    standard_text_waiting = 10 * 7_087_872 + 30 * 19_677_440
     resolutions = (1024, 768, 512)
     process = "diffusion"
     objectives = ("auto", "epsilon", "v_prediction")
@@ -121,7 +122,12 @@ class StableDiffusionXL(Family):
     }
     guidance_doubles = True
     defaults: ClassVar = {"sampling": {"steps": STEPS, "guidance": GUIDANCE}}
-    memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": {"gradient_checkpointing": True}}
+    memory_presets: ClassVar = {
+        "24gb": {},
+        "16gb": {},
+        "12gb": {"gradient_checkpointing": True},
+        "8gb": {"gradient_checkpointing": True, "offload": True},
+    }
     kohya = Kohya("networks.lora", "sdxl_base_v1-0")
     comfyui = ComfyUI(
         nodes={

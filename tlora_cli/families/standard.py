@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.offloading import TURNS
 from tlora_cli.foundation.plugins import resolve
 
 
@@ -58,8 +60,17 @@ def latent_sides(family: str, vae: Any, width: int, height: int) -> tuple[int, i
     return rows, columns
 
 
-def text_parameters(family: str, base: str | None = None) -> int:
+_NUMBERED = re.compile(r"^(.*?\.(?:block|layers)\.\d+)\.")
+"""A block of a text encoder, in the name of a weight."""
+
+
+def text_parameters(family: str, base: str | None = None, *, offloaded: bool = False) -> int:
     """Return how many parameters the text encoders have; a folder's files are read for it.
+
+    Args:
+        family: by name.
+        base: a folder, or a Hub id.
+        offloaded: count those alone that are on the device while blocks take turns there.
 
     Raises:
         UserError: if a file can't be read.
@@ -67,15 +78,27 @@ def text_parameters(family: str, base: str | None = None) -> int:
     found = 0
     kind = FAMILIES[family]
     for encoder in kind.encoder_names if base else ():
+        blocks: dict[str, int] = {}
         for file in (Path(base or "").expanduser() / encoder).glob("*.safetensors"):
             try:
                 with safe_open(file, framework="pt") as tensors:
-                    shapes = [tensors.get_slice(key).get_shape() for key in list(tensors.keys())]
+                    shapes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118
             except (OSError, SafetensorError) as error:
                 raise UserError(f"the base can't be read: {error}", str(file)) from error
-            found += sum(math.prod(shape) for shape in shapes)
+            for key, shape in shapes.items():
+                block = _NUMBERED.match(key)
+                name = block[1] if block else ""
+                blocks[name] = blocks.get(name, 0) + math.prod(shape)
+        found += sum(blocks.values())
+        waiting = [size for name, size in blocks.items() if name]
+        if offloaded and waiting:
+            found -= sum(waiting) - TURNS * max(waiting)
+    if found:
+        return found
     published = kind.other_bases.get(base or "")
-    return found or (published.text_parameters if published else kind.standard_text_parameters)
+    whole = published.text_parameters if published else kind.standard_text_parameters
+    waiting_there = published.text_waiting if published else kind.standard_text_waiting
+    return whole - (waiting_there if offloaded else 0)
 
 
 def _config(standard: Mapping[str, Any], base: str | None, part: str) -> dict[str, Any]:

@@ -108,6 +108,8 @@ class Stated:
     """Configurations of its parts; fields at diffusers' defaults are left out."""
     standard_text_parameters: ClassVar[int]
     """Parameters of its text encoders."""
+    standard_text_waiting: ClassVar[int] = 0
+    """Parameters of these that wait while the encoders' blocks take turns on a device."""
     other_bases: ClassVar[Mapping[str, Published]] = {}
     """Hub id -> a base of other sizes."""
     resolutions: ClassVar[tuple[int, ...]]
@@ -131,6 +133,8 @@ class Stated:
     """Why no word can be learned in its text encoders; empty if one can."""
     no_negative_prompt: ClassVar[str] = ""
     """Why it takes no negative prompt; empty if it does."""
+    default_method: ClassVar[str] = "tlora"
+    """Method of a recipe that names none."""
     defaults: ClassVar[Mapping[str, Any]]
     """Published settings of a recipe where they differ from the models' own defaults."""
     masked_defaults: ClassVar[Mapping[str, Any]] = {}

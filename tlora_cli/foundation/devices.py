@@ -48,7 +48,9 @@ def named_device(name: str) -> torch.device:
     return default_device() if name == "auto" else torch.device(name)
 
 
-def choose_device(name: str, precision: str, quantization: str | None = None) -> torch.device:
+def choose_device(
+    name: str, precision: str, quantization: str | None = None, *, offload: bool = False
+) -> torch.device:
     """Return the device of a recipe.
 
     Raises:
@@ -65,6 +67,7 @@ def choose_device(name: str, precision: str, quantization: str | None = None) ->
     on_gpu = is_accelerator(device)
     check_gpu("train.quantization", quantization, on_gpu)
     check_gpu("train.precision", precision, on_gpu)
+    check_gpu("train.offload", offload, on_gpu)
     if on_gpu and precision == "bf16" and not supports_bf16():
         raise UserError(
             "this GPU does not support bf16",
@@ -219,6 +222,39 @@ def copy_to_host(tensor: Tensor) -> HostCopy:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return HostCopy(copied, event)
+
+
+class CopyStream:
+    """Copies memory of the host to a device, beside what the device computes.
+
+    Where the device does not work beside the host, as a CPU, each copy is whole at once.
+
+    Args:
+        device: where the copies go.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        beside = is_accelerator(device)
+        self._stream = torch.cuda.Stream(device) if beside else None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def pins(device: torch.device) -> bool:
+        """Return whether memory of the host must be pinned, so that nothing waits for a copy."""
+        return is_accelerator(device)
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Begin to copy, after all that the device was told to do with the target so far."""
+        if self._stream is None:
+            target.copy_(source)
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(target.device))
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+
+    def wait(self) -> None:
+        """Let what the device is told next wait until the copies are whole."""
+        if self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
 
 
 def record_graph(run: Callable[[], None]) -> Callable[[], None]:

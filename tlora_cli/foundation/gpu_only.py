@@ -12,7 +12,7 @@ class GpuOnly:
     """A setting that needs a GPU, and what to tell where there is none.
 
     Attributes:
-        value: what needs it; None: whatever is set.
+        value: what needs it; None: whatever is set, but for False.
         what: the error; {} is the value.
         where: the key, as the error names it.
         do: the remedy.
@@ -43,6 +43,9 @@ GPU_ONLY = {
         "train.attention",
         "pip install 'tlora[cuda]' on a CUDA machine, or use attention: sdpa",
     ),
+    "train.offload": GpuOnly(
+        None, "offloading needs a CUDA GPU", "offload", "drop it, or run on a GPU"
+    ),
     "train.execution": GpuOnly(
         "cuda_graph",
         "a CUDA graph needs a CUDA GPU",
@@ -53,12 +56,12 @@ GPU_ONLY = {
 """Key of a recipe -> its value that needs a GPU."""
 
 
-def needs_gpu(key: str, value: str | None) -> bool:
+def needs_gpu(key: str, value: str | bool | None) -> bool:
     """Return whether the value of a recipe's key, one of `GPU_ONLY`, needs a GPU."""
-    return value is not None and GPU_ONLY[key].value in (None, value)
+    return value not in (None, False) and GPU_ONLY[key].value in (None, value)
 
 
-def check_gpu(key: str, value: str | None, on_gpu: bool) -> None:
+def check_gpu(key: str, value: str | bool | None, on_gpu: bool) -> None:
     """Raise a UserError if a value needs a GPU and none is used.
 
     Args:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tlora_cli.foundation.offloading import waits
 from tlora_cli.injection.batched_factors import BatchedUpdates, FactorStack, StackedFactors
 from tlora_cli.injection.layer_groups import LayerGroup
 
@@ -138,7 +139,7 @@ class _Folded(torch.autograd.Function):
 def can_fold(
     modules: Mapping[str, nn.Module], updates: BatchedUpdates, *, training: bool, device: str
 ) -> bool:
-    """Say whether all layers are ordinary ones in fp32 on the device, and there are any.
+    """Say whether all layers are ordinary ones in fp32, there all the time, and there are any.
 
     Args:
         modules: full name -> layer.
@@ -153,6 +154,7 @@ def can_fold(
         and layer.weight.dtype is torch.float32
         and layer.weight.device.type == device
         and not layer.weight.requires_grad
+        and not waits(layer.weight)
         and (not training or layer.weight.numel() <= SMALL)
         for layer in layers
     )

@@ -9,7 +9,19 @@ from typing import Any
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import bundle_of_base
-from tlora_cli.methods import METHODS
+from tlora_cli.methods import DEFAULT, METHODS
+
+
+def chosen_method(family: str, adapter: object = None) -> str:
+    """Return the method that a recipe's `adapter` names, or else the family's own.
+
+    Args:
+        family: of the base; one that is not known has the paper's method.
+        adapter: the section as it was read, whatever that is.
+    """
+    named = adapter.get("method") if isinstance(adapter, dict) else None
+    kind = FAMILIES.get(family)
+    return str(named or (kind.default_method if kind else DEFAULT))
 
 
 def published_settings(family: str, method: str, base: str | None = None) -> dict[str, Any]:

@@ -17,103 +17,22 @@ from pydantic import Field, model_validator
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.reach import LINEAR, REACHES, WIDEST
 from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
-from tlora_cli.foundation.number_formats import FileFormat, Precision
+from tlora_cli.foundation.number_formats import FileFormat
 from tlora_cli.foundation.packages import PRODUCT
-from tlora_cli.methods import DEFAULT, METHODS
+from tlora_cli.methods import METHODS
 from tlora_cli.recipe.adapter_sections import AdapterConfig
-from tlora_cli.recipe.defaults import memory_preset, merged
+from tlora_cli.recipe.defaults import chosen_method, memory_preset, merged
 from tlora_cli.recipe.named import NAMED, PAPER, recipe_settings
+from tlora_cli.recipe.running import execution_problems, offload_problems
 from tlora_cli.recipe.sections import BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
     FamilyName,
-    ObjectiveName,
     Problem,
     RecipeName,
     SamplerName,
     Section,
 )
-from tlora_cli.recipe.train_sections import (
-    CheckpointConfig,
-    EMAConfig,
-    LRScheduleConfig,
-    OptimizerConfig,
-    PreserveConfig,
-    PreviewConfig,
-    TimestepConfig,
-)
-
-
-class TrainConfig(Section):
-    """The training of the adapter."""
-
-    steps: int = Field(800, ge=1, description="Optimizer steps.")
-    batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
-    accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
-    resolution: int = Field(
-        1024, ge=8, multiple_of=8, description="Side of the training square in pixels."
-    )
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="Seed of the adapter's start and of every step's noise."
-    )
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
-    max_grad_norm: float | None = Field(
-        None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
-    )
-    timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
-    preserve: PreserveConfig | None = Field(
-        None, description="Hold the class to the base's own answers; null: it may drift."
-    )
-    objective: ObjectiveName = Field(
-        "auto",
-        description="What the base model predicts; auto reads it from its scheduler. A wrong one "
-        "gives noise.",
-    )
-    guidance: float = Field(
-        1.0, ge=0, description="Guidance value given to a guidance-distilled model (FLUX.1-dev)."
-    )
-    precision: Precision = Field("bf16", description="Number format of the frozen base model.")
-    quantization: Literal["nf4", "int8"] | None = Field(
-        None,
-        description="Frozen base in 4 (nf4) or 8 bits (int8) by bitsandbytes, on a GPU: for "
-        "memory, not for speed.",
-    )
-    attention: Literal["sdpa", "xformers"] = Field(
-        "sdpa", description="Attention kernel: PyTorch's own, or that of xformers."
-    )
-    execution: Literal["auto", "eager", "compile", "cuda_graph"] = Field(
-        "auto",
-        description="How a step is run; all give the same losses. eager: operation by operation. "
-        "compile: the repeated blocks by torch.compile, for low-rank methods. cuda_graph: forward "
-        "and backward pass recorded once and replayed. auto: compile on a CPU if the run is long "
-        "enough to pay for it, else eager.",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations: less memory, about 1.5 times the work."
-    )
-    memory: Literal["24gb", "16gb", "12gb"] | None = Field(
-        None,
-        description="Settings with which a run fits a card of this size, under your own: "
-        "quantization, gradient_checkpointing, and on 12 GB a smaller resolution for FLUX.",
-    )
-    ema: EMAConfig | None = Field(
-        None,
-        description="Average of the weights, in place of the last ones in adapter files, previews "
-        "and scores; null: none. `{}` is one with its default.",
-    )
-    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
-    select: Literal["last", "auto"] = Field(
-        "last",
-        description="Which checkpoint becomes the result. last: the last one. auto: each is scored "
-        "with a few pictures, for likeness and for agreement with prompts, and the best balance is "
-        "kept.",
-    )
-    preview: PreviewConfig | None = Field(
-        None, description="Pictures while training; null: none are drawn."
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to compute; auto: on a CUDA GPU if there is one."
-    )
+from tlora_cli.recipe.train_sections import TrainConfig
 
 
 class SamplingConfig(Section):
@@ -202,15 +121,15 @@ class Recipe(Section):
         family, adapter = data.get("family"), data.get("adapter")
         if not isinstance(family, str):
             return data
-        method = adapter.get("method") if isinstance(adapter, dict) else None
+        method = chosen_method(family, adapter)
         train = data.get("train")
         if isinstance(train, dict) and isinstance(train.get("memory"), str):
             data = merged({"train": memory_preset(family, train["memory"])}, data)
         base = data.get("base")
         model = base.get("model") if isinstance(base, dict) else None
         model = model if isinstance(model, str) else None  # what else it is, is told below
-        named = recipe_settings(data.get("recipe"), family, str(method or DEFAULT), model)
-        return merged(named, data)
+        named = recipe_settings(data.get("recipe"), family, method, model)
+        return merged(merged({"adapter": {"method": method}}, named), data)
 
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
@@ -241,6 +160,7 @@ class Recipe(Section):
                 ("train.quantization", "base.model"),
             )
         yield from self.execution_problems(self.train.execution)
+        yield from offload_problems(self.train, self.adapter)
         if self.train.device == "cpu":
             for key in GPU_ONLY:
                 if needs_gpu(key, attrgetter(key)(self)):
@@ -287,38 +207,7 @@ class Recipe(Section):
 
     def execution_problems(self, execution: str) -> Iterator[Problem]:
         """Yield settings under which a step can't be run in this way."""
-        if execution not in ("compile", "cuda_graph"):
-            return
-        train, key = self.train, "train.execution"
-        if not METHODS[self.adapter.method].low_rank:
-            yield Problem(
-                f"{execution} is for the low-rank methods, and {self.adapter.method} is none; "
-                "use eager",
-                (key, "adapter.method"),
-            )
-        if train.quantization:
-            yield Problem(
-                f"{execution} and a quantized base don't go together; use eager",
-                (key, "train.quantization"),
-            )
-        if execution == "compile":
-            return
-        if train.accumulation > 1:
-            yield Problem(
-                "a CUDA graph can't accumulate gradients; use eager or compile, or a larger "
-                "batch_size",
-                (key, "train.accumulation"),
-            )
-        if train.gradient_checkpointing:
-            yield Problem(
-                "a CUDA graph and gradient_checkpointing don't go together; use eager",
-                (key, "train.gradient_checkpointing"),
-            )
-        if train.precision == "fp16":
-            yield Problem(
-                "a CUDA graph can't scale the loss of fp16; use bf16, or eager",
-                (key, "train.precision"),
-            )
+        return execution_problems(execution, self.train, self.adapter)
 
 
 SINGLE_FILES = (".safetensors", ".ckpt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.families.reach import REACHES
 from tlora_cli.formulas.schedules import SCHEDULES
 from tlora_cli.methods import METHODS, Method
@@ -14,7 +15,11 @@ def methods_help() -> str:
     """Return what `adapter.method` may be: the program's own methods, then those compared."""
     own = [_with_about(one) for one in METHODS.values() if not one.compared]
     compared = [_with_about(one) for one in METHODS.values() if one.compared]
-    return f"{', '.join(own)}; to compare with: {', '.join(compared)}."
+    defaults = [f"{one.default_method} ({one.name})" for one in FAMILIES.values()]
+    return (
+        f"{', '.join(own)}; to compare with: {', '.join(compared)}. Default, by family: "
+        f"{', '.join(defaults)}."
+    )
 
 
 def _with_about(method: Method) -> str:

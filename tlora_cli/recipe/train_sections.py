@@ -1,4 +1,4 @@
-"""Sections of the recipe's `train`: optimizer, learning rate, timesteps, checkpoints, previews."""
+"""The recipe's `train`, and its sections: optimizer, learning rate, timesteps, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from tlora_cli.recipe.strict_section import Problem, Section
+from tlora_cli.foundation.number_formats import Precision
+from tlora_cli.recipe.strict_section import ObjectiveName, Problem, Section
 
 
 def _default_lr(data: dict[str, Any]) -> float:
@@ -107,7 +108,87 @@ class CheckpointConfig(Section):
 class PreviewConfig(Section):
     """Pictures drawn while training, with the settings of `sampling`."""
 
-    every: int = Field(100, ge=1, description="Steps between previews.")
+    every: int = Field(
+        100, ge=1, description="Steps between previews; the first come before the first step."
+    )
     prompts: list[str] = Field(min_length=1, description="Prompts; V* stands for the concept.")
     seed: int = Field(0, ge=0, description="Seed of the first picture of each prompt.")
     count: int = Field(1, ge=1, description="Pictures per prompt.")
+
+
+class TrainConfig(Section):
+    """The training of the adapter."""
+
+    steps: int = Field(800, ge=1, description="Optimizer steps.")
+    batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
+    accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
+    resolution: int = Field(
+        1024, ge=8, multiple_of=8, description="Side of the training square in pixels."
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**63, description="Seed of the adapter's start and of every step's noise."
+    )
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
+    )
+    timesteps: TimestepConfig = Field(default_factory=TimestepConfig)
+    preserve: PreserveConfig | None = Field(
+        None, description="Hold the class to the base's own answers; null: it may drift."
+    )
+    objective: ObjectiveName = Field(
+        "auto",
+        description="What the base model predicts; auto reads it from its scheduler. A wrong one "
+        "gives noise.",
+    )
+    guidance: float = Field(
+        1.0, ge=0, description="Guidance value given to a guidance-distilled model (FLUX.1-dev)."
+    )
+    precision: Precision = Field("bf16", description="Number format of the frozen base model.")
+    quantization: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="Frozen base in 4 (nf4) or 8 bits (int8) by bitsandbytes, on a GPU: for "
+        "memory, not for speed.",
+    )
+    attention: Literal["sdpa", "xformers"] = Field(
+        "sdpa", description="Attention kernel: PyTorch's own, or that of xformers."
+    )
+    execution: Literal["auto", "eager", "compile", "cuda_graph"] = Field(
+        "auto",
+        description="How a step is run; all give the same losses. eager: operation by operation. "
+        "compile: the repeated blocks by torch.compile, for low-rank methods. cuda_graph: forward "
+        "and backward pass recorded once and replayed. auto: compile on a CPU if the run is long "
+        "enough to pay for it, else eager.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations: less memory, about 1.5 times the work."
+    )
+    offload: bool = Field(
+        False,
+        description="The base's blocks wait in main memory, and each is on the GPU only while it "
+        "computes: least memory of the card, and slower. Needs gradient_checkpointing.",
+    )
+    memory: Literal["24gb", "16gb", "12gb", "8gb"] | None = Field(
+        None,
+        description="Settings with which a run fits a card of this size, under your own: "
+        "quantization, gradient_checkpointing, offload, and a smaller resolution where it must be.",
+    )
+    ema: EMAConfig | None = Field(
+        None,
+        description="Average of the weights, in place of the last ones in adapter files, previews "
+        "and scores; null: none. `{}` is one with its default.",
+    )
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    select: Literal["last", "auto"] = Field(
+        "last",
+        description="Which checkpoint becomes the result. last: the last one. auto: each is scored "
+        "with a few pictures, for likeness and for agreement with prompts, and the best balance is "
+        "kept.",
+    )
+    preview: PreviewConfig | None = Field(
+        None, description="Pictures while training; null: none are drawn."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where to compute; auto: on a CUDA GPU if there is one."
+    )

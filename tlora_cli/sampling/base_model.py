@@ -11,6 +11,7 @@ from tlora_cli.families import Family
 from tlora_cli.families.loading import Base, family_of_base, load_pipeline
 from tlora_cli.formats import AdapterInfo, OpenAdapter
 from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.offloading import offload
 
 
 def base_of_adapter(adapter: Path, info: AdapterInfo, base: str | None, config: str | None) -> Base:
@@ -45,9 +46,30 @@ def family_for(opened: OpenAdapter, base: Base) -> str:
     return owner if owner in opened.families else stated
 
 
-def load_text(family: Family, base: Base, device: torch.device, dtype: torch.dtype) -> Any:
-    """Return a pipeline with the text encoders only; delete it to free them."""
-    return load_pipeline(family, base, parts=("text",), dtype=dtype).to(device)
+def load_text(
+    family: Family,
+    base: Base,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    offloaded: bool = False,
+) -> Any:
+    """Return a pipeline with the text encoders only; delete it to free them.
+
+    Args:
+        family: of the base.
+        base: where it is.
+        device: where it computes.
+        dtype: of the encoders.
+        offloaded: whether their blocks wait in main memory.
+    """
+    pipeline = load_pipeline(family, base, parts=("text",), dtype=dtype)
+    if offloaded:
+        for name in family.encoder_names:
+            encoder = getattr(pipeline, name)
+            encoder.requires_grad_(False)
+            offload(encoder, device)
+    return pipeline.to(device)
 
 
 def load_denoiser(
@@ -57,6 +79,8 @@ def load_denoiser(
     dtype: torch.dtype,
     quantization: str | None,
     objective: str,
+    *,
+    offloaded: bool = False,
 ) -> Any:
     """Return a pipeline with denoiser, VAE and scheduler, ready to run.
 
@@ -67,12 +91,24 @@ def load_denoiser(
         dtype: of the denoiser; the VAE is fp32.
         quantization: `nf4`, `int8` or None.
         objective: what the adapter is trained for; the scheduler is told if it is not `auto`.
+        offloaded: whether the denoiser's blocks wait in main memory.
+
+    Raises:
+        UserError: if the base can't be loaded so.
     """
+    if offloaded and quantization == "int8":
+        raise UserError(
+            "int8 weights are kept where they can't be moved, so they can't be offloaded",
+            where="quantization",
+            do="use nf4 or none, or no offloading",
+        )
     parts = ("vae", "denoiser")
     pipeline = load_pipeline(family, base, parts=parts, dtype=dtype, quantization=quantization)
     denoiser = getattr(pipeline, family.denoiser)
     denoiser.requires_grad_(False)  # it is drawn with in the same way whether one trains or not
-    if not quantization:  # bitsandbytes has placed a quantized denoiser already
+    if offloaded:
+        offload(denoiser, device)
+    elif not quantization:  # bitsandbytes has placed a quantized denoiser already
         denoiser.to(device)
     pipeline.vae.to(device)
     family.set_objective(pipeline.scheduler, objective)

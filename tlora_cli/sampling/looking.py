@@ -18,7 +18,7 @@ from tlora_cli.families import Family
 from tlora_cli.families.loading import Base
 from tlora_cli.foundation.devices import DTYPES, release_memory
 from tlora_cli.foundation.pictures import read_picture
-from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
 from tlora_cli.sampling.class_map import ClassMap
 
@@ -54,7 +54,7 @@ def look(
         UserError: if the base or a photo can't be read.
     """
     dtype = DTYPES[train.precision]
-    encoders = load_text(family, base, device, dtype)
+    encoders = load_text(family, base, device, dtype, offloaded=train.offload)
     with torch.no_grad():
         named, empty = (
             family.encode_prompts(encoders, [text]) for text in (PROMPT.format(class_name), "")
@@ -62,7 +62,15 @@ def look(
     rows = {key: torch.cat([named[key], empty[key]]).to(device) for key in named}
     del encoders
     _free()
-    pipeline = load_denoiser(family, base, device, dtype, train.quantization, train.objective)
+    pipeline = load_denoiser(
+        family,
+        base,
+        device,
+        dtype,
+        train.quantization,
+        train.objective,
+        offloaded=train.offload,
+    )
     denoiser = getattr(pipeline, family.denoiser)
     choose_attention(denoiser, train.attention)
     objective = family.objective(dict(pipeline.scheduler.config), train.objective)

@@ -32,6 +32,7 @@ def sample(
     base_config: str | None = None,
     precision: str | None = None,
     quantization: str | None = None,
+    offload: bool = False,
     device: str = "auto",
     batch_size: int = 1,
     anyway: bool = False,
@@ -60,6 +61,7 @@ def sample(
         base_config: configuration folder of a single-file base.
         precision: `fp32`, `bf16` or `fp16`.
         quantization: of the base: `none`, `nf4` or `int8`.
+        offload: let the base's blocks wait in main memory, for a small card.
         device: `auto`, `cpu` or `cuda`.
         batch_size: pictures drawn together.
         anyway: draw prompts as they stand, also without the concept.
@@ -92,6 +94,7 @@ def sample(
         base_config=base_config,
         precision=precision,
         quantization=quantization,
+        offload=offload,
         device=device,
         batch_size=batch_size,
         sheet=contact_sheet,

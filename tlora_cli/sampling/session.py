@@ -57,6 +57,7 @@ class Request:
         seed, count: pictures seed, seed + 1, ... of each prompt.
         scale: adapter strength.
         quantization: of the base: `nf4`, `int8` or `none`.
+        offload: whether the base's blocks wait in main memory.
         settings: values over those of the file, by name of `SamplingSettings`.
         strength: of `adapter` beside `others`; `scale` is that of all.
         others: adapters that are drawn with together with `adapter` (`sampling.joining`); base,
@@ -76,6 +77,7 @@ class Request:
     base_config: str | None = None
     precision: str | None = None
     quantization: str | None = None
+    offload: bool = False
     device: str = "auto"
     batch_size: int = 1
     sheet: bool = False
@@ -137,7 +139,9 @@ class SamplingSession:
         self.precision = precision
         given = self.info.quantization if request.quantization is None else request.quantization
         self.quantization = None if given == "none" else given
-        self._device = choose_device(request.device, precision, self.quantization)
+        self._device = choose_device(
+            request.device, precision, self.quantization, offload=request.offload
+        )
         self.family.sampler(self.settings.scheduler, {})  # an unknown name fails at once
         self._texts: Texts | None = None
         self._plain: Texts | None = None
@@ -153,7 +157,8 @@ class SamplingSession:
         """
         dtype = DTYPES[self.precision]
         self._notify(f"loading {self.base.model}")
-        pipeline = load_text(self.family, self.base, self._device, dtype)
+        offloaded = self._request.offload
+        pipeline = load_text(self.family, self.base, self._device, dtype, offloaded=offloaded)
         negative = self.settings.negative_prompt
         assert self._opened is not None, "an adapter is prepared once"
         texts = [*prompts, *([negative] if negative else [])]
@@ -172,6 +177,7 @@ class SamplingSession:
             dtype,
             self.quantization,
             self.info.objective or "auto",
+            offloaded=offloaded,
         )
         denoiser = getattr(self._pipeline, self.family.denoiser)
         _same_attention(denoiser, self.info.attention, self._notify)

@@ -2,62 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tlora_cli.formats import read_origin
+from tlora_cli.formats.opening import locate
+from tlora_cli.foundation.bundled import version_of
 from tlora_cli.foundation.devices import choose_device
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
-from tlora_cli.foundation.pages.data_urls import png_url
-from tlora_cli.foundation.pages.templates import render
-from tlora_cli.toyworld import studio
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import Concept, find_concept
-from tlora_cli.toyworld.factors import Scene, chance
-from tlora_cli.toyworld.renderer import draw
-from tlora_cli.toyworld.scores import Rate
-from tlora_cli.toyworld.studio import Drawn, Studio
+from tlora_cli.toyworld.factors import Scene
+from tlora_cli.toyworld.report_page import page
+from tlora_cli.toyworld.scored import Scored, hits_of, rates_of, read_scored, write_scored
+from tlora_cli.toyworld.studio import Studio
 from tlora_cli.toyworld.suites import Task, base_prompt, contexts
+from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
 BASE_PROMPTS = 15
 """Pictures of the base prompt, as in the paper."""
-SHOWN = 12
-"""Contexts on the page."""
+SHOWN = 7
+"""Contexts on the page, before one picture of the base prompt."""
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One adapter's pictures and scores.
+class _Tasks:
+    """The pictures that are drawn: all for the scores, some at every step for the page, too."""
 
-    Attributes:
-        name: as given by the user.
-        plain: pictures of the base prompt.
-        placed: pictures in other contexts.
-        rates: name of the score -> share.
-    """
+    plain: list[Task]
+    placed: list[Task]
 
-    name: str
-    plain: list[Drawn]
-    placed: list[Drawn]
-    rates: dict[str, Rate]
+    @property
+    def shown(self) -> list[Task]:
+        return [*self.placed[:SHOWN], *self.plain[:1]]
 
 
 def score_adapters(
-    adapters: Sequence[str], concept_name: str, picture: int, count: int, seed: int, folder: Path
+    adapters: Sequence[str],
+    concept_name: str,
+    picture: int,
+    count: int,
+    seed: int,
+    folder: Path,
+    beside: Path | None = None,
 ) -> tuple[Path, list[str]]:
-    """Score adapter files and write `scores.json` and `index.html` into a new folder.
+    """Score adapters and write `scores.json`, pictures and `index.html` into a new folder.
 
     Args:
-        adapters: files, or NAME=FILE.
+        adapters: files or run folders, or NAME=FILE. A run folder's checkpoints are drawn, too.
         concept_name: of the built-in world.
         picture: which of its pictures was trained on, from 1.
         count: contexts.
         seed: of prompts and pictures.
         folder: new.
+        beside: an earlier such folder, whose adapters the page shows, too.
 
     Returns:
         The page, and lines for the terminal.
@@ -88,26 +88,38 @@ def score_adapters(
             do="name them: --adapter NAME=FILE",
         )
     base = _common_base(list(files.values()))
+    tasks = _Tasks(
+        base_prompt(concept, BASE_PROMPTS, seed), contexts(concept, count, training, seed)
+    )
+    about = {
+        "base": base,
+        "version": version_of(base),
+        "concept": concept_name,
+        "picture": picture,
+        "seed": seed,
+        "prompts": [task.text for task in tasks.shown],
+        "count": count,
+    }
+    kept, command = read_scored(beside, about, tasks.shown) if beside else ([], "")
     room = Studio(base, choose_device("auto", "fp32", None))
-    tasks = base_prompt(concept, BASE_PROMPTS, seed), contexts(concept, count, training, seed)
-    scored = [_score(room, name, file, concept, training, *tasks) for name, file in files.items()]
+    scored = [_score(room, name, file, concept, training, tasks) for name, file in files.items()]
     with folder_atomically(folder) as part:
-        about = {"base": base, "concept": concept_name, "picture": picture, "seed": seed}
-        values = {one.name: {k: _as_dict(v) for k, v in one.rates.items()} for one in scored}
-        write_text(part / "scores.json", json.dumps({**about, "adapters": values}, indent=2) + "\n")
-        write_text(part / "index.html", _page(concept, training, base, scored))
-    return folder / "index.html", _table(scored)
+        write_scored(part, about, scored)
+        every = [*scored, *(one for one in kept if one.name not in files)]
+        write_text(part / "index.html", page(concept, training, base, every, command))
+    return folder / "index.html", _table(every)
 
 
 def _named(given: str) -> tuple[str, Path]:
     name, equals, file = given.partition("=")
     if equals and not Path(given).exists():
         return name, Path(file)
-    return Path(given).parent.name or Path(given).stem, Path(given)
+    path = Path(given)
+    return (path.name if path.is_dir() else path.parent.name) or path.stem, path
 
 
 def _common_base(files: list[Path]) -> str:
-    bases = {file: read_origin(file)[1].base_model for file in files}
+    bases = {file: read_origin(locate(file))[1].base_model for file in files}
     for file, base in bases.items():
         if base is None:
             raise UserError(
@@ -133,32 +145,26 @@ def _common_base(files: list[Path]) -> str:
 
 
 def _score(
-    room: Studio,
-    name: str,
-    file: Path,
-    concept: Concept,
-    training: Scene,
-    plain_tasks: list[Task],
-    placed_tasks: list[Task],
+    room: Studio, name: str, given: Path, concept: Concept, training: Scene, tasks: _Tasks
 ) -> Scored:
-    drawn = room.draw_adapted([*plain_tasks, *placed_tasks], file)
-    plain, placed = drawn[: len(plain_tasks)], drawn[len(plain_tasks) :]
-    rates = {
-        "S*": studio.success(placed, concept),
-        "TS*": studio.prompted(placed),
-        "ID*": studio.identity(placed, concept),
-        "ID* base prompt": studio.identity(plain, concept),
-        "details": studio.details(placed, concept),
-        "leak": studio.leak(placed, training),
-        "copy": studio.copies(placed, training),
-    }
-    return Scored(name, plain, placed, rates)
+    file = locate(given)
+    drawn = room.draw_adapted([*tasks.plain, *tasks.placed], file)
+    plain, placed = drawn[: len(tasks.plain)], drawn[len(tasks.plain) :]
+    info = read_origin(file)[1]
+    last = info.train_steps or 0
+    frames = {last: [*placed[:SHOWN], *plain[:1]]}
+    earlier = {step_of(one): one for one in _checkpoints(given) if step_of(one) < last}
+    if earlier:
+        frames[0] = room.draw(tasks.shown, concept=info.concept or None)
+    for step, checkpoint in earlier.items():
+        frames[step] = room.draw_adapted(tasks.shown, locate(checkpoint))
+    return Scored(
+        name, rates_of(plain, placed, concept, training), hits_of(placed, concept), frames
+    )
 
 
-def _as_dict(rate: Rate) -> dict[str, Any]:
-    low, high = rate.interval
-    return {"value": round(rate.value, 4), "low": round(low, 4), "high": round(high, 4),
-            "count": rate.count}  # fmt: skip
+def _checkpoints(given: Path) -> list[Path]:
+    return checkpoints(RunFolder(given).checkpoints) if given.is_dir() else []
 
 
 def _table(scored: Sequence[Scored]) -> list[str]:
@@ -170,31 +176,3 @@ def _table(scored: Sequence[Scored]) -> list[str]:
         cells = "".join(f"  {one.rates[name]!s:>22}" for one in scored)
         lines.append(f"{name:{width}}{cells}")
     return lines
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-
-def _page(concept: Concept, training: Scene, base: str, scored: Sequence[Scored]) -> str:
-    def marks(drawn: Drawn) -> list[tuple[str, bool]]:
-        """Return what the judge reads on a picture, each with whether it is right."""
-        wanted = {**drawn.task.asked, "marking": concept.marking, "feature": concept.feature}
-        return [(drawn.reading[name], drawn.reading[name] == v) for name, v in wanted.items()]
-
-    plain, placed = (
-        list(zip(*pictures, strict=True))
-        for pictures in ([one.plain for one in scored], [one.placed for one in scored])
-    )
-    return render(
-        "toyworld/report.html.jinja",
-        title=f"{concept.name}: {' and '.join(one.name for one in scored)}",
-        concept=concept,
-        scene=training,
-        training=png_url(draw(training).image),
-        base=base,
-        scored=scored,
-        chance=chance(concept.marking, concept.feature),
-        rows=[*plain[:2], *placed[:SHOWN]],
-        png_url=png_url,
-        marks=marks,
-    )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tlora_cli.formulas.objectives import Objective, TimestepSampler
 from tlora_cli.foundation.bundled import bundle_of_base
-from tlora_cli.recipe.models import Recipe, TrainConfig
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.sampling.draw import describe
 from tlora_cli.training.batch import Batch, draw_batch
 from tlora_cli.training.execution import choose_execution, make_passes

@@ -118,6 +118,21 @@ class Record:
         low, high = self._base.likeness[name], self._copier.likeness[name]
         return (fmean(values) - fmean(low)) / _span(low, high)
 
+    def gain(self, step: int) -> tuple[float, float]:
+        """Return how much more alike a step's pictures are than the base's, and the standard error.
+
+        Both on the scale of `Score.likeness`; picture by picture, from the same noise.
+        """
+        own = self.steps[step].likeness
+        shares = [
+            [(n - b) / _span(self._base.likeness[name], self._copier.likeness[name])
+             for b, n in zip(self._base.likeness[name], values, strict=True)]
+            for name, values in own.items()
+        ]  # fmt: skip
+        means = [fmean(one) for one in zip(*shares, strict=True)]
+        known = len(means) > 1  # a single picture says nothing of chance
+        return fmean(means), stdev(means) / math.sqrt(len(means)) if known else math.inf
+
     def loss(self, step: int, other: int) -> tuple[float, float]:
         """Return how much less a step agrees with prompts than another one, and the standard error.
 

@@ -20,7 +20,7 @@ from tlora_cli.evaluation.masking import paint_over
 from tlora_cli.foundation.bundled import Bundle
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.prompts import sampling_prompt
-from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.sampling.draw import Job, SamplingSettings, Texts, draw
 from tlora_cli.training.checkpoint_scores import (
     Cosines,

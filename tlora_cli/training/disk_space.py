@@ -10,7 +10,8 @@ from torch import Tensor
 from tlora_cli.foundation.devices import FILE_DTYPES
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.saved_tensors import running_tensors, start_tensors, trained_tensors
-from tlora_cli.recipe.models import Recipe, TrainConfig
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.training.optimizers import STATE_COPIES
 
 _IN_A_FILE, _IN_A_STATE, _A_FILE = 150, 300, 10_000

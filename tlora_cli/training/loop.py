@@ -23,7 +23,8 @@ from tlora_cli.foundation.devices import (
 from tlora_cli.foundation.environment import without_launchers
 from tlora_cli.foundation.files import locked, remove_leftovers, require_free
 from tlora_cli.foundation.pictures import save_png
-from tlora_cli.recipe.models import Recipe, TrainConfig
+from tlora_cli.recipe.models import Recipe
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.recipe.words import check_words, word_doubts
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.average import Average

@@ -105,7 +105,7 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
         notify: tells what is being loaded.
     """
     family, train, concept = FAMILIES[recipe.family], recipe.train, recipe.concept
-    device = choose_device(train.device, train.precision, train.quantization)
+    device = choose_device(train.device, train.precision, train.quantization, offload=train.offload)
     dtype = DTYPES[train.precision]
     images = load_concept(recipe, folder, device, notify)
     for told in strangers(recipe.base.model, [image.path for image in images]):
@@ -118,7 +118,7 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
 
     base = base_of(recipe)
     notify(f"loading text encoders of {base.model}")
-    encoders = load_text(family, base, device, dtype)
+    encoders = load_text(family, base, device, dtype, offloaded=train.offload)
     for told in family.training_notes(encoders.config):
         warnings.warn(f"{base.model} {told}", stacklevel=2)
     by_base = [*source.prompts, *class_words]
@@ -127,7 +127,15 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     del encoders
 
     notify(f"loading denoiser and VAE of {base.model}")
-    pipeline = load_denoiser(family, base, device, dtype, train.quantization, train.objective)
+    pipeline = load_denoiser(
+        family,
+        base,
+        device,
+        dtype,
+        train.quantization,
+        train.objective,
+        offloaded=train.offload,
+    )
     choose_attention(getattr(pipeline, family.denoiser), train.attention)
     source.draw_places(family, pipeline, encoded.by_base)
     digest, watched = _digest(images), None

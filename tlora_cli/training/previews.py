@@ -23,7 +23,7 @@ class Previews:
     Attributes:
         config: how often, and how many of each prompt.
         prompts: with the concept filled in.
-        last: step of the run, whose previews are always drawn.
+        last: step of the run, whose previews are always drawn, as those of step 0.
         folder: of all previews.
         models: base and adapter.
         texts: returns the prompts' embeddings.
@@ -44,7 +44,7 @@ class Previews:
 
     def due(self, step: int) -> bool:
         """Return whether previews of a step belong to the run and are not there yet."""
-        if step == 0 or self.interruption.asked:
+        if self.interruption.asked:
             return False
         due = step == self.last or step % self.config.every == 0
         return due and not self._folder(step).exists()

@@ -24,7 +24,7 @@ from tlora_cli.foundation.files import (
 )
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.saved_tensors import put, running_tensors, trained_tensors
-from tlora_cli.recipe.models import TrainConfig
+from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.training.average import Average
 from tlora_cli.training.checkpoint_files import (
     STATE_FILE,

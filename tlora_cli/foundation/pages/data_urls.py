@@ -28,7 +28,7 @@ def thumbnail_url(picture: Image.Image, side: int) -> str:
     small = max(picture.size) <= side  # a drawing of a few pixels keeps its edges
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=90 if small else QUALITY, subsampling=0 if small else 2)
+    picture.save(buffer, "JPEG", quality=95 if small else QUALITY, subsampling=0 if small else 2)
     return _url("jpeg", buffer)
 
 

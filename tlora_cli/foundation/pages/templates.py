@@ -6,12 +6,15 @@ A template is named by its path in this package, such as `comparison/page.html.j
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+MOST_FRAMES = 14
+"""Most frames of a slider (`steps` of `parts.html.jinja`)."""
 
 NOTHING = "\N{EN DASH}"
 """Text of a cell that has no value."""
@@ -37,6 +40,25 @@ def part(template: str, macro: str, **values: object) -> str:
     return made
 
 
+def chosen_frames(
+    steps: Sequence[int], keep: Collection[int] = (), most: int = MOST_FRAMES
+) -> list[int]:
+    """Return the steps that a slider shows: all, or the first, the last, and some evenly between.
+
+    Args:
+        steps: rising.
+        keep: of these, such as the best one; they are always shown.
+        most: to show, at least 2.
+    """
+    if len(steps) <= most:
+        return list(steps)
+    kept = {steps[0], steps[-1], *(one for one in steps if one in keep)}
+    free = [one for one in steps if one not in kept]
+    count = max(0, most - len(kept))
+    even = {free[number * len(free) // count] for number in range(count)}
+    return sorted(kept | even)
+
+
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -48,6 +70,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["MOST_FRAMES"] = MOST_FRAMES
     environment.filters["place"] = _place
     environment.filters["places"] = _places
     return environment

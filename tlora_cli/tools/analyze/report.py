@@ -1,4 +1,4 @@
-"""An analysis as a folder of tables and plots."""
+"""An analysis as a folder: a page, tables, and plots."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
+from tlora_cli.tools.analyze.page import page
 from tlora_cli.tools.analyze.plots import plot_analyses
 from tlora_cli.tools.analyze.spectra_of_file import Analysis, table
 
 
 def write_analysis(analyses: list[Analysis], folder: Path) -> list[Path]:
-    """Write ranks.csv, spectra.json and the plots into a new folder; return the files.
+    """Write index.html, ranks.csv, spectra.json and the plots into a new folder; return the files.
 
     Raises:
         UserError: if the folder exists.
@@ -38,5 +39,6 @@ def write_analysis(analyses: list[Analysis], folder: Path) -> list[Path]:
         ]
         write_text(part / "spectra.json", json.dumps(values, indent=1) + "\n")
         plot_analyses(analyses, part)
+        write_text(part / "index.html", page(analyses, part))
         names = sorted(path.name for path in part.iterdir())
     return [folder / name for name in names]

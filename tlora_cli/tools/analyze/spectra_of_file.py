@@ -171,21 +171,50 @@ def table(analyses: Iterable[Analysis]) -> list[dict[str, str | int | float]]:
     ]
 
 
+@dataclass(frozen=True)
+class Means:
+    """Effective ranks of a matrix, means over the layers.
+
+    Attributes:
+        matrix, when: as of a `Spectrum`.
+        adapter: its name.
+        of: how many ranks there are.
+        layers: how many layers.
+        ranks: name -> effective rank.
+    """
+
+    matrix: str
+    when: str
+    adapter: str
+    of: int
+    layers: int
+    ranks: dict[str, float]
+
+
+def means_of(analyses: Sequence[Analysis]) -> list[Means]:
+    """Return means over the layers; what is alike stands together."""
+    means = []
+    for matrix in MATRICES:
+        for one in analyses:
+            for when in ("start", "trained"):
+                if found := one.of(matrix, when):
+                    ranks = {
+                        head: sum(spectrum.ranks()[head] for spectrum in found) / len(found)
+                        for head in EFFECTIVE_RANKS
+                    }
+                    of = len(found[0].values)
+                    means.append(Means(matrix, when, one.name, of, len(found), ranks))
+    return means
+
+
 def summary(analyses: Sequence[Analysis]) -> list[str]:
     """Return lines of means over the layers, for a terminal; what is alike stands together."""
     heads = list(EFFECTIVE_RANKS)
     lines = [f"{'matrix':18} {'adapter':16} {'of':>4} " + "".join(f"{head:>19}" for head in heads)]
-    for matrix in MATRICES:
-        for one in analyses:
-            for when in ("start", "trained"):
-                if not (found := one.of(matrix, when)):
-                    continue
-                means = [
-                    sum(spectrum.ranks()[head] for spectrum in found) / len(found) for head in heads
-                ]
-                cells = "".join(f"{mean:19.1f}" for mean in means)
-                what, of = f"{matrix}, {when}", len(found[0].values)
-                lines.append(f"{what:18} {one.name[:16]:16} {of:4} {cells}")
+    for one in means_of(analyses):
+        cells = "".join(f"{mean:19.1f}" for mean in one.ranks.values())
+        what = f"{one.matrix}, {one.when}"
+        lines.append(f"{what:18} {one.adapter[:16]:16} {one.of:4} {cells}")
     lines.append(f"Compare adapters by their {UPDATE}; B S A has the start in it, too.")
     return lines
 

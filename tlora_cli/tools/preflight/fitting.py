@@ -106,6 +106,8 @@ def _savings(recipe: Recipe) -> Iterator[dict[str, Any]]:
         yield {"quantization": "int8"}
     if train.quantization != "nf4" and train.device != "cpu":
         yield {"quantization": "nf4"}
+    if not train.offload and train.device != "cpu":
+        yield {"offload": True}
     sides = FAMILIES[recipe.family].resolutions
     yield from ({"resolution": side} for side in sides if side < train.resolution)
 

@@ -187,4 +187,5 @@ def previews_of(recipe: Recipe) -> int:
     preview = recipe.train.preview
     if preview is None:
         return 0
-    return -(-recipe.train.steps // preview.every) * len(preview.prompts) * preview.count
+    times = 1 + -(-recipe.train.steps // preview.every)
+    return times * len(preview.prompts) * preview.count

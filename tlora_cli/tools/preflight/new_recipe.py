@@ -30,7 +30,9 @@ from tlora_cli.training.run_folder import RunFolder
 PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
 """Prompts of previews: another place, another style. What only shows up there has been learned."""
 PARTS = 4
-"""Times that a run saves and draws previews."""
+"""Times that a run saves."""
+LOOKS = 8
+"""Times that it draws previews, beside those before its first step."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _recipe(wishes: Wishes, train: dict[str, Any]) -> Recipe:
     prompts = list(bundle.preview_prompts if bundle else PROMPTS)
     cycle = {
         "checkpoint": {"every": every, "keep": 2},
-        "preview": {"every": every, "prompts": prompts},
+        "preview": {"every": max(1, steps // LOOKS), "prompts": prompts},
     }
     return Recipe.model_validate(merged({"train": cycle}, draft))
 

@@ -107,7 +107,7 @@ def _told(recipe: Recipe, measured: Measured) -> Iterator[Finding]:
     whole = measured.start + train.steps * measured.step
     text = f"start {measured.start:.0f} s, a step {durations.measured(measured.step)}"
     if preview is not None and measured.preview is not None:
-        times = -(-train.steps // preview.every) * len(preview.prompts) * preview.count
+        times = (1 + -(-train.steps // preview.every)) * len(preview.prompts) * preview.count
         whole += times * measured.preview
         text += f", a preview {durations.measured(measured.preview)}"
     yield ok("trial", "trained, saved, resumed; the resumed steps gave the same weights")
@@ -168,7 +168,7 @@ def _measured(recipe: Recipe, run: RunFolder, began: float, told: str) -> Measur
     lines = run.metrics.read_text("utf-8").splitlines()
     first, second = (json.loads(line) for line in lines)
     if _on_gpu(recipe):
-        before, peak = 0, int(second["memory_gb"] * 1e9)  # the first preview lies before it
+        before, peak = 0, int(second["memory_gb"] * 1e9)  # two previews lie before it
     else:
         before, peak = map(int, re.findall(f"^{_MEMORY}(\\d+)$", told, re.MULTILINE))
     saved = (run.checkpoints / "checkpoint-000001" / STATE_FILE).stat().st_mtime
@@ -176,7 +176,7 @@ def _measured(recipe: Recipe, run: RunFolder, began: float, told: str) -> Measur
     if recipe.train.preview is not None:
         [picture] = (run.previews / "step-000001").glob("*.png")
         preview = picture.stat().st_mtime - saved
-    start = saved - first["seconds"] - began
+    start = saved - first["seconds"] - (preview or 0.0) - began  # a preview came before
     return Measured(start, second["seconds"] - first["seconds"], preview, peak, before)
 
 

@@ -13,6 +13,7 @@ from tlora_cli.formats import FORMATS, tlora_file
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
+from tlora_cli.foundation.pages.markdown import markdown_page
 from tlora_cli.sampling.session import Request, generate
 from tlora_cli.tools.convert import convert_file
 from tlora_cli.tools.publish.card import Card, card_text
@@ -118,6 +119,17 @@ def publish(wanted: Publication, notify: Notify) -> str | None:
         return None
     notify(f"uploading {wanted.output}")
     return upload(wanted.output, wanted.repository, wanted.public)
+
+
+def write_card_page(folder: Path, page: Path) -> None:
+    """Write the model card of a folder as a page, to look at before it is uploaded.
+
+    Args:
+        folder: that `publish` has written.
+        page: the new file, outside of the folder.
+    """
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    write_text(page, markdown_page(text, folder, f"{folder.name}: model card"))
 
 
 def _found(source: Source, wanted: Publication, folder: Path, notify: Notify) -> tuple[Found, str]:

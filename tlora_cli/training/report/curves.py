@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -26,6 +27,10 @@ from tlora_cli.training.report.embedded_images import GRID, likeness
 from tlora_cli.training.report.reading import Run
 
 TEMPLATE = "training/report/sections.html.jinja"
+LEAST_POINTS = 4
+"""Points below which a line is a table: a plot of three dots says nothing."""
+CHANGE = 1.05
+"""Growth of memory that is worth a plot."""
 TIMESTEPS = 1000
 """T, the end of the axis of timesteps."""
 
@@ -48,9 +53,15 @@ def copying_section(run: Run) -> str:
     ]
     lines.append(Line("mean of all", means, color(0)))
     every = [value for values in by_step.values() for value in values]
-    plot = line_plot(lines, int(means[-1][0]), "correlation", ends=(min(-0.2, *every) - 0.02, 1.0))
+    ends = min(-0.2, *every) - 0.02, 1.0
+    plot = line_plot(lines, int(means[-1][0]), "correlation", ends=ends) if says(means) else ""
     rows = [(f"step {step:.0f}", [f"{mean:.3f}"]) for step, mean in means]
     return part(TEMPLATE, "copying", grid=GRID, plot=plot, rows=rows)
+
+
+def says(points: Sequence[object]) -> bool:
+    """Return whether a line of these points says more than their numbers do."""
+    return len(points) >= LEAST_POINTS
 
 
 def color(number: int) -> str:
@@ -79,7 +90,8 @@ def loss_section(run: Run) -> str:
         early, late = mean_between(samples, 0, window), mean_between(samples, last - window, last)
         change = f"{100 * (late / early - 1):+.0f}%" if early and late is not None else NOTHING
         rows.append((name, [str(len(samples)), _mean(early), _mean(late), change]))
-    plot = line_plot(lines, last, "loss", log=True)
+    shown = any(says(line.points) for line in lines)
+    plot = line_plot(lines, last, "loss", log=True) if shown else ""
     return part(TEMPLATE, "losses", last=last, window=window, least=LEAST, plot=plot, rows=rows)
 
 
@@ -95,7 +107,7 @@ def rank_section(run: Run) -> str:
     if schedule is not None and run.axis is not None:
         schedule = replace(schedule, axis=run.axis)
     counts = drawn(run.metrics.steps)
-    plot = rank_plot(schedule, counts, TIMESTEPS)
+    plot = rank_plot(schedule, counts, TIMESTEPS) if schedule or counts else ""
     if schedule is None:
         rank = run.recipe.adapter.rank if METHODS[method].low_rank else None
         return part(TEMPLATE, "no_ranks", method=method, rank=rank, plot=plot)
@@ -128,12 +140,12 @@ def cost_section(run: Run) -> str:
         return ""
     last, plots = steps[-1].step, []
     window = max(1, round(last / 20))
-    if speed := speeds(steps, window):
+    if says(speed := speeds(steps, window)):
         plot = line_plot([Line("", speed, color(0))], last, "steps a second")
         plots.append((f"Speed, over the last {window} steps", plot))
     every = 1 + len(steps) // 200
     memory = [(float(s.step), s.memory_gb) for s in steps[::every] if s.memory_gb is not None]
-    if memory:
+    if says(memory) and memory[-1][1] > CHANGE * memory[0][1]:  # a flat line is a fact above
         plot = line_plot([Line("", memory, color(1))], last, "GB")
         plots.append(("Peak memory so far", plot))
     return part(TEMPLATE, "costs", plots=plots) if plots else ""

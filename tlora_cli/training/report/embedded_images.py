@@ -17,7 +17,7 @@ from tlora_cli.foundation.errors import UserError, system_reason
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
 
-SIDE = 160
+SIDE = 384
 """Longest side of a thumbnail in pixels."""
 GRID = 16
 """Pictures are compared at GRID x GRID pixels."""

@@ -41,8 +41,10 @@ class RunReports:
         self._next = 0.0
 
     def begin(self) -> None:
-        """Take the folder to hold this run from here on."""
+        """Take the folder to hold this run from here on; write its report, and say where it is."""
         self._begun = True
+        if self._write():
+            self._notify(f"report: {self._run.report} (kept up to date; open it in a browser)")
 
     def update(self) -> None:
         """Write the report, unless that would take more than its share of the time."""
@@ -58,9 +60,10 @@ class RunReports:
         if self._begun:
             self._write()
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
         try:
             write_report(self._run.path)
+            return True
         except Exception as error:  # whatever it is, hours of training are worth more
             if not self._warned:
                 self._warned = True
@@ -69,3 +72,4 @@ class RunReports:
                     f"the report can't be written ({type(error).__name__}: {reason}); the training "
                     f"goes on. Later: tlora report {quote(str(self._run.path))}"
                 )
+            return False

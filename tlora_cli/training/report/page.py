@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 
 from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages.templates import render
 from tlora_cli.training.report import curves
 from tlora_cli.training.report.reading import Run
 from tlora_cli.training.report.scores import scores_section
+from tlora_cli.training.report.verdict import verdict
 from tlora_cli.training.run_folder import step_of
 
 TINY = 128
@@ -20,6 +22,7 @@ def page(run: Run) -> str:
     """Return the page of a run."""
     concept, adapter = run.recipe.concept, run.recipe.adapter
     headline = f"{concept.words}: {adapter.method} on {run.recipe.base.model}"
+    said, previewed = verdict(run), sorted({one.step for one in run.previews})
     prompt = concept.prompt.replace("{placeholder}", concept.placeholder)
     sections = [
         scores_section(run),
@@ -34,12 +37,15 @@ def page(run: Run) -> str:
         headline=headline,
         run=run,
         step=run.metrics.steps[-1].step if run.metrics.steps else 0,
+        verdict=said,
         facts=_facts(run),
         prompt=prompt.replace("{class}", concept.class_name),
         tiny=run.recipe.train.resolution <= TINY,
-        previewed=_previewed(run),
-        strips=_strips(run),
-        sections=[section for section in sections if section],
+        previewed=previewed,
+        begins=0 in previewed,
+        chosen=previewed.index(said.step) if said.step in previewed else len(previewed) - 1,
+        strips=_strips(run, previewed),
+        sections=sections,
         commands=_commands(run),
     )
 
@@ -65,14 +71,9 @@ def _facts(run: Run) -> dict[str, str]:
     return facts
 
 
-def _previewed(run: Run) -> list[str]:
-    """Return the steps that have previews, in order, as they are named."""
-    return [f"step {step}" for step in sorted({one.step for one in run.previews})]
-
-
-def _strips(run: Run) -> dict[tuple[str, str], dict[str, str]]:
+def _strips(run: Run, steps: Sequence[int]) -> dict[tuple[str, str], dict[str, str]]:
     """Return of each prompt and seed a picture's address for each step, empty if there is none."""
-    columns = _previewed(run)
+    columns = [f"step {step}" for step in steps]
     found: dict[tuple[str, str], dict[str, str]] = {}
     for one in run.previews:
         strip = found.setdefault((one.prompt, one.seed), dict.fromkeys(columns, ""))

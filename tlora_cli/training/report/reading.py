@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tlora_cli.foundation.bundled import bundle_of_picture
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import is_locked
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
+from tlora_cli.foundation.pages.templates import MOST_FRAMES, chosen_frames
 from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.methods import METHODS
@@ -26,14 +27,14 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
 from tlora_cli.recipe.sections import ConceptConfig
 from tlora_cli.sampling.known_world import world_of
-from tlora_cli.training.checkpoint_scores import Record, read_record
+from tlora_cli.training.checkpoint_scores import Record, best, read_record
 from tlora_cli.training.kept_images import kept_pictures, small_pictures
 from tlora_cli.training.report.embedded_images import Seen, see
 from tlora_cli.training.report.metrics import Metrics, read_metrics
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
 
-MAX_PREVIEWS = 240
-"""Previews on the page: about 2 MB. Of more, steps are left out."""
+MAX_PREVIEWS = 112
+"""Previews on the page: about 5 MB. Of more, steps are left out."""
 SHEET_SIDE = 900
 """Longest side of the sheet of scenes in pixels."""
 MAX_PICTURES = 24
@@ -113,6 +114,8 @@ def read_run(folder: Path) -> Run:
     finished = run.finished(recipe)
     running = "running" if is_locked(run.path) else "stopped"
     adapter = run.adapter if finished else _newest_adapter(run)
+    scores = _scores(run.scores, notes)
+    kept = {best(scores.scores()).step} if scores and scores.steps else set()
     return Run(
         run.path,
         recipe,
@@ -122,8 +125,8 @@ def read_run(folder: Path) -> Run:
         metrics,
         _pictures(run.training_pictures, recipe.concept, recipe.train.resolution, notes),
         _scenes(run.scenes, notes),
-        _previews(run.previews, notes),
-        _scores(run.scores, notes),
+        _previews(run.previews, kept, notes),
+        scores,
         adapter,
         _axis(adapter, recipe, notes),
         notes,
@@ -226,8 +229,8 @@ def _scores(path: Path, notes: list[str]) -> Record | None:
         return None
 
 
-def _previews(folder: Path, notes: list[str]) -> list[Preview]:
-    """Return the previews; if there are too many, those of steps spread evenly."""
+def _previews(folder: Path, kept: Collection[int], notes: list[str]) -> list[Preview]:
+    """Return the previews; if there are too many, those of steps spread evenly and those kept."""
     by_step = {
         step_of(one): sorted(one.glob("*.png"))
         for one in folder.glob("step-*")
@@ -235,13 +238,12 @@ def _previews(folder: Path, notes: list[str]) -> list[Preview]:
     }
     steps = sorted(by_step)
     rows = max((len(files) for files in by_step.values()), default=0)
-    most = max(2, MAX_PREVIEWS // max(rows, 1))
-    if len(steps) > most:
-        chosen = [steps[number * (len(steps) - 1) // (most - 1)] for number in range(most)]
-        notes.append(f"Of {len(steps)} steps with previews {most} are shown.")
-        steps = chosen
+    most = min(MOST_FRAMES, max(2, MAX_PREVIEWS // max(rows, 1)))
+    chosen = chosen_frames(steps, kept, most)
+    if len(chosen) < len(steps):
+        notes.append(f"Of {len(steps)} steps with previews {len(chosen)} are shown.")
     found = []
-    for step in steps:
+    for step in chosen:
         for file in by_step[step]:
             try:
                 found.append(_preview(step, file))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tlora_cli.foundation.pages.axes import COLORS
 from tlora_cli.foundation.pages.templates import NOTHING, part
 from tlora_cli.training.checkpoint_scores import ERRORS, best, overfitting
+from tlora_cli.training.report.curves import says
 from tlora_cli.training.report.drawing import Line, Mark, line_plot
 from tlora_cli.training.report.reading import Run
 
@@ -30,7 +31,9 @@ def scores_section(run: Run) -> str:
     ]
     values = [value for line in lines for _, value in line.points]
     ends = min(0.0, *values) - 0.03, max(1.0, *values) + 0.03
-    plot = line_plot(lines, scores[-1].step, "score", ends=ends, marks=marks)
+    plot = ""
+    if says(scores):
+        plot = line_plot(lines, scores[-1].step, "score", ends=ends, marks=marks)
     rows = []
     for one in scores:
         loss, error = record.loss(one.step, chosen)

@@ -25,6 +25,7 @@ from tlora_cli.families.standard import (
 )
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES, is_accelerator, named_device
+from tlora_cli.foundation.offloading import TURNS, repeated_blocks
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
 from tlora_cli.injection.folded_weights import Folding
@@ -96,9 +97,12 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     dtype, place = DTYPES[train.precision], folder_of(recipe.base.model)
     bare = planned_denoiser(recipe)
     denoiser = _weights(bare, train.quantization, dtype)
+    if train.offload:
+        sizes = [_weights(block, train.quantization, dtype) for block in repeated_blocks(bare)]
+        denoiser -= sum(sizes) - TURNS * max(sizes)
     vae = meta_vae(family.name, place)
     vae_weights = _size(vae)
-    text = text_parameters(family.name, place) * dtype.itemsize
+    text = text_parameters(family.name, place, offloaded=train.offload) * dtype.itemsize
     pixels = torch.empty(3, train.resolution, train.resolution, device="meta")
     encoding = _peak(lambda: family.encode_image(vae, pixels))
     with warnings.catch_warnings():
@@ -151,7 +155,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _weights(denoiser: nn.Module, quantization: str | None, dtype: torch.dtype) -> int:
-    """Return the bytes of the weights; bitsandbytes quantizes those of linear layers."""
+    """Return the bytes of a model's weights; bitsandbytes quantizes those of linear layers."""
     whole = _size(denoiser)
     if quantization is None:
         return whole
