@@ -210,6 +210,16 @@ def test_errors(printed: Printed, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     stopped, end = printed("recipe", "check", "x.yaml")
     assert stopped["signal"] == "SIGINT" and end["kind"] == "interrupted"
 
+    def mistaken(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("it was not imported") from error
+
+    monkeypatch.setattr("tlora_cli.cli.recipe.examine_recipe", mistaken)
+    stopped, end = printed("recipe", "check", "x.yaml")
+    assert stopped["signal"] == "SIGINT" and end["kind"] == "interrupted"
+
 
 # --- how much is said -----------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ def _end_of(run: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Status.FAULT
     except Exception as error:
+        if (behind := _stop_behind(error)) is not None:  # which a library has taken for its own
+            reporter.stopped(*told_of_stop(behind))
+            return status_of_stop(behind)
         if (short := no_room(error)) is not None:
             return _fail(short)
         if os.environ.get("TLORA_DEBUG") == "1":

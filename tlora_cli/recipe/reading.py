@@ -219,7 +219,7 @@ def apply_override(
             return [Mistake(path, f"`{dotted(path[:depth])}` is no section", override=override)]
         section = inside
     name, new = str(path[-1]), next(iter(given.values()))
-    if new is None and not layout.may_be_null(path):
+    if new is None and text.strip() and not layout.may_be_null(path):
         section.pop(name, None)
     else:
         section[name] = new
