@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write tiny pipelines of every family with random weights, in the diffusers folder format.
 
-    python scripts/make_tiny_models.py OUT [--family sdxl|flux|flux2|all] [--seed 0]
+    python scripts/make_tiny_models.py OUT [--family NAME|all] [--seed 0]
 
 They have every part of the real models (text encoders, tokenizers, VAE, denoiser, scheduler) in a
 few megabytes, need no download, and draw noise: the weights are random. The demo and the
@@ -26,6 +26,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -33,8 +34,16 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
@@ -42,14 +51,22 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
 )
 from transformers.utils.logging import disable_progress_bar
+
+from tlora_cli.families.vae import framed
+from tlora_cli.families.vae_config import channels_of
 
 TEXT_GAIN = 4.0
 """Gain of the layers that bring in the text: one word of 77 would hardly show otherwise."""
@@ -66,6 +83,13 @@ QWEN_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Its prompt stands where that of Qwen3 does; there is no empty thought behind it."""
+QWEN_WORDS = (
+    *("system", "user", "assistant", "Describe", "the", "image", "by", "detailing", "color"),
+    *("shape", "size", "texture", "quantity", "text", "spatial", "relationships", "of"),
+    *("objects", "and", "background"),
+)
+"""Words around a prompt of Qwen-Image, each a token of its own there and here: the pipeline leaves
+out as many tokens as Qwen's own tokenizer makes of them, 34."""
 
 
 def write_tiny_sdxl(folder: Path, seed: int = 0) -> None:
@@ -107,10 +131,66 @@ def write_tiny_flux2(folder: Path, seed: int = 0) -> None:
     _write(_tiny_flux2, Path(folder), seed)
 
 
+def write_tiny_z_image(folder: Path, seed: int = 0) -> None:
+    """Write a ZImagePipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_z_image, Path(folder), seed)
+
+
+def write_tiny_qwen_image(folder: Path, seed: int = 0) -> None:
+    """Write a QwenImagePipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_qwen_image, Path(folder), seed)
+
+
+def write_tiny_sd3(folder: Path, seed: int = 0) -> None:
+    """Write a StableDiffusion3Pipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_sd3, Path(folder), seed)
+
+
+def write_tiny_krea2(folder: Path, seed: int = 0) -> None:
+    """Write a Krea2Pipeline folder, for pictures of 64 to 128 pixels.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_krea2, Path(folder), seed)
+
+
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     "sdxl": write_tiny_sdxl,
     "flux": write_tiny_flux,
     "flux2": write_tiny_flux2,
+    "z_image": write_tiny_z_image,
+    "sd3": write_tiny_sd3,
+    "qwen_image": write_tiny_qwen_image,
+    "krea2": write_tiny_krea2,
 }
 
 
@@ -171,28 +251,9 @@ def _tiny_flux() -> DiffusionPipeline:
     )
     _amplify(transformer, ".attn.add_v_proj")
     return FluxPipeline(
-        vae=_vae(
-            16,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-        ),
+        vae=_vae_of_flux(),
         text_encoder=CLIPTextModel(_clip_config("quick_gelu")),
-        text_encoder_2=T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5_tokenizer),
-                d_model=32,
-                d_kv=8,
-                d_ff=64,
-                num_layers=2,
-                num_heads=4,
-                feed_forward_proj="gated-gelu",
-                tie_word_embeddings=False,
-                is_encoder_decoder=False,
-                use_cache=False,
-            )
-        ),
+        text_encoder_2=_t5(t5_tokenizer, width=32),
         tokenizer=_clip_tokenizer(END),
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
@@ -209,23 +270,7 @@ def _tiny_flux2() -> DiffusionPipeline:
     return Flux2KleinPipeline(
         scheduler=_moving_shift(),
         vae=_vae_with_norm(),
-        text_encoder=Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=28,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-                initializer_range=0.3,
-                max_position_embeddings=QWEN_LENGTH,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        ).eval(),
+        text_encoder=Qwen3ForCausalLM(_qwen_config(tokenizer, layers=28)).eval(),
         tokenizer=tokenizer,
         transformer=flux2_transformer(3 * 16, guidance_embeds=False),
     )
@@ -246,6 +291,187 @@ def flux2_transformer(width: int, *, guidance_embeds: bool) -> Flux2Transformer2
     )
     _amplify(transformer, ".attn.add_v_proj")
     return transformer
+
+
+def _tiny_z_image() -> DiffusionPipeline:
+    """Make the pipeline of Z-Image with few and narrow layers."""
+    tokenizer = _qwen_tokenizer()
+    transformer = ZImageTransformer2DModel(
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[4, 6, 6],
+        axes_lens=[1024, 32, 32],
+    )
+    with torch.no_grad():  # which are zeros before training
+        for filling in (transformer.x_pad_token, transformer.cap_pad_token):
+            filling.normal_()
+    _amplify(transformer, "cap_embedder.1")
+    return ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=6.0),
+        vae=_vae_of_flux(),
+        text_encoder=Qwen3Model(_qwen_config(tokenizer, layers=3)).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def _tiny_qwen_image() -> DiffusionPipeline:
+    """Make the pipeline of Qwen-Image with few and narrow layers."""
+    tokenizer = _qwen_tokenizer(QWEN_WORDS)
+    transformer = QwenImageTransformer2DModel(
+        in_channels=64,  # 16 latent channels of 2 x 2 patches
+        out_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(4, 6, 6),
+    )
+    _amplify(transformer, ".attn.add_v_proj")
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "initializer_range": 0.3,
+        "max_position_embeddings": 2 * QWEN_LENGTH,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e6},
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=sight, **_marks_of_sight(tokenizer))
+    return QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            num_train_timesteps=1000,
+            shift=1.0,
+            use_dynamic_shifting=True,
+            base_shift=0.5,
+            max_shift=0.9,
+            base_image_seq_len=256,
+            max_image_seq_len=8192,
+            shift_terminal=0.02,
+        ),
+        vae=_vae_of_films(),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def _tiny_sd3() -> DiffusionPipeline:
+    """Make the pipeline of Stable Diffusion 3.5 medium with few and narrow layers."""
+    t5_tokenizer = _t5_tokenizer()
+    transformer = SD3Transformer2DModel(
+        sample_size=16,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=96,
+        caption_projection_dim=32,
+        pooled_projection_dim=32 + 48,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0, 1),
+        qk_norm="rms_norm",
+    )
+    _amplify(transformer, ".attn.add_v_proj")
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0),
+        vae=_vae(
+            16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        ),
+        text_encoder=CLIPTextModelWithProjection(_clip_config("quick_gelu")),
+        tokenizer=_clip_tokenizer(END),
+        text_encoder_2=CLIPTextModelWithProjection(_clip_config("gelu", width=48)),
+        tokenizer_2=_clip_tokenizer("!"),
+        text_encoder_3=_t5(t5_tokenizer, width=96),  # no narrower than both others
+        tokenizer_3=t5_tokenizer,
+    )
+
+
+def _tiny_krea2() -> DiffusionPipeline:
+    """Make the pipeline of Krea 2 Raw with few and narrow layers.
+
+    The language model has as many layers as are read: every third state of 36 is its text.
+    """
+    tokenizer = _qwen_tokenizer(QWEN_WORDS)
+    transformer = Krea2Transformer2DModel(
+        in_channels=64,  # 16 latent channels of 2 x 2 patches
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=64,
+        timestep_embed_dim=32,
+        text_hidden_dim=16,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=2,
+        text_intermediate_size=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+    for layer in ("projector", ".attn.to_v", ".attn.to_out.0"):
+        _amplify(transformer, layer)
+    text = _qwen_config(tokenizer, layers=36).to_dict()
+    text["rope_parameters"] = {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "mrope_section": [2, 1, 1],
+        "mrope_interleaved": True,
+    }
+    text["max_position_embeddings"] = 2 * QWEN_LENGTH
+    sight = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    config = Qwen3VLConfig(text_config=text, vision_config=sight, **_marks_of_sight(tokenizer))
+    return Krea2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            num_train_timesteps=1000,
+            use_dynamic_shifting=True,
+            base_shift=0.5,
+            max_shift=1.15,
+            base_image_seq_len=256,
+            max_image_seq_len=6400,
+        ),
+        vae=_vae_of_films(),
+        text_encoder=Qwen3VLModel(config).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def _marks_of_sight(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    """Return the tokens that stand for pictures, which no prompt has, by their settings."""
+    numbers = tokenizer.get_vocab()
+    names = ("image_token_id", "video_token_id", "vision_start_token_id")
+    return {
+        **dict.fromkeys(names, numbers["<|im_start|>"]),
+        "vision_end_token_id": numbers["<|im_end|>"],
+    }
 
 
 def _moving_shift() -> FlowMatchEulerDiscreteScheduler:
@@ -285,6 +511,17 @@ def _vae(latent_channels: int, **options: Any) -> AutoencoderKL:
     return _spread(vae, vae.config.shift_factor or 0.0, vae.config.scaling_factor)
 
 
+def _vae_of_flux() -> AutoencoderKL:
+    """Make FLUX.1's, which other families have as well."""
+    return _vae(
+        16,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
+
+
 def _vae_with_norm() -> AutoencoderKLFlux2:
     """Make FLUX.2's, whose batch norm has a mean and a variance for each channel of a patch."""
     vae = AutoencoderKLFlux2(latent_channels=32, **VAE_LAYERS).eval()
@@ -294,35 +531,50 @@ def _vae_with_norm() -> AutoencoderKLFlux2:
     return _spread(vae, 0.0, 0.6)
 
 
-VAE = TypeVar("VAE", AutoencoderKL, AutoencoderKLFlux2)
+def _vae_of_films() -> AutoencoderKLQwenImage:
+    """Make Qwen-Image's, with its own means and deviations for each channel."""
+    vae = AutoencoderKLQwenImage(base_dim=4, num_res_blocks=1).eval()
+    mean, std = (torch.tensor(vae.config[f"latents_{name}"]) for name in ("mean", "std"))
+    return _spread(vae, mean, 1 / std)
 
 
-def _spread(vae: VAE, shift: float, scale: float) -> VAE:
+VAE = TypeVar("VAE", AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage)
+
+
+def _spread(vae: VAE, shift: float | torch.Tensor, scale: float | torch.Tensor) -> VAE:
     """Give a VAE's latents and pictures a natural spread.
 
     Its random layers give nearly constant outputs and a posterior that is all noise, so the last
     layer of each half is scaled to the spread measured on a picture of noise, and the posterior is
     made narrow.
     """
-    latent_channels = vae.config.latent_channels
+    latent_channels = channels_of(vae.config)
+    films = vae.encoder.conv_out.weight.dim() == 5
+
+    def of_channels(values: Any) -> Any:
+        """Give a number for each channel the shape of a picture's, or a film's."""
+        shaped = isinstance(values, torch.Tensor) and values.dim() == 1
+        return values.view(1, -1, *(1,) * (3 if films else 2)) if shaped else values
+
     with torch.no_grad():
         for mix in (vae.quant_conv, vae.post_quant_conv):
             if mix is not None:
-                mix.weight.copy_(torch.eye(mix.in_channels)[:, :, None, None])
+                same = torch.eye(mix.in_channels)[:, :, None, None]
+                mix.weight.copy_(framed(same, films))
                 mix.bias.zero_()
         smooth = torch.nn.functional.interpolate(
             torch.rand(1, 3, 8, 8) * 2 - 1, size=(64, 64), mode="bicubic"
         )
-        means, _ = vae.encoder(smooth).chunk(2, dim=1)
+        means, _ = vae.encoder(framed(smooth, films)).chunk(2, dim=1)
         last = vae.encoder.conv_out
         gain = 1 / (means.std() * scale)
-        last.weight[:latent_channels] *= gain
+        last.weight[:latent_channels] *= of_channels(gain).transpose(0, 1) if gain.dim() else gain
         last.bias[:latent_channels] = shift - gain * means.mean()
         last.weight[latent_channels:] *= 0.1
         last.bias[latent_channels:] = -6.0  # logarithm of the posterior's variance
         last = vae.decoder.conv_out
-        latents = torch.randn(1, latent_channels, 8, 8) / scale
-        pixels = vae.decoder(latents + shift)
+        latents = framed(torch.randn(1, latent_channels, 8, 8), films) / of_channels(scale)
+        pixels = vae.decoder(latents + of_channels(shift))
         last.weight *= 0.5 / pixels.std()
         last.bias.zero_()
     return vae
@@ -378,18 +630,70 @@ def _t5_tokenizer() -> T5TokenizerFast:
     return T5TokenizerFast(vocab=vocabulary, model_max_length=T5_LENGTH)
 
 
-def _qwen_tokenizer() -> Qwen2Tokenizer:
-    """Make a byte-level BPE tokenizer with Qwen's marks of a conversation."""
-    symbols = [*sorted(ByteLevel.alphabet()), *("".join(pair) for pair in QWEN_MERGES)]
+def _t5(tokenizer: T5TokenizerFast, width: int) -> T5EncoderModel:
+    """Make T5's encoder for a tokenizer."""
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=width,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            is_encoder_decoder=False,
+            use_cache=False,
+        )
+    )
+
+
+def _qwen_tokenizer(words: Sequence[str] = ()) -> Qwen2Tokenizer:
+    """Make a byte-level BPE tokenizer with Qwen's marks of a conversation.
+
+    Args:
+        words: that are tokens of their own; all but the first four behind a space.
+    """
+    merges = list(QWEN_MERGES)
+    for place, word in enumerate(words):
+        pieces = [*word] if place < 4 else ["Ġ", *word]
+        for left, right in QWEN_MERGES:  # those come first, wherever they are
+            for at in reversed(range(len(pieces) - 1)):
+                if pieces[at : at + 2] == [left, right]:
+                    pieces[at : at + 2] = [left + right]
+        while len(pieces) > 1:
+            merges.append((pieces[0], pieces[1]))
+            pieces[:2] = [pieces[0] + pieces[1]]
+    merges = list(dict.fromkeys(merges))
+    symbols = [*sorted(ByteLevel.alphabet()), *dict.fromkeys("".join(pair) for pair in merges)]
     tokens = [*symbols, END, "<|im_start|>", "<|im_end|>"]
     return Qwen2Tokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
-        merges=list(QWEN_MERGES),
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token=END,
         additional_special_tokens=["<|im_start|>", "<|im_end|>"],
         model_max_length=QWEN_LENGTH,
         chat_template=QWEN_TEMPLATE,
+    )
+
+
+def _qwen_config(tokenizer: Qwen2Tokenizer, layers: int) -> Qwen3Config:
+    """Return the settings of a language model for a tokenizer."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+        max_position_embeddings=QWEN_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 

@@ -243,8 +243,7 @@ def _left_out(varying: set[str]) -> list[str]:
     prior = _value(_filled("sdxl", "custom_diffusion"), "concept.prior.count")
     lines += [
         "",
-        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 on FLUX and\n"
-        "FLUX.2.\n"
+        "A `min_rank` that is left out is half of the recipe's `rank` on SDXL, and 1 elsewhere.\n"
         f"`custom_diffusion` has `concept.prior`, with {prior} pictures.",
         "",
     ]
@@ -299,9 +298,12 @@ def _cards() -> list[str]:
     for size in presets_of[0]:
         cells = [
             ", ".join(f"`{key}: {str(value).lower()}`" for key, value in presets[size].items())
+            or "nothing"
+            if size in presets
+            else "does not fit"
             for presets in presets_of
         ]
-        lines.append(f"| `memory: {size}` | {' | '.join(cell or 'nothing' for cell in cells)} |")
+        lines.append(f"| `memory: {size}` | {' | '.join(cells)} |")
     return [*lines, ""]
 
 

@@ -22,7 +22,7 @@ from tlora_cli.comparison.page import page as comparison_page
 from tlora_cli.evaluation.page import write_page as evaluation_page
 from tlora_cli.evaluation.result_files import csv_text
 from tlora_cli.foundation.pages.markdown import markdown_page
-from tlora_cli.tools.analyze.report import write_analysis
+from tlora_cli.tools.analyze.page import page as analysis_page
 from tlora_cli.tools.analyze.spectra_of_file import analyze
 from tlora_cli.training.report.live import write_report
 
@@ -98,15 +98,18 @@ def evaluate_page(folder: Path) -> Path:
 
 
 def analyze_page(folder: Path) -> Path:
-    """Return the page of an analysis of two adapters."""
+    """Return the page of an analysis of two adapters, with pictures in place of plots."""
     found = []
     for method in ("tlora", "lora"):
         made = attach(make_unet(), method, 8, 3 if method == "tlora" else None)
         stir(made, 0.05)
         made.save(folder / f"{method}.safetensors")
         found.append(analyze(folder / f"{method}.safetensors", method))
-    write_analysis(found, folder / "analysis")
-    return folder / "analysis" / "index.html"
+    for name, size in {"spectra": 700, "ranks_by_depth": 600, "active_rank": 300}.items():
+        draw_picture(folder / f"{name}.png", size=size)
+    file = folder / "index.html"
+    file.write_text(analysis_page(found, folder), encoding="utf-8")
+    return file
 
 
 def card_page(folder: Path) -> Path:

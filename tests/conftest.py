@@ -52,6 +52,46 @@ def tiny_flux2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_z_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny ZImagePipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_z_image
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-z_image"
+    write_tiny_z_image(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny QwenImagePipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_qwen_image
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-qwen_image"
+    write_tiny_qwen_image(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny StableDiffusion3Pipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_sd3
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-sd3"
+    write_tiny_sd3(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_krea2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny Krea2Pipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_krea2
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-krea2"
+    write_tiny_krea2(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_flux2_dev(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny Flux2Pipeline; read it, do not write to it."""
     from tiny_flux2_dev import write_tiny_flux2_dev

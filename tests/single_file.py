@@ -100,27 +100,34 @@ FLUX_JOINED = (
 """Blocks, layers that the original has as one, and its name."""
 
 
-def write_sdxl(folder: Path, file: Path, parts: Collection[str] = SDXL_PARTS) -> None:
+def write_sdxl(
+    folder: Path,
+    file: Path,
+    parts: Collection[str] = SDXL_PARTS,
+    dtype: torch.dtype = torch.float32,
+) -> None:
     """Write the pipeline of a diffusers folder as one file in SGM's names.
 
     Args:
         folder: of a StableDiffusionXLPipeline.
         file: the new .safetensors file.
         parts: which components it holds.
+        dtype: of its tensors.
     """
     tensors: Tensors = {}
     if "unet" in parts:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-        tensors |= _prefixed("model.diffusion_model.", _unet(unet))
+        unet = _unet(UNet2DConditionModel.from_pretrained(folder, subfolder="unet", dtype=dtype))
+        tensors |= _prefixed("model.diffusion_model.", unet)
     if "vae" in parts:
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae")
-        tensors |= _prefixed("first_stage_model.", _vae(vae))
+        vae = _vae(AutoencoderKL.from_pretrained(folder, subfolder="vae", dtype=dtype))
+        tensors |= _prefixed("first_stage_model.", vae)
     if "text_encoder" in parts:
-        clip = CLIPTextModel.from_pretrained(folder / "text_encoder")
-        tensors |= _prefixed("conditioner.embedders.0.transformer.text_model.", _clip(clip))
+        clip = _clip(CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype))
+        tensors |= _prefixed("conditioner.embedders.0.transformer.text_model.", clip)
     if "text_encoder_2" in parts:
-        clip = CLIPTextModelWithProjection.from_pretrained(folder / "text_encoder_2")
-        tensors |= _prefixed("conditioner.embedders.1.model.", _open_clip(clip))
+        second = folder / "text_encoder_2"
+        clip = _open_clip(CLIPTextModelWithProjection.from_pretrained(second, dtype=dtype))
+        tensors |= _prefixed("conditioner.embedders.1.model.", clip)
     _save(tensors, file)
 
 

@@ -28,6 +28,7 @@ CLIP_L = {
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
     "hidden_act": "quick_gelu",
+    "vocab_size": 49408,
 }
 CLIP_G = {
     "hidden_size": 1280,
@@ -36,6 +37,7 @@ CLIP_G = {
     "num_hidden_layers": 32,
     "num_attention_heads": 20,
     "hidden_act": "gelu",
+    "vocab_size": 49408,
 }
 T5_XXL = {
     "d_model": 4096,
@@ -46,6 +48,7 @@ T5_XXL = {
     "feed_forward_proj": "gated-gelu",
     "is_encoder_decoder": False,
     "use_cache": False,
+    "vocab_size": 32128,
 }
 
 
@@ -66,8 +69,8 @@ def write_random_base(
 ) -> Path:
     """Write a pipeline folder of true size in bf16, if it is not there; return it.
 
-    The tokenizers are those of the tiny models: words are cut up into letters, and the embedding
-    tables are small. All that is computed is as in the true model.
+    The tokenizers are those of the tiny models: words are cut up into letters. All that is stored
+    and computed is as in the true model.
 
     Args:
         family: `sdxl` or `flux`.

@@ -12,7 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 from training_runs import ROOT, tlora
 
-FAMILIES = {"sdxl": "tiny_sdxl", "flux": "tiny_flux", "flux2": "tiny_flux2"}
+NAMES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2")
+FAMILIES = {name: f"tiny_{name}" for name in NAMES}
 SHORT = (
     *("train.steps=4", "train.checkpoint.every=2", "train.preview.every=2", "sampling.steps=3"),
     "train.optimizer={name: adamw, lr: 0.01}",  # large: two steps must show in eight bits

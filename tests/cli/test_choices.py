@@ -22,7 +22,10 @@ def test_completion() -> None:
 
 @pytest.mark.parametrize(
     ("words", "expected"),
-    [("convert --to ly", ["lycoris"]), ("init --family ", ["sdxl", "flux", "flux2"])],
+    [
+        ("convert --to ly", ["lycoris"]),
+        ("init --family ", ["sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2"]),
+    ],
 )
 def test_the_shell_is_told(words: str, expected: list[str]) -> None:
     asked = {"COMP_WORDS": f"tlora {words}", "COMP_CWORD": str(len(words.split(" ")))}

@@ -58,7 +58,10 @@ def test_an_adapter_is_scored_and_a_broken_run_goes_on(adapter: Path, tmp_path: 
         *("clip TS (class)", "clip TS (word)", "clip drift", "dino copying"),
     }
     assert all(name in done.stdout for name in results)
-    files = sorted(file.relative_to(whole) for file in whole.rglob("*.png"))
+    files = sorted(file.relative_to(whole) for file in (whole / "pictures").rglob("*.png"))
+    said = json.loads((whole / "results.json").read_text())["learned"]
+    assert (said["method"], said["class"], said["name"]) == ("tlora", "star", "pip")
+    assert [Image.open(whole / one).size for one in said["reference"]] == [(64, 64)]
     assert len(files) == 2 + 50 + 16 + 16
 
     again = tlora("evaluate", "--adapter", adapter, "--base-count", 2, "--output", broken)

@@ -25,7 +25,7 @@ def test_what_recipes_read_loads_neither_torch_nor_diffusers() -> None:
         "import sys\n"
         "from tlora_cli.families import FAMILIES\n"
         "from tlora_cli.formats.registry import FORMATS\n"
-        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8, 16, 16], FAMILIES\n"
+        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8] + [16] * 6, FAMILIES\n"
         "assert list(FORMATS), FORMATS\n"
         "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])\n"
     )
@@ -55,8 +55,8 @@ def test_it_knows_its_own_denoiser_and_layers(family: Family) -> None:
 def test_a_timestep_comes_back_from_what_the_denoiser_is_given(family: Family) -> None:
     """Exactly, whatever dividing by the scale in fp32 has lost."""
     t = torch.arange(1001).float()
-    assert family.timestep_scale is not None
-    given = t / family.timestep_scale
+    given = family.told(t)
+    assert given.dtype == torch.float32
     assert torch.equal(family.timesteps(given.double()), t.double())
 
 

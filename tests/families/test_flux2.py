@@ -387,9 +387,9 @@ def test_a_distilled_base_is_said_and_draws_without_guidance(
     file = tmp_path / "base" / "model_index.json"
     index = json.loads(file.read_text())
     file.write_text(json.dumps({**index, "is_distilled": True}))
-    assert not list(FLUX2.training_notes(index))
+    assert not list(FLUX2.training_notes(index, "base"))
     pipeline = load_pipeline(FLUX2, Base(str(tmp_path / "base")))
-    [note] = FLUX2.training_notes(pipeline.config)
+    [note] = FLUX2.training_notes(pipeline.config, "base")
     assert note.startswith("is distilled to draw in a few steps")
     assert FLUX2.encode_negative(pipeline, "") is None
     with pytest.raises(UserError, match="takes no negative prompt"):

@@ -23,6 +23,8 @@ from diffusers import (
     FluxImg2ImgPipeline,
     FluxInpaintPipeline,
     FluxPipeline,
+    QwenImageImg2ImgPipeline,
+    QwenImageInpaintPipeline,
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
@@ -160,6 +162,25 @@ def test_every_flux2_scheduler_solves_the_same_equation(tiny_flux2: Path, schedu
     euler = run(pipeline, arguments)
     pipeline.scheduler = FAMILIES["flux2"].sampler(scheduler, pipeline.scheduler.config)
     assert np.abs(run(pipeline, arguments) - euler).mean() < 0.02
+
+
+QWEN_IMAGE: dict[str, tuple[Any, dict[str, Any]]] = {
+    "img2img": (QwenImageImg2ImgPipeline, {"image": PICTURE, "strength": 0.7}),
+    "inpainting": (
+        QwenImageInpaintPipeline,
+        {"image": PICTURE, "mask_image": MASK, "strength": 0.9},
+    ),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", QWEN_IMAGE)
+def test_qwen_image(tiny_qwen_image: Path, kind: str) -> None:
+    """Text-to-image alone is in test_packed_flow.py, against a callback."""
+    pipeline_class, arguments = QWEN_IMAGE[kind]
+    pipeline = pipeline_class.from_pretrained(tiny_qwen_image)
+    settings = {"height": 64, "width": 64, "num_inference_steps": 8, "negative_prompt": " "}
+    compare(pipeline, "transformer", 1000.0, {**settings, **arguments})
 
 
 @pytest.mark.parametrize("scheduler", ["euler", "dpmpp_2m"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,25 @@ REAL = {
     ("flux2", "attention"): (55, 2_028_994_560),
     ("flux2", "linear"): (100, 3_680_501_760),
     ("flux2", "all"): (100, 3_680_501_760),
+    ("sd3", "attention"): (220, 519_045_120),
+    ("sd3", "linear"): (385, 2_222_456_832),
+    ("sd3", "all"): (385, 2_222_456_832),
+    ("z_image", "attention"): (136, 2_005_401_600),
+    ("z_image", "linear"): (270, 6_142_033_920),
+    ("z_image", "all"): (270, 6_142_033_920),
+    ("qwen_image", "attention"): (420, 3_963_617_280),
+    ("qwen_image", "linear"): (840, 20_384_317_440),
+    ("qwen_image", "all"): (840, 20_384_317_440),
+    ("krea2", "attention"): (140, 3_699_376_128),
+    ("krea2", "linear"): (224, 12_155_092_992),
+    ("krea2", "all"): (224, 12_155_092_992),
 }
 """Layers, and numbers in their weights, of the standard bases; those of SDXL are as many as kohya's
 sd-scripts report without and with conv_dim."""
 
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "methods.md"
+BLOCKS_OF = {"sdxl": r"\.attentions\.", "z_image": r"^(layers|\w+_refiner)\."}
 RANKS = {"sdxl": 64, "flux": 32, "flux2": 32}
 
 
@@ -64,7 +78,13 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
         return attach(model, method, RANK, min_rank, blocks=BLOCKS, targets=targets)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("sdxl", "flux", "flux2", "z_image", "sd3"),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen_image", "krea2")),
+    ],
+)
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     kind, denoiser = kinds.FAMILIES[family], meta_denoiser(family)
     assert list(kind.reaches) == list(REACHES)
@@ -73,8 +93,9 @@ def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
         numbers = sum(layer.weight.numel() for layer in layers.values())
         assert (len(layers), numbers) == REAL[family, name]
     assert found["attention"].keys() == kind.target_layers(denoiser).keys()
-    blocks = ".attentions." if family == "sdxl" else "transformer_blocks."
-    linear = {n for n, m in denoiser.named_modules() if isinstance(m, nn.Linear) and blocks in n}
+    blocks = re.compile(BLOCKS_OF.get(family, r"transformer_blocks\."))
+    modules = denoiser.named_modules()
+    linear = {n for n, m in modules if isinstance(m, nn.Linear) and blocks.search(n)}
     assert found["linear"].keys() == linear
     others = {n.rpartition(".")[2] for n in found["all"].keys() - linear}
     convolutions = {"conv", "conv1", "conv2", "conv_shortcut", "time_emb_proj"}

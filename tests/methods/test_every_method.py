@@ -32,7 +32,8 @@ from tlora_cli import UserError
 from tlora_cli.formats import read_adapter
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.sampling.session import Request, generate
+from tlora_cli.sampling.generate import generate
+from tlora_cli.sampling.session import Request
 
 COMPARED = [name for name in METHODS if not name.endswith(("lora",)) or name == "adalora"]
 PROMPT = "a photo of a V* in the snow"

@@ -22,12 +22,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sampling",),
     ("evaluation",),
     ("training",),
-    ("comparison", "tools"),
+    ("comparison", "study", "tools"),
     ("toyworld",),
     ("cli",),
     ("__main__",),
 )
-MAX_ROOMS, MAX_FLOORS = 17, 13
+MAX_ROOMS, MAX_FLOORS = 18, 13
 
 # Library -> the modules (or packages) that may import it.
 PLACES = {
@@ -58,6 +58,11 @@ LISTED = (
     "families.sdxl",
     "families.flux",
     "families.flux2",
+    "families.z_image",
+    "families.sd3",
+    "families.qwen_image",
+    "families.krea2",
+    "families.packed_flow",
     "families.rectified_flow",
     "families.stated",
     "formats.registry",

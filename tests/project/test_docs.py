@@ -163,6 +163,11 @@ def test_every_other_command_is_checked(line: Line) -> None:
 # --- recipes and grids ----------------------------------------------------------------------------
 
 
+def test_the_readme_says_what_to_do_on_windows() -> None:
+    install = README.read_text(encoding="utf-8").partition("## Install")[2].partition("\n## ")[0]
+    assert "On Windows, use WSL2" in install
+
+
 def test_the_recipes_of_the_readme_are_recipes() -> None:
     assert named_files(README).keys() >= {"dog.yaml", "dog-flux.yaml"}
     for name in ("dog.yaml", "dog-flux.yaml"):

@@ -26,6 +26,7 @@ SETTINGS = ["train.steps=2", "train.resolution=64", "train.precision=fp32", "sam
 """Put over every recipe that is trained."""
 OPTIONS = {
     "sample": {"--width": "64", "--height": "64", "--steps": "2"},
+    "sheet": {"--width": "64", "--height": "64", "--steps": "2"},
     "evaluate": {"--count": "1", "--base-count": "1"},
     "toyworld score": {"--count": "1"},
     "toyworld gate": {"--count": "1"},
@@ -42,12 +43,14 @@ NOT_RUN = {
     "batch": "minutes; comparison/test_batch.py runs one",
     "--ray": "needs a cluster; test_on_ray.py has one",
     "--quantization": "needs a GPU",
+    "serve": "runs until it is stopped; tests/study/test_server.py starts it",
 }
 """Words of `tlora` commands that can't run here, and why."""
 RUN = (
     "mask",
     "train",
     "sample",
+    "sheet",
     "recipe",
     "convert",
     "comfyui",
@@ -57,6 +60,7 @@ RUN = (
     "compare",
     "analyze",
     "report",
+    "study",
     "toyworld",
 )
 """Commands that run. A new one is added here, with what makes it quick, or to `NOT_RUN`."""
@@ -139,6 +143,7 @@ def quick(words: list[str], number: int) -> list[str]:
     words = [word for word in words if word != "--open"]  # there is no one to look
     # The runs above end after two or three steps.
     words = [re.sub(r"checkpoint-000[48]00", "checkpoint-000002", word) for word in words]
+    words = [re.sub(r"^step=0,.*", "step=0,2", word) for word in words]
     for option in ("--min-rank", "--rank"):  # of adapters of rank 4
         if option in words:
             words[words.index(option) + 1] = "2"
@@ -172,7 +177,7 @@ def runs_here(line: Line) -> bool:
 HERE = [line for line in ALL_LINES if runs_here(line)]
 
 
-LONG = ("cookbook",)
+LONG = ("cookbook", "study")
 """Pages with commands of half a minute."""
 
 

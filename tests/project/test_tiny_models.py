@@ -11,14 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline, FluxPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    Flux2KleinPipeline,
+    FluxPipeline,
+    Krea2Pipeline,
+    QwenImagePipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    ZImagePipeline,
+)
 from make_tiny_models import WRITERS, main
 from safetensors.torch import load_file
 
 from tlora_cli.families import family_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILIES = ("sdxl", "flux", "flux2")
+FAMILIES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2")
+ONE_TEXT = (*FAMILIES[2:5], "krea2")
+"""Those with the text of one language model."""
 WORDS = ("a", "the", "of", "dog", "cat", "sks", "teapot", "snow", "beach", "7", "don't", "naïve")
 PARTS = {
     "sdxl": {
@@ -46,6 +56,38 @@ PARTS = {
         "transformer": "Flux2Transformer2DModel",
         "scheduler": "FlowMatchEulerDiscreteScheduler",
     },
+    "sd3": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "CLIPTextModelWithProjection",
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "text_encoder_3": "T5EncoderModel",
+        "tokenizer": "CLIPTokenizer",
+        "tokenizer_2": "CLIPTokenizer",
+        "tokenizer_3": "T5Tokenizer",
+        "transformer": "SD3Transformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
+    "z_image": {
+        "vae": "AutoencoderKL",
+        "text_encoder": "Qwen3Model",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "ZImageTransformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
+    "qwen_image": {
+        "vae": "AutoencoderKLQwenImage",
+        "text_encoder": "Qwen2_5_VLForConditionalGeneration",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "QwenImageTransformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
+    "krea2": {
+        "vae": "AutoencoderKLQwenImage",
+        "text_encoder": "Qwen3VLModel",
+        "tokenizer": "Qwen2Tokenizer",
+        "transformer": "Krea2Transformer2DModel",
+        "scheduler": "FlowMatchEulerDiscreteScheduler",
+    },
 }
 
 
@@ -65,6 +107,10 @@ def pipeline(family: str, folder: Path) -> Any:
         "sdxl": StableDiffusionXLPipeline,
         "flux": FluxPipeline,
         "flux2": Flux2KleinPipeline,
+        "z_image": ZImagePipeline,
+        "qwen_image": QwenImagePipeline,
+        "sd3": StableDiffusion3Pipeline,
+        "krea2": Krea2Pipeline,
     }[family]
     pipeline = pipeline_class.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
@@ -91,7 +137,7 @@ def test_has_every_part(family: str, pipeline: Any) -> None:
 
 def test_weights_are_float32_and_finite(family: str, folder: Path) -> None:
     files = sorted(folder.rglob("*.safetensors"))
-    assert len(files) == (3 if family == "flux2" else 4)
+    assert len(files) == (3 if family in ONE_TEXT else 5 if family == "sd3" else 4)
     for file in files:
         for name, tensor in load_file(file).items():
             if name.endswith("num_batches_tracked"):  # of FLUX.2's batch norm, a whole number
@@ -108,8 +154,8 @@ def test_is_small(folder: Path) -> None:
 def test_tokenizers_tell_words_apart(family: str, pipeline: Any, name: str) -> None:
     tokenizer = getattr(pipeline, name, None)
     if tokenizer is None:
-        pytest.skip("FLUX.2 has one tokenizer")
-    long = family == "flux2" or (family == "flux" and name == "tokenizer_2")
+        pytest.skip("it has one tokenizer")
+    long = family in ONE_TEXT or (family == "flux" and name == "tokenizer_2")
     assert tokenizer.model_max_length == (512 if long else 77)
     ids = [tuple(tokenizer(word).input_ids) for word in WORDS]
     assert len(set(ids)) == len(WORDS)
@@ -123,8 +169,9 @@ def test_tokenizers_tell_words_apart(family: str, pipeline: Any, name: str) -> N
 
 
 def test_text_encoders_know_their_end_token(pipeline: Any) -> None:
-    assert pipeline.text_encoder.config.eos_token_id == pipeline.tokenizer.eos_token_id
-    assert pipeline.text_encoder.config.vocab_size == len(pipeline.tokenizer)
+    config = pipeline.text_encoder.config.get_text_config()
+    assert config.eos_token_id == pipeline.tokenizer.eos_token_id
+    assert config.vocab_size == len(pipeline.tokenizer)
     if hasattr(pipeline, "text_encoder_2"):
         assert pipeline.text_encoder_2.config.vocab_size == len(pipeline.tokenizer_2)
 
@@ -148,6 +195,24 @@ def test_schedulers_are_the_published_ones(family: str, folder: Path) -> None:
             "max_shift": 1.15,
             "base_image_seq_len": 256,
             "max_image_seq_len": 4096,
+        },
+        "z_image": {"shift": 6.0, "use_dynamic_shifting": False},
+        "sd3": {"shift": 3.0, "use_dynamic_shifting": False},
+        "qwen_image": {
+            "shift": 1.0,
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 0.9,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 8192,
+            "shift_terminal": 0.02,
+        },
+        "krea2": {
+            "use_dynamic_shifting": True,
+            "base_shift": 0.5,
+            "max_shift": 1.15,
+            "base_image_seq_len": 256,
+            "max_image_seq_len": 6400,
         },
     }["flux" if family == "flux2" else family]
     assert config.items() >= published.items()

@@ -24,9 +24,17 @@ METHODS = {
     "flux_dog": ("vanilla_tlora", 32, 1, 500),
     "flux_dog_lora": ("lora", 32, 32, 400),
     "flux2_dog": ("vanilla_tlora", 32, 1, 500),
+    "z_image_dog": ("vanilla_tlora", 32, 1, 500),
+    "sd3_dog": ("vanilla_tlora", 32, 1, 500),
+    "qwen_image_dog": ("vanilla_tlora", 32, 1, 500),
+    "krea2_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("vanilla_tlora", 4, 2, 30),
     "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
+    "tiny_z_image": ("vanilla_tlora", 4, 2, 30),
+    "tiny_sd3": ("vanilla_tlora", 4, 2, 30),
+    "tiny_qwen_image": ("vanilla_tlora", 4, 2, 30),
+    "tiny_krea2": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
     "toy_flux": ("vanilla_tlora", 16, 1, 400),
 }
@@ -38,7 +46,7 @@ def named(name: str) -> Recipe:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 12
+    assert len(CONFIGS) == len(METHODS)
     assert {path.stem for path in CONFIGS} == set(METHODS)
 
 
@@ -57,7 +65,7 @@ def test_loads_with_its_numbers(path: Path) -> None:
     r = load_recipe(path)
     a = r.adapter
     assert (a.method, a.rank, a.min_rank, r.train.steps) == METHODS[path.stem]
-    assert path.stem.split("_")[path.stem.startswith(("tiny", "toy"))] == r.family
+    assert path.stem.removeprefix("tiny_").removeprefix("toy_").startswith(r.family)
     assert (a.schedule.kind, a.schedule.alpha) == ("linear", 1.0)
     assert (a.init, a.init_std) == ("random_last", "1/r")
     assert r.concept.prompt == "a photo of {placeholder} {class}"
@@ -88,15 +96,28 @@ def test_published_flux_settings(name: str) -> None:
     assert r.base.model == "black-forest-labs/FLUX.1-dev"
 
 
-def test_flux2_has_the_settings_of_its_pipeline_and_of_flux() -> None:
-    r, flux = named("flux2_dog"), named("flux_dog")
+@pytest.mark.parametrize(
+    ("family", "steps", "guidance", "base"),
+    [
+        ("flux2", 50, 4.0, "black-forest-labs/FLUX.2-klein-base-4B"),
+        ("qwen_image", 50, 4.0, "Qwen/Qwen-Image"),
+        ("z_image", 50, 5.0, "Tongyi-MAI/Z-Image"),
+        ("sd3", 28, 7.0, "stabilityai/stable-diffusion-3.5-medium"),
+        ("krea2", 28, 4.5, "krea/Krea-2-Raw"),
+    ],
+)
+def test_others_have_the_settings_of_their_pipeline_and_of_flux(
+    family: str, steps: int, guidance: float, base: str
+) -> None:
+    r, flux = named(f"{family}_dog"), named("flux_dog")
     assert r.train.optimizer == flux.train.optimizer
     assert (r.train.max_grad_norm, r.train.resolution, r.train.precision) == (1.0, 1024, "bf16")
-    assert (r.sampling.steps, r.sampling.guidance) == (50, 4.0)
-    assert r.base.model == "black-forest-labs/FLUX.2-klein-base-4B"
+    assert (r.sampling.steps, r.sampling.guidance, r.base.model) == (steps, guidance, base)
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
+@pytest.mark.parametrize(
+    "family", ["sdxl", "flux", "flux2", "qwen_image", "z_image", "sd3", "krea2"]
+)
 def test_tiny_settings(family: str) -> None:
     r = named(f"tiny_{family}")
     assert (r.base.model, r.concept.images) == (f"tiny-models/tiny-{family}", "assets/photo.jpg")

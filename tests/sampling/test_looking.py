@@ -149,7 +149,13 @@ def test_the_built_in_bases_see_what_the_formula_says(family: str, tmp_path: Pat
     assert np.abs(found - by_hand.numpy()).max() < 1e-3
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux", "flux2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        *("sdxl", "flux", "flux2", "z_image", "sd3"),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen_image", "krea2")),
+    ],
+)
 def test_a_photo_that_is_no_square_is_seen_whole(
     family: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -11,7 +11,8 @@ from tlora_cli import attach
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.formats import AdapterInfo, opening, reading
-from tlora_cli.sampling.session import Request, generate
+from tlora_cli.sampling.generate import generate
+from tlora_cli.sampling.session import Request
 
 
 @pytest.mark.parametrize("method", ["tlora", "custom_diffusion"])

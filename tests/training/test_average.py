@@ -29,7 +29,8 @@ from tlora_cli.comparison.tasks import Task
 from tlora_cli.formats import read_adapter
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.sampling.session import Request, generate
+from tlora_cli.sampling.generate import generate
+from tlora_cli.sampling.session import Request
 from tlora_cli.tools.preflight.memory import plan_memory
 from tlora_cli.training import average
 from tlora_cli.training.average import Average

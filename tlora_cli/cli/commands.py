@@ -23,6 +23,8 @@ from tlora_cli.cli import (
     recipe,
     report,
     sample,
+    sheet,
+    study,
     toyworld,
     train,
     validate,
@@ -47,6 +49,7 @@ app.command(cls=Command)(shared(mask.mask))
 app.command(cls=Command)(shared(caption.caption))
 app.command(cls=Command)(shared(train.train, prints_objects=True))
 app.command(cls=Command)(shared(sample.sample, prints_objects=True))
+app.command(cls=Command)(shared(sheet.sheet))
 app.command(cls=Command)(shared(convert.convert, prints_objects=True))
 app.command(cls=Command)(shared(comfyui.comfyui))
 app.command(cls=Command)(shared(merge.merge))
@@ -59,6 +62,7 @@ app.command(cls=Command)(shared(report.report))
 app.command(cls=Command)(shared(validate.validate, prints_objects=True))
 app.command(cls=Command)(shared(doctor.doctor))
 app.add_typer(recipe.app)
+app.add_typer(study.app)
 app.add_typer(toyworld.app)
 
 

@@ -18,6 +18,7 @@ from tlora_cli.evaluation.generated_images import (
 )
 from tlora_cli.evaluation.image_requests import Counts, requests_without
 from tlora_cli.evaluation.judging import judged_evaluation, requests_of
+from tlora_cli.evaluation.learned import keep_reference, learned
 from tlora_cli.evaluation.masking import load_segmenter, masked
 from tlora_cli.evaluation.real_pictures import (
     PairSettings,
@@ -147,7 +148,9 @@ def evaluate_adapter(
                 found.hint = need
             if judged is not None:
                 _add(found, *judged.judge([one.picture for one in images]))
-            write_tables(job.output, found, {"metrics": job.metrics, **origin})
+            kept = keep_reference(job.output, training)
+            said = learned(kept, class_name, info.method, info.recipe.get("concept", {}))
+            write_tables(job.output, found, {"metrics": job.metrics, "learned": said, **origin})
     return found
 
 
@@ -195,7 +198,8 @@ def evaluate_pictures(
             found.hint = need
         else:
             add_success(found, images, encoders, pairs, mask)
-        write_tables(job.output, found, {"metrics": job.metrics, **origin})
+        about = learned(keep_reference(job.output, training), class_name, None, {})
+        write_tables(job.output, found, {"metrics": job.metrics, "learned": about, **origin})
     return found
 
 

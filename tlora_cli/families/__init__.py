@@ -27,6 +27,10 @@ FAMILIES: Registry[Family] = Registry(
         "sdxl": "tlora_cli.families.sdxl:SDXL",
         "flux": "tlora_cli.families.flux:FLUX",
         "flux2": "tlora_cli.families.flux2:FLUX2",
+        "z_image": "tlora_cli.families.z_image:Z_IMAGE",
+        "qwen_image": "tlora_cli.families.qwen_image:QWEN_IMAGE",
+        "sd3": "tlora_cli.families.sd3:SD3",
+        "krea2": "tlora_cli.families.krea2:KREA2",
     },
 )
 """Name -> family; the first is the one that is taken if nothing says another."""

@@ -48,10 +48,13 @@ class Argument(NamedTuple):
     position: int
 
     def of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Return its value in a call; None if the call doesn't give it."""
-        if self.name in kwargs:
-            return kwargs[self.name]
-        return args[self.position] if len(args) > self.position else None
+        """Return its value in a call, of a list of samples the last; None if it isn't given."""
+        value = kwargs.get(self.name)
+        if self.name not in kwargs and len(args) > self.position:
+            value = args[self.position]
+        while isinstance(value, list):  # samples, or the pictures that one of them sees
+            value = value[-1]
+        return value
 
 
 class Published(NamedTuple):
@@ -94,10 +97,12 @@ class Kohya:
     Attributes:
         network_module: `ss_network_module` in the header.
         base_version: `ss_base_model_version` in the header.
+        own_names: whether its names are diffusers' own, each layer by itself.
     """
 
     network_module: str
     base_version: str
+    own_names: bool = False
 
 
 @dataclass(frozen=True)

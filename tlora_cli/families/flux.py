@@ -6,7 +6,7 @@ Public facts of black-forest-labs/FLUX.1-dev (config.json of each part).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.bfl_names import names_of_layers
@@ -31,7 +31,6 @@ COMFYUI_SHIFT = 1.15
 """ComfyUI's default shift of FLUX.1-dev."""
 SMALL = {"gradient_checkpointing": True}
 
-SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 DOUBLE = {
     "img_attn_qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
     "img_attn_proj": ("attn.to_out.0",),
@@ -104,6 +103,10 @@ class Flux(RectifiedFlow):
     foreign_layers = (
         r"to_qkv_mlp_proj|(double|single)_stream_modulation|[._]ff(_context)?[._]linear_(in|out)"
         r"|single_transformer_blocks[._]\d+[._]attn[._]to_out|time_guidance_embed"
+        # Qwen-Image's, Stable Diffusion 3's and Krea 2's; of double blocks FLUX.1 has 19.
+        r"|transformer_blocks[._]\d+[._]((img|txt)_(mod|mlp)|attn2)[._]|[._]attn[._]to_gate"
+        r"|text_fusion"
+        r"|(?<!single_)transformer_blocks[._](19|[2-9]\d)[._]"
     )
     row_shares: ClassVar = {"proj_mlp": 4}
     turned_layers = ("final_layer_adaLN_modulation_1",)
@@ -233,7 +236,7 @@ class Flux(RectifiedFlow):
             hidden_states=pack(noisy),
             encoder_hidden_states=text,
             pooled_projections=conditioning["pooled_projections"],
-            timestep=t.float() / self.timestep_scale,
+            timestep=self.told(t),
             img_ids=image_ids(height, width, noisy),
             txt_ids=torch.zeros(text.shape[1], 3, device=text.device, dtype=text.dtype),
             guidance=torch.full_like(t, guidance, dtype=torch.float32) if guided else None,
@@ -270,15 +273,6 @@ class Flux(RectifiedFlow):
         )[0]
         unit = 2 * pipeline.vae_scale_factor
         return unpack(tokens, 2 * (height // unit), 2 * (width // unit))
-
-    def sampler(self, name: str, config: Mapping[str, Any]) -> Any:
-        """Return the scheduler with the ends of the base's moving shift; a fixed one is both."""
-        ends = {key: config[key] for key in SHIFT if key in config}
-        if not config.get("use_dynamic_shifting", True):
-            ends |= dict.fromkeys(SHIFT[:2], math.log(config.get("shift", 1.0)))
-        made = super().sampler(name, config)
-        made.register_to_config(**ends)
-        return made
 
     def original_names(self, layer_names: Collection[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield the original model's names, where queries, keys and values are one layer."""

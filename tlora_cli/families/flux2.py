@@ -54,8 +54,6 @@ LARGE = Published(
     },
     text_parameters=24_011_361_280,  # Mistral Small 3
 )
-MARK = "§"
-"""Text in the place of a prompt, to find where a chat template puts it."""
 
 
 class Flux2(RectifiedFlow):
@@ -171,22 +169,15 @@ class Flux2(RectifiedFlow):
         Raises:
             UserError: if the tokenizer has no chat template.
         """
-        if not tokenizer.chat_template:
-            raise UserError(
-                "the base's tokenizer has no chat template, into which FLUX.2 puts a prompt",
-                where="tokenizer",
-                do="get the base's files again, chat_template.jinja among them",
-            )
+        from tlora_cli.families.chat_template import room_of_chat, user_message
+
         if "qwen" in type(tokenizer).__name__.lower():
-            messages: Any = [{"role": "user", "content": MARK}]
-        else:
-            from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+            return room_of_chat(self.title, tokenizer, limit, user_message)
+        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
-            [messages] = format_input([MARK])
-        filled = tokenizer.apply_chat_template(messages, tokenize=False)
-        return limit - len(tokenizer(filled.partition(MARK)[0], add_special_tokens=False).input_ids)
+        return room_of_chat(self.title, tokenizer, limit, lambda text: format_input([text])[0])
 
-    def training_notes(self, index: Mapping[str, Any]) -> Iterator[str]:
+    def training_notes(self, index: Mapping[str, Any], base: str) -> Iterator[str]:
         """Yield that a base is distilled for few steps."""
         if index.get("is_distilled"):
             yield (
@@ -246,7 +237,7 @@ class Flux2(RectifiedFlow):
         tokens: Tensor = denoiser(
             hidden_states=pack(noisy),
             encoder_hidden_states=text,
-            timestep=t.float() / self.timestep_scale,
+            timestep=self.told(t),
             img_ids=image_ids,
             txt_ids=text_ids,
             guidance=torch.full_like(t, guidance, dtype=torch.float32) if guided else None,

@@ -41,6 +41,8 @@ FOREIGN = (
     r"|blocks[._]\d+[._](img_mod|txt_mod|modulation)[._]lin|[._]processor[._]"
     r"|single_blocks[._]\d+[._]attn_qkv|time_text_embed|vector_in"
     r"|(double|(?<!single_)transformer)_blocks[._]([89]|\d\d)[._]"
+    r"|transformer_blocks[._]\d+[._]((img|txt)_(mod|mlp)|attn2)[._]|[._]attn[._]to_gate|text_fusion"
 )
 """FLUX.1's alone: its single blocks keep queries, keys and values apart, each block has modulations
-of its own, and there are more than the eight double blocks of the largest FLUX.2."""
+of its own, and there are more than the eight double blocks of the largest FLUX.2. The last are
+Qwen-Image's, Stable Diffusion 3's and Krea 2's."""

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from tlora_cli.families.spec import Family
+from tlora_cli.families.vae_config import channels_of, factor_of
 from tlora_cli.foundation.errors import UserError
 
 Configs = Mapping[str, Mapping[str, Any]]
@@ -141,7 +142,7 @@ def _check_vae(family: Family, config: Mapping[str, Any]) -> None:
     if (mean is None) != (std is None):
         raise _vae_error("says one of latents_mean and latents_std, but not the other")
     if mean is not None and std is not None:
-        channels = config.get("latent_channels", 4)
+        channels = channels_of(config)
         for name, values in (("latents_mean", mean), ("latents_std", std)):
             if not isinstance(values, list | tuple) or len(values) != channels:
                 raise _vae_error(f"has {channels} latent channels, but not as many {name}")
@@ -151,7 +152,7 @@ def _check_vae(family: Family, config: Mapping[str, Any]) -> None:
             raise _vae_error("has latents_std that are not above 0")
         if config.get("shift_factor"):
             raise _vae_error("says both shift_factor and latents_mean: which holds is not known")
-    factor = 2 ** (len(config.get("block_out_channels", (0,))) - 1)
+    factor = factor_of(config)
     if factor > family.vae_factor:  # pictures' sides would not be multiples of it
         raise _vae_error(
             f"makes one latent place of {factor} x {factor} pixels; {family.title} has one for "
@@ -176,17 +177,17 @@ def _check_denoiser(family: Family, configs: Configs) -> None:
     config = configs[part]
     where = f"{part}/config.json"
     for field, value in family.denoiser_settings.items():
-        if config.get(field) != value:
+        if (config.get(field) or None) != (value or None):  # false is as good as not there
             said = "is not said" if config.get(field) is None else f"is {config[field]}"
             raise UserError(
                 f"the base's {part} is told other things than a {family.title} {part}: {field} "
-                f"{said}, not {'absent' if value is None else value}. It may be distilled for few "
+                f"{said}, not {value or 'absent'}. It may be distilled for few "
                 "steps, a refiner, or made for editing",
                 where=where,
                 do=f"use a text-to-image base, as {family.standard_base} is",
             )
     for field, texts in family.text_widths.items():
-        found = [configs.get(one.partition(".")[0], {}).get(one.partition(".")[2]) for one in texts]
+        found = [_said(configs, one) for one in texts]
         if None not in found and config.get(field) != sum(filter(None, found)):
             width = f"{config[field]} ({field})" if config.get(field) else f"unsaid ({field})"
             raise UserError(
@@ -196,7 +197,15 @@ def _check_denoiser(family: Family, configs: Configs) -> None:
                 do="check that all parts of the base are of one model",
             )
     if "vae" in configs:
-        _check_channels(family, config, configs["vae"].get("latent_channels", 4), where)
+        _check_channels(family, config, channels_of(configs["vae"]), where)
+
+
+def _said(configs: Configs, path: str) -> Any:
+    """Return what stands at a path such as `text_encoder.text_config.hidden_size`, or None."""
+    value: Any = configs
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _check_channels(family: Family, config: Mapping[str, Any], latent: int, where: str) -> None:
@@ -206,7 +215,7 @@ def _check_channels(family: Family, config: Mapping[str, Any], latent: int, wher
     )
     wanted = latent * packed
     takes = config.get("in_channels", wanted)
-    answers = config.get("out_channels") or takes
+    answers = family.answer_channels(config) or takes
     if takes == answers == wanted:
         return
     more = ", so it is also given a picture, for inpainting, control or editing"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.facts import Sampler
@@ -19,12 +20,14 @@ FLOW = {
     "use_dynamic_shifting": True,
 }
 """Settings that make a diffusion solver one of rectified flow."""
+SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
+"""Settings of the shift that moves with the size of the picture; of a line's ends."""
 
 
 class RectifiedFlow(Family):
     """A family whose denoiser is given t / 1000, and answers with noise minus latent."""
 
-    timestep_scale = 1000.0
+    timestep_scale: ClassVar[float | None] = 1000.0
     # T-LoRA's paper: adapters of FLUX have full rank by themselves, so it takes the schedule alone.
     default_method = "vanilla_tlora"
     process = "flow matching"
@@ -44,10 +47,35 @@ class RectifiedFlow(Family):
         The caller divided by 1000 in fp32; its rounding is undone, so that 300 is not 300.000012,
         beyond a step of the rank. A bf16 pipeline rounds t before, and the model is told that t.
         """
-        return (given * self.timestep_scale * 1e4).round() / 1e4
+        return (given * (self.timestep_scale or 1.0) * 1e4).round() / 1e4
 
     def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
         """Return flow matching."""
         from tlora_cli.formulas.objectives import Flow
 
         return Flow(scheduler_config.get("num_train_timesteps", 1000))
+
+    def sampler(self, name: str, config: Mapping[str, Any]) -> Any:
+        """Return the scheduler with the ends of the base's moving shift; a fixed one is both."""
+        ends = {key: config[key] for key in SHIFT if key in config}
+        if not config.get("use_dynamic_shifting", True):
+            ends |= dict.fromkeys(SHIFT[:2], math.log(config.get("shift", 1.0)))
+        made = super().sampler(name, config)
+        made.register_to_config(**ends)
+        return made
+
+
+def turbo_note(base: str, whole: str, drawing: str) -> Iterator[str]:
+    """Yield what is said before a base is trained on whose name says that it is distilled.
+
+    Args:
+        base: its name.
+        whole: the base to train on.
+        drawing: options that the distilled one is drawn with.
+    """
+    if "turbo" in base.rpartition("/")[2].lower():
+        yield (
+            "is distilled to draw in a few steps, and training works against that: what is "
+            f"trained on it may draw worse with each step. Train on its base, as {whole} is, and "
+            f"draw with `tlora sample --base` of the distilled one, with `{drawing}`"
+        )

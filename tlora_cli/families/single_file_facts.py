@@ -56,7 +56,7 @@ UNUSED = (
 
 LEAVES = re.compile(
     r".*(\.|^)(weight|bias|scale|in_proj_weight|in_proj_bias|text_projection|logit_scale"
-    r"|positional_embedding|position_ids|class_embedding)"
+    r"|positional_embedding|position_ids|class_embedding|(mod|modulation)\.lin|scale_shift_table)"
 )
 """Names of tensors that models of these families have."""
 
@@ -74,11 +74,13 @@ class SingleFile:
         path: of the file.
         header: its text fields.
         shapes: name -> shape of each tensor.
+        formats: name -> number format of each tensor, as safetensors calls it: F16, BF16, F8_E4M3.
     """
 
     path: Path
     header: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
+    formats: Mapping[str, str]
 
     @property
     def denoiser(self) -> list[str]:
@@ -95,9 +97,10 @@ def look_into(path: Path) -> SingleFile:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            return SingleFile(path, dict(file.metadata() or {}), shapes)
+            slices = {name: file.get_slice(name) for name in list(file.keys())}
+            shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
+            formats = {name: one.get_dtype() for name, one in slices.items()}
+            return SingleFile(path, dict(file.metadata() or {}), shapes, formats)
     except (OSError, SafetensorError) as error:
         raise UserError(
             f"the base {path.name} can't be loaded: it is damaged ({error})",

@@ -87,6 +87,11 @@ class Family(Stated, ABC):
         channels: int = denoiser.config.in_channels
         return channels
 
+    def answer_channels(self, config: Mapping[str, Any]) -> int | None:
+        """Return the channels of the denoiser's answer by its configuration; None: as it takes."""
+        channels: int | None = config.get("out_channels")
+        return channels
+
     def latent_scale(self, vae: Any, like: Tensor) -> tuple[Any, Any]:
         """Return what is taken from the VAE's latents, and what they are then multiplied with."""
         from tlora_cli.families.vae import latent_scale
@@ -97,23 +102,32 @@ class Family(Stated, ABC):
         """Return the latent distribution of one picture (3, H, W) in [-1, 1]."""
         from tlora_cli.families.vae import encode_image
 
-        return encode_image(vae, pixels, self.latent_scale)
+        return encode_image(vae, pixels, self.latent_scale, self.vae_frames)
 
     def decode(self, vae: Any, latents: Tensor) -> list[Image.Image]:
         """Return pictures of latents (B, C, h, w) in the denoiser's scale."""
         from tlora_cli.families.vae import decode
 
-        return decode(vae, latents, self.latent_scale)
+        return decode(vae, latents, self.latent_scale, self.vae_frames)
 
     # --- training -----------------------------------------------------------------------------
 
-    def training_notes(self, index: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what should be said before a base with this model_index.json is trained on."""
+    def training_notes(self, index: Mapping[str, Any], base: str) -> Iterator[str]:
+        """Yield what should be said before a base is trained on.
+
+        Args:
+            index: its model_index.json.
+            base: its name.
+        """
         yield from ()
 
     def timesteps(self, given: Tensor) -> Tensor:
         """Return t on the 0..T scale of the timesteps that the denoiser is given, in fp64."""
         return given
+
+    def told(self, t: Tensor) -> Tensor:
+        """Return what the denoiser is given for t on the 0..T scale; `timesteps` undoes it."""
+        return t.float() / (self.timestep_scale or 1.0)
 
     @abstractmethod
     def objective(self, scheduler_config: Mapping[str, Any], name: str) -> Objective:
@@ -141,7 +155,7 @@ class Family(Stated, ABC):
 
     def guidance_calls(self, denoiser: Any, guidance: float) -> int:
         """Return how many answers of the denoiser a step of sampling takes."""
-        return 2 if self.guidance_doubles and guidance > 1 else 1
+        return 2 if self.guidance_doubles and guidance > self.guidance_none else 1
 
     @abstractmethod
     def sample(

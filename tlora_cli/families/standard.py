@@ -39,6 +39,20 @@ def meta_denoiser(family: str, base: str | None = None) -> nn.Module:
     return model
 
 
+def cast(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a denoiser in a number format, but for the layers that diffusers keeps in fp32.
+
+    Args:
+        denoiser: from `meta_denoiser`; it is changed.
+        dtype: the number format.
+    """
+    kept = set(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
+    for name, tensor in (*denoiser.named_parameters(), *denoiser.named_buffers()):
+        if tensor.is_floating_point() and not kept & set(name.split(".")):
+            tensor.data = tensor.data.to(dtype)
+    return denoiser
+
+
 def meta_vae(family: str, base: str | None = None) -> Any:
     """Return a VAE without weights, in fp32; see `meta_denoiser`."""
     kind = FAMILIES[family]

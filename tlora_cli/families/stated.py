@@ -78,6 +78,8 @@ class Stated:
 
     vae_factor: ClassVar[int] = 8
     """Pixels for each place of a latent, along a side."""
+    vae_frames: ClassVar[bool] = False
+    """Whether the VAE is one of films: pictures and latents have an axis of frames, here of one."""
     latent_patch: ClassVar[int] = 1
     """Latent sides must be multiples of this."""
     timestep_input: ClassVar[Argument]
@@ -127,10 +129,15 @@ class Stated:
     """Name -> sampler; `default` is among them."""
     guidance_doubles: ClassVar[bool]
     """Whether guidance calls the denoiser with and without the prompt (classifier-free)."""
+    guidance_none: ClassVar[float] = 1.0
+    """Guidance that leaves the answer as it is. With g, the answer c to the prompt and u to the
+    negative one the pipeline goes on with u + g (c - u); where it is c + g (c - u), this is 0."""
     guidance_batched: ClassVar[bool] = True
     """Whether both are one batch; else they are two calls, one after the other."""
     no_learned_words: ClassVar[str] = ""
     """Why no word can be learned in its text encoders; empty if one can."""
+    no_recorded_step: ClassVar[str] = ""
+    """Why a step can't be recorded as a CUDA graph; empty if it can."""
     no_negative_prompt: ClassVar[str] = ""
     """Why it takes no negative prompt; empty if it does."""
     default_method: ClassVar[str] = "tlora"

@@ -104,7 +104,7 @@ def _notes(family: Family, index: Mapping[str, Any], model: str) -> Iterator[str
     for part, entry in index.items():
         if part.startswith("_") or part in known or not isinstance(entry, list | tuple):
             continue
-        if any(entry):
+        if all(isinstance(name, str) for name in entry):  # else a setting, as numbers of layers
             yield f"{model} also has a part {part} ({entry[-1]}), which is left out"
 
 

@@ -100,8 +100,10 @@ def lacking(name: str, path: Path | str) -> UserError:
 
 def refuse_other_models(layers: Collection[str], present: Collection[str], path: Path) -> None:
     """Raise a UserError if layers are not the model's but another's, whose name is known."""
+    own = {_first_match(MODELS, [name]) for name in present}
     for name in sorted(set(layers) - set(present)):
-        if _first_match(MODELS, [name]):
+        other = _first_match(MODELS, [name])
+        if other and other not in own:
             raise lacking(name, path)
 
 

@@ -236,9 +236,10 @@ def kohya_tensors(layers: Mapping[str, Pair], family: Family, sizes: Sizes) -> d
     Raises:
         UserError: if kohya's names for the family are not known.
     """
-    _facts(family)
     tensors: dict[str, Tensor] = {}
-    for name, members in _grouped(layers, sizes).items():
+    own = {name.replace(".", "_"): (name,) for name in layers}
+    named = own if _facts(family).own_names else _grouped(layers, sizes)
+    for name, members in named.items():
         if len(members) == 1:
             down, up = (factor.float().clone() for factor in layers[members[0]])
             up = turned(name, up)

@@ -202,6 +202,19 @@ class Adapter:
         finally:
             self._cache = before
 
+    def reschedule(self, schedule: RankSchedule) -> None:
+        """Take another rank schedule from the next call on.
+
+        Args:
+            schedule: of the same full rank; the file's own is that of the training.
+
+        Raises:
+            ValueError: if the adapter has no ranks, or another number of them.
+        """
+        if self.schedule is None or self.schedule.rank != schedule.rank:
+            raise ValueError("the schedule is of another rank than the adapter")
+        self.schedule = self.call.schedule = schedule
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Inside, the denoiser answers as the base model does."""

@@ -159,6 +159,13 @@ class Recipe(Section):
                 "or a Hub id as base, or drop it",
                 ("train.quantization", "base.model"),
             )
+        card, cards = self.train.memory, family.memory_presets
+        if card is not None and card not in cards:
+            known = f"; its smallest is {list(cards)[-1]}" if cards else ""
+            yield Problem(
+                f"no settings make {family.title} fit a card of {card.upper()}{known}",
+                ("train.memory", "family"),
+            )
         yield from self.execution_problems(self.train.execution)
         yield from offload_problems(self.train, self.adapter)
         if self.train.device == "cpu":
@@ -207,7 +214,9 @@ class Recipe(Section):
 
     def execution_problems(self, execution: str) -> Iterator[Problem]:
         """Yield settings under which a step can't be run in this way."""
-        return execution_problems(execution, self.train, self.adapter)
+        if execution == "cuda_graph" and (why := FAMILIES[self.family].no_recorded_step):
+            yield Problem(f"{why}; use eager or compile", ("train.execution", "family"))
+        yield from execution_problems(execution, self.train, self.adapter)
 
 
 SINGLE_FILES = (".safetensors", ".ckpt")

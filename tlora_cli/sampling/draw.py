@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from tlora_cli.families import Conditioning, Family
+from tlora_cli.families.text_rows import joined
 from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.injection.adapter import Adapter
@@ -49,8 +50,7 @@ class Texts:
 
     def rows(self, jobs: Sequence[Job]) -> tuple[Conditioning, Conditioning | None]:
         """Return the conditioning of the jobs, one row each."""
-        chosen = [self.prompts[job.prompt] for job in jobs]
-        positive = {key: torch.cat([text[key] for text in chosen]) for key in chosen[0]}
+        positive = joined([self.prompts[job.prompt] for job in jobs])
         if self.negative is None:
             return positive, None
         return positive, {k: v.expand(len(jobs), *v.shape[1:]) for k, v in self.negative.items()}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tlora_cli.families import Family
 from tlora_cli.families.loading import Base
+from tlora_cli.families.text_rows import joined
 from tlora_cli.foundation.devices import DTYPES, release_memory
 from tlora_cli.foundation.pictures import read_picture
 from tlora_cli.recipe.train_sections import TrainConfig
@@ -56,10 +57,10 @@ def look(
     dtype = DTYPES[train.precision]
     encoders = load_text(family, base, device, dtype, offloaded=train.offload)
     with torch.no_grad():
-        named, empty = (
+        texts = [
             family.encode_prompts(encoders, [text]) for text in (PROMPT.format(class_name), "")
-        )
-    rows = {key: torch.cat([named[key], empty[key]]).to(device) for key in named}
+        ]
+    rows = {key: value.to(device) for key, value in joined(texts).items()}
     del encoders
     _free()
     pipeline = load_denoiser(

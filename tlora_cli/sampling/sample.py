@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.number_formats import DEVICES, QUANTIZATIONS, TORCH_NAMES
+from tlora_cli.sampling.generate import Drawn, generate
 from tlora_cli.sampling.joining import Named, named_adapter
-from tlora_cli.sampling.session import Drawn, Request, generate
+from tlora_cli.sampling.session import Request
 
 
 def sample(

@@ -1,8 +1,7 @@
-"""An adapter file and prompts -> PNG files: what `tlora sample` does."""
+"""An adapter on its base, ready to draw; what is asked of it, and its settings."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,12 +17,8 @@ from tlora_cli.foundation.devices import (
     DTYPES,
     choose_device,
     has_accelerator,
-    memory_explained,
 )
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.files import explained
-from tlora_cli.foundation.pictures import save_png
-from tlora_cli.foundation.prompts import has_any_mark, names_concept, odd_mark, sampling_prompt
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.load import load_adapter, load_words
 from tlora_cli.recipe.models import SamplingConfig
@@ -38,12 +33,9 @@ from tlora_cli.sampling.draw import (
     Job,
     SamplingSettings,
     Texts,
-    contact_sheet,
     describe,
     draw,
     encode_texts,
-    next_number,
-    save_picture,
 )
 from tlora_cli.sampling.joining import Named, check_joinable, joined_concept
 
@@ -87,10 +79,6 @@ class Request:
     others: Sequence[Named] = ()
 
 
-Drawn = Callable[[Path, Job | None], None]
-"""Told a file that was written, and what was drawn; None for a contact sheet."""
-
-
 class SamplingSession:
     """An adapter on its base, ready to draw: loaded once, used for many prompts.
 
@@ -99,6 +87,7 @@ class SamplingSession:
         notify: told what is loaded.
 
     Attributes:
+        request: as given.
         info: where the adapter comes from.
         settings: how it draws.
         concept: words for V*, or None if they are not known.
@@ -132,7 +121,7 @@ class SamplingSession:
             for name in (request.concept or _concept(info), info.placeholder)
             if name
         ]
-        self._request, self._notify = request, notify
+        self.request, self._notify = request, notify
         precision = request.precision or self.info.precision
         if precision not in DTYPES:  # the file doesn't say
             precision = "bf16" if has_accelerator() else "fp32"
@@ -155,35 +144,63 @@ class SamplingSession:
         Args:
             prompts: with the concept filled in.
         """
-        dtype = DTYPES[self.precision]
+        pipeline = self.load_text()
+        self.encode(pipeline, prompts)
+        del pipeline
+        self.attach(self.load_denoiser())
+
+    def load_text(self) -> Any:
+        """Return the text encoders of the base; delete them to free them."""
         self._notify(f"loading {self.base.model}")
-        offloaded = self._request.offload
-        pipeline = load_text(self.family, self.base, self._device, dtype, offloaded=offloaded)
+        dtype, offloaded = DTYPES[self.precision], self.request.offload
+        return load_text(self.family, self.base, self._device, dtype, offloaded=offloaded)
+
+    def load_denoiser(self) -> Any:
+        """Return the base without its text encoders."""
+        return load_denoiser(
+            self.family,
+            self.base,
+            self._device,
+            DTYPES[self.precision],
+            self.quantization,
+            self.info.objective or "auto",
+            offloaded=self.request.offload,
+        )
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> None:
+        """Encode the prompts, as the adapter has learned their words and as the base knows them."""
         negative = self.settings.negative_prompt
         assert self._opened is not None, "an adapter is prepared once"
         texts = [*prompts, *([negative] if negative else [])]
-        check_lengths(self.family, pipeline, texts, self.names, stop=not self._request.anyway)
+        check_lengths(self.family, pipeline, texts, self.names, stop=not self.request.anyway)
         words = load_words(pipeline, self._opened)
         self._texts = self._plain = encode_texts(self.family, pipeline, prompts, negative)
         if words:  # the base alone has not learned them
             for hook in words:
                 hook.remove()
             self._plain = encode_texts(self.family, pipeline, prompts, negative)
-        del pipeline
-        self._pipeline = load_denoiser(
-            self.family,
-            self.base,
-            self._device,
-            dtype,
-            self.quantization,
-            self.info.objective or "auto",
-            offloaded=offloaded,
-        )
+
+    def attach(self, pipeline: Any) -> Adapter:
+        """Put the adapter on a base that is loaded, and return it; with it go the file's tensors.
+
+        Raises:
+            UserError: if it does not fit.
+        """
+        assert self._opened is not None, "an adapter is prepared once"
+        self._pipeline = pipeline
         denoiser = getattr(self._pipeline, self.family.denoiser)
         _same_attention(denoiser, self.info.attention, self._notify)
-        self._adapter = load_adapter(self._pipeline, self._opened, self._request.min_rank)
+        self._adapter = load_adapter(self._pipeline, self._opened, self.request.min_rank)
         self._joined = [load_adapter(self._pipeline, one) for one in self._others]
-        self._opened, self._others = None, []  # with them go the files' tensors
+        self._opened, self._others = None, []
+        return self._adapter
+
+    def detach(self) -> None:
+        """Take the adapter off its base, which is as before then; the session is at its end."""
+        for one in (self._adapter, *self._joined):
+            if one is not None:
+                one.remove()
+        self._adapter, self._joined, self._pipeline = None, [], None
 
     def draw(
         self, jobs: Sequence[Job], scale: float, batch_size: int
@@ -191,9 +208,9 @@ class SamplingSession:
         """Draw jobs, whose prompts were prepared, at an adapter strength; 0 is the base alone."""
         texts = self._texts if scale else self._plain
         assert self._adapter is not None and texts is not None, "prepare comes first"
-        self._adapter.scale = scale * self._request.strength
+        self._adapter.scale = scale * self.request.strength
         with ExitStack() as frozen:
-            for one, named in zip(self._joined, self._request.others, strict=True):
+            for one, named in zip(self._joined, self.request.others, strict=True):
                 one.scale = scale * named.strength
                 frozen.enter_context(one.frozen())
             yield from draw(
@@ -203,88 +220,17 @@ class SamplingSession:
     def describe(self, **more: Any) -> dict[str, Any]:
         """Return what a picture's metadata says beside prompt, seed and settings."""
         if self._joined:
-            files = zip(self._joined, self._request.others, strict=True)
+            files = zip(self._joined, self.request.others, strict=True)
             more["joined"] = {named.path.name: one.scale for one, named in files}
         return describe(
             self._adapter,
             self.base.model,
             self.base.revision,
             self.precision,
-            adapter_file=self._request.adapter.name,
+            adapter_file=self.request.adapter.name,
             quantization=self.quantization,
             **more,
         )
-
-
-def generate(
-    request: Request, notify: Callable[[str], None], drawn: Drawn | None = None
-) -> list[Path]:
-    """Draw all pictures and return their files, the contact sheet last if one was asked for.
-
-    Args:
-        request: which adapter, prompts and settings.
-        notify: told what is loaded, and warnings.
-        drawn: told each file with what was drawn, None for the sheet; default: `notify` is told it.
-
-    Raises:
-        UserError: for an adapter, base or prompt that doesn't fit.
-    """
-    with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
-        return _generate(request, notify, drawn or (lambda file, _: notify(str(file))))
-
-
-def _generate(request: Request, notify: Callable[[str], None], drawn: Drawn) -> list[Path]:
-    session = SamplingSession(request, notify)
-    prompts = [_filled(p, session, request) for p in request.prompts]
-    with explained(request.output):
-        request.output.mkdir(parents=True, exist_ok=True)
-    session.prepare(prompts)
-    jobs = [Job(p, request.seed + n) for p in dict.fromkeys(prompts) for n in range(request.count)]
-    written, rows = [], defaultdict[str, list[Image.Image]](list)
-    for job, picture in session.draw(jobs, request.scale, request.batch_size):
-        about = session.describe(batch_size=request.batch_size)
-        written.append(save_picture(request.output, job, picture, session.settings, about))
-        if request.sheet:
-            rows[job.prompt].append(picture)
-        drawn(written[-1], job)
-    if request.sheet:
-        path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
-        sheet = contact_sheet(rows)
-        save_png(sheet, path)
-        written.append(path)
-        drawn(path, None)
-    return written
-
-
-def _filled(prompt: str, session: SamplingSession, request: Request) -> str:
-    """Return a prompt with the concept's words in it.
-
-    Raises:
-        UserError: if it doesn't name the concept, or has a mark that nothing fills in.
-    """
-    info = session.info
-    own = (None, None) if request.concept else (info.placeholder, info.class_name)
-    if request.others and session.concept is None and session.names and has_any_mark(prompt):
-        raise UserError(
-            "V* could be the words of any of these adapters, which differ",
-            where=repr(prompt),
-            do=f"write the words: {', '.join(session.names)}",
-        )
-    if not request.anyway and (odd := odd_mark(prompt, own)):
-        raise UserError(
-            f"the prompt is not understood: {odd}",
-            where=repr(prompt),
-            do="mend it, or add --anyway to draw it as it stands",
-        )
-    text = sampling_prompt(prompt, session.concept, *own)
-    if request.anyway or not session.names or names_concept(text, session.names):
-        return text
-    raise UserError(
-        f"the prompt names neither V* nor {session.names[0]!r}, so it would show another "
-        f"{info.class_name or 'one'} than the one that was learned",
-        where=repr(prompt),
-        do="write V* where the concept belongs, or add --anyway if it is meant so",
-    )
 
 
 def _same_attention(denoiser: Any, kind: str | None, notify: Callable[[str], None]) -> None:

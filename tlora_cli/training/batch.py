@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tlora_cli.families import Conditioning, LatentDistribution
+from tlora_cli.families.text_rows import joined
 from tlora_cli.formulas.objectives import Objective, TimestepSampler
 from tlora_cli.foundation.devices import to_device
 
@@ -190,7 +191,7 @@ def draw_batch(
     ]
     with_phrases = None
     if any(phrased) or (always and any(example.phrases for example in examples)):
-        with_phrases = _rows(
+        with_phrases = joined(
             [
                 {**row, **(_there(phrase.of_class, device) if phrase else {})}
                 for row, phrase in zip(classes, phrased, strict=True)
@@ -200,10 +201,10 @@ def draw_batch(
         torch.stack(latents),
         noise,
         t,
-        _rows(texts),
+        joined(texts),
         weight,
         size,
-        _rows(classes) if classes else None,
+        joined(classes) if classes else None,
         with_phrases,
     )
 
@@ -225,7 +226,3 @@ def _choose_phrases(
 
 def _there(text: Conditioning, device: torch.device) -> Conditioning:
     return {key: to_device(value, device) for key, value in text.items()}
-
-
-def _rows(texts: Sequence[Conditioning]) -> Conditioning:
-    return {key: torch.cat([text[key] for text in texts]) for key in texts[0]}

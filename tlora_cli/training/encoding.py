@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from tlora_cli.families import Conditioning, Family
 from tlora_cli.families.text_length import check_lengths
+from tlora_cli.families.text_rows import evened
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.training_images import latent_mask
 from tlora_cli.recipe.models import Recipe
@@ -102,7 +103,27 @@ def encode_all(
         if encoders is None:
             drawn = _constant(drawn())
     base_texts = encode_texts(family, pipeline, by_base, "") if by_base else None
-    return EncodedTexts(rows, phrases, base_texts, drawn, encode, encoders)
+    return in_one_length(EncodedTexts(rows, phrases, base_texts, drawn, encode, encoders))
+
+
+def in_one_length(texts: EncodedTexts) -> EncodedTexts:
+    """Return the texts with all that batches are made of in one length.
+
+    So every step of a run has the same shapes, as a recorded one must.
+    """
+    captions, phrases, by_base = texts.captions, texts.phrases, texts.by_base
+    flat = [*captions.values(), *(by_base.prompts.values() if by_base else ())]
+    flat += [one for own in phrases.values() for both in own for one in (both.own, both.of_class)]
+    even = iter(evened(flat))
+    return replace(
+        texts,
+        captions={caption: next(even) for caption in captions},
+        by_base=by_base and replace(by_base, prompts={one: next(even) for one in by_base.prompts}),
+        phrases={
+            caption: tuple(Phrased(one.caption, next(even), next(even)) for one in own)
+            for caption, own in phrases.items()
+        },
+    )
 
 
 def asks_the_class(recipe: Recipe) -> bool:

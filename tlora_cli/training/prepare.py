@@ -119,7 +119,7 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     base = base_of(recipe)
     notify(f"loading text encoders of {base.model}")
     encoders = load_text(family, base, device, dtype, offloaded=train.offload)
-    for told in family.training_notes(encoders.config):
+    for told in family.training_notes(encoders.config, base.model):
         warnings.warn(f"{base.model} {told}", stacklevel=2)
     by_base = [*source.prompts, *class_words]
     begins = not folder.holds_run()

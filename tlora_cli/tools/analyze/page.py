@@ -10,8 +10,14 @@ from PIL import Image
 from tlora_cli.formulas.spectra import EFFECTIVE_RANKS
 from tlora_cli.foundation.pages.data_urls import png_url
 from tlora_cli.foundation.pages.templates import render
-from tlora_cli.tools.analyze.plots import RANK
-from tlora_cli.tools.analyze.spectra_of_file import MATRICES, UPDATE, Analysis, Means, means_of
+from tlora_cli.tools.analyze.spectra_of_file import (
+    MATRICES,
+    RANK,
+    UPDATE,
+    Analysis,
+    Means,
+    means_of,
+)
 
 PLOTS = {
     "spectra": (

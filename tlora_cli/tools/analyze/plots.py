@@ -14,7 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from tlora_cli.foundation.packages import PRODUCT
-from tlora_cli.tools.analyze.spectra_of_file import MATRICES, UPDATE, Analysis, ranks_over_time
+from tlora_cli.tools.analyze.spectra_of_file import (
+    MATRICES,
+    RANK,
+    UPDATE,
+    Analysis,
+    ranks_over_time,
+)
 
 STYLE: Any = {
     "axes.grid": True,
@@ -30,8 +36,6 @@ DOTS_PER_INCH = 130
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Colors of the adapters, the same in all plots; told apart without seeing red or green (Okabe and
 Ito 2008)."""
-RANK = "95% of the energy"
-"""Effective rank that is drawn by depth."""
 COLUMNS = 4
 
 

@@ -18,6 +18,8 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.methods import PLAIN
 
 UPDATE = "update"
+RANK = "95% of the energy"
+"""Effective rank that plots and pages show first."""
 MATRICES = {
     UPDATE: "all that it adds",
     "B": "one factor",

@@ -56,7 +56,7 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
             yield from _single_file(family, base)
             return
         index = read_index(base)
-        told = [f"{base.model} {one}" for one in family.training_notes(index)]
+        told = [f"{base.model} {one}" for one in family.training_notes(index, base.model)]
         for note in (*check_index(family, index, base.model), *told):
             yield warning("base", note)
         if base.path is not None:
@@ -72,7 +72,9 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
 
 def _single_file(family: Family, base: Base) -> Iterator[Finding]:
     file, folder = find_single_file(base.model, base.config)
-    parts = [p for p in needed_parts(family, _names(folder), None) if p.name != family.denoiser]
+    parts = [
+        p for p in needed_parts(family, names_below(folder), None) if p.name != family.denoiser
+    ]
     if family.single_file_is_whole:  # the folder gives what has no weights
         parts = [p for p in parts if p.name.startswith(("tokenizer", "scheduler"))]
     for part in parts:
@@ -104,7 +106,7 @@ def _single_file(family: Family, base: Base) -> Iterator[Finding]:
     yield ok("base", f"{file}: {size}, {len(facts.shapes)} tensors")
 
 
-def _names(folder: Path) -> list[str]:
+def names_below(folder: Path) -> list[str]:
     """Return the names of all files below a folder, from its top down."""
     return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
@@ -165,7 +167,7 @@ def _weights(part: str, names: list[str], variant: str | None) -> tuple[list[str
 
 
 def _folder(family: Family, base: Base, folder: Path, objective: str) -> Iterator[Finding]:
-    parts = needed_parts(family, _names(folder), base.variant)
+    parts = needed_parts(family, names_below(folder), base.variant)
     wrong = [part.lacking for part in parts if part.lacking]
     sizes = []
     for name in (name for part in parts for name in part.files):

@@ -57,6 +57,10 @@ class Room:
         """Return the bytes that must be free."""
         return plan.card if self.is_card else plan.peak + PROGRAM
 
+    def seen(self, plan: MemoryPlan) -> int:
+        """Return the bytes that the system counts at the peak, pages of files included."""
+        return plan.card if self.is_card else plan.seen + PROGRAM
+
 
 def room_of(card: Card | None) -> Room | None:
     """Return the room of a card, or else of the main memory; None if that is not known."""
@@ -124,7 +128,8 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
     plan = plan_for(recipe, room)
     for phase in plan.phases:
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in phase.parts.items())
-        yield ok("memory", f"{phase.name}: {gigabytes(phase.total)} ({parts})")
+        pages = f", and {gigabytes(phase.pages)} of its files" if phase.pages else ""
+        yield ok("memory", f"{phase.name}: {gigabytes(phase.total)} ({parts}){pages}")
     if room is None:
         yield warning("memory", "how much this machine has is not known", "give --card 24gb")
         return
@@ -132,7 +137,10 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
     there = room.told
     share = "the driver's share" if room.is_card else "the program itself"
     if room.fits(plan):
-        yield ok("memory", f"{need} with {share}, of {there}")
+        more, seen = "", room.seen(plan)
+        if seen > room.need(plan):
+            more = f"; {gigabytes(seen)} are seen while the base is read, with its files' pages"
+        yield ok("memory", f"{need} with {share}, of {there}{more}")
         return
     text = f"{need} with {share} don't fit {there}"
     yield problem("memory", text, _remedy(recipe, room), Status.NO_ROOM)

@@ -132,5 +132,6 @@ def look_at_scenes(recipe: Recipe) -> Iterator[Finding]:
 def drawing_cost(recipe: Recipe, pictures: int) -> int:
     """Return how many training steps of one picture the drawing of pictures is worth."""
     sampling, family = recipe.sampling, FAMILIES[recipe.family]
-    calls = 2 if family.guidance_doubles and sampling.guidance > 1 else 1
+    guided = family.guidance_doubles and sampling.guidance > family.guidance_none
+    calls = 2 if guided else 1
     return round(pictures * sampling.steps * calls / TRAINING_STEP)

@@ -14,7 +14,8 @@ from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, write_text
 from tlora_cli.foundation.pages.markdown import markdown_page
-from tlora_cli.sampling.session import Request, generate
+from tlora_cli.sampling.generate import generate
+from tlora_cli.sampling.session import Request
 from tlora_cli.tools.convert import convert_file
 from tlora_cli.tools.publish.card import Card, card_text
 from tlora_cli.tools.publish.card_images import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.formats.weights import AdapterWeights
 from tlora_cli.foundation.bundled import is_base
 
@@ -36,7 +37,8 @@ def use_section(
     if weights.low_rank:
         masked = weights.schedule is not None and not weights.schedule.always_full
         parts.append(_diffusers(base, prompt, masked, repository))
-        if files or not is_base(base):  # of which other tools know nothing
+        known = FAMILIES[weights.family or ""].comfyui and not is_base(base)
+        if files or known:  # of the built-in bases other tools know nothing
             parts.append(_comfyui(files, masked))
     return "\n\n".join(filter(None, parts))
 

@@ -18,19 +18,23 @@ from torch import nn
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.shapes import random_conditioning, text_tokens
 from tlora_cli.families.standard import (
+    cast,
     latent_sides,
     meta_denoiser,
     meta_vae,
     text_parameters,
 )
+from tlora_cli.families.vae import framed
 from tlora_cli.foundation.bundled import is_base, model_folder
-from tlora_cli.foundation.devices import DTYPES, is_accelerator, named_device
+from tlora_cli.foundation.devices import DTYPES, FILE_DTYPES, is_accelerator, named_device
 from tlora_cli.foundation.offloading import TURNS, repeated_blocks
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
+from tlora_cli.injection.changes import LowRankUpdate
 from tlora_cli.injection.folded_weights import Folding
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.memory.live import LiveMemory, flash_attention
+from tlora_cli.tools.preflight.memory.pages import pages_read
 from tlora_cli.training.batch import Batch
 from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.optimizers import STATE_COPIES
@@ -48,10 +52,17 @@ NF4_BYTES = 0.5 + 4 / 64
 
 @dataclass(frozen=True)
 class Phase:
-    """Bytes on the device at the same time."""
+    """Bytes on the device at the same time.
+
+    Attributes:
+        name: of the phase.
+        parts: what there must be room for.
+        pages: of files, beside it, on a CPU; the system takes them back when memory is short.
+    """
 
     name: str
     parts: dict[str, int]
+    pages: int = 0
 
     @property
     def total(self) -> int:
@@ -74,6 +85,11 @@ class MemoryPlan:
     def peak(self) -> int:
         """Bytes of tensors at the peak, as `torch.cuda.max_memory_allocated` counts them."""
         return self.largest.total
+
+    @property
+    def seen(self) -> int:
+        """Bytes at the peak with the pages of files, as the system counts a process's memory."""
+        return max(phase.total + phase.pages for phase in self.phases)
 
     @property
     def card(self) -> int:
@@ -118,12 +134,15 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     shared = {**kept, "adapter": held, "optimizer": moments}
     if train.ema:
         shared["average"] = 4 * trained
-    phases = [
-        Phase("text", {"text encoders": text}),
-        Phase("encoding", {"denoiser": denoiser, "VAE": vae_weights, "activations": encoding}),
-    ]
-    folding = adapter.folding(training=True, device="meta") if _on_cpu(recipe) else None
-    step = _step_peak(recipe, family, adapter, folding, vae, tokens)
+    phases = [Phase("text", {"text encoders": text})]
+    on_cpu = _on_cpu(recipe)
+    if on_cpu and (pages := pages_read(recipe)):
+        phases.append(Phase("loading", {"denoiser": denoiser}, pages))
+    phases.append(
+        Phase("encoding", {"denoiser": denoiser, "VAE": vae_weights, "activations": encoding})
+    )
+    folding = adapter.folding(training=True, device="meta") if on_cpu else None
+    step, left = _step_memory(recipe, family, adapter, folding, vae, tokens)
     if folding is not None:
         shared["weights to fold into"] = folding.nbytes
     gradients = 4 * trained
@@ -133,6 +152,10 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
             {**shared, "activations and gradients": max(step, gradients) + transient},
         )
     )
+    if on_cpu:
+        phases.append(
+            Phase("saving", {**shared, "files to write": left + _saving_peak(recipe, adapter)})
+        )
     if draws:
         drawing = _sampling_peak(recipe, family, adapter, vae, tokens)
         phases.append(Phase("previews", {**shared, "activations": drawing + transient}))
@@ -177,7 +200,7 @@ def _dequantized(denoiser: nn.Module, dtype: torch.dtype) -> int:
 def planned_denoiser(recipe: Recipe) -> Any:
     """Return the denoiser of a recipe's base without weights, in the number format it runs in."""
     bare = meta_denoiser(recipe.family, folder_of(recipe.base.model))
-    return bare.to(DTYPES[recipe.train.precision]).requires_grad_(False)
+    return cast(bare, DTYPES[recipe.train.precision]).requires_grad_(False)
 
 
 def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
@@ -200,23 +223,30 @@ def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
     return adapter
 
 
-def _peak(run: Any) -> int:
+def _lived(run: Any) -> LiveMemory:
     live = LiveMemory()
     with flash_attention(), live:
         result = run()
         del result
-    return live.peak
+    return live
 
 
-def _step_peak(
+def _peak(run: Any) -> int:
+    return _lived(run).peak
+
+
+def _step_memory(
     recipe: Recipe,
     family: Family,
     adapter: Adapter,
     folding: Folding | None,
     vae: Any,
     tokens: int,
-) -> int:
-    """Return the most bytes alive in a forward and backward pass, its gradients included."""
+) -> tuple[int, int]:
+    """Return the most bytes alive in a forward and backward pass, and those that stay after a step.
+
+    Gradients are in the first. What stays are the factors of the call, until the next one.
+    """
     train, denoiser = recipe.train, adapter.denoiser
     samples = train.batch_size * (2 if recipe.concept.prior else 1)
     sides = latent_sides(family.name, vae, train.resolution, train.resolution)
@@ -242,10 +272,21 @@ def _step_peak(
         with adapter.folded(folding):
             step()
 
-    peak = _peak(folded_step)
+    live = _lived(folded_step)
     for parameter in adapter.parameters():
         parameter.grad = None
-    return peak
+    return live.peak, live.now
+
+
+def _saving_peak(recipe: Recipe, adapter: Adapter) -> int:
+    """Return the most bytes that the run's files take in memory while they are written."""
+    trained = sum(4 * parameter.numel() for parameter in adapter.parameters())
+    changes = adapter.layers.values()
+    low_rank = [change for change in changes if isinstance(change, LowRankUpdate)]
+    pairs = _peak(lambda: [change.factors() for change in low_rank])
+    numbers = sum(change.numbers_in_file() for change in changes)
+    result = pairs + FILE_DTYPES[recipe.output.dtype].itemsize * numbers
+    return max(trained, result)
 
 
 @torch.no_grad()
@@ -266,5 +307,5 @@ def _sampling_peak(recipe: Recipe, family: Family, adapter: Adapter, vae: Any, t
         with adapter.folded(folds), adapter.frozen():
             family.predict(denoiser, noisy, t, text, settings.guidance)
 
-    latent = torch.empty(1, *shape, device="meta")
+    latent = framed(torch.empty(1, *shape, device="meta"), family.vae_frames)
     return max(_peak(denoise), _peak(lambda: vae.decode(latent, return_dict=False)))

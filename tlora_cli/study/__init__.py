@@ -1,0 +1,1 @@
+"""`tlora study`: people choose blindly between adapters' pictures; votes, what they say."""
