@@ -167,7 +167,7 @@ COMMANDS: dict[str, Words] = {
         *("--output", out),
     ],
     "evaluate": lambda desk, out: [
-        *("evaluate", "--adapter", desk.adapter, "--output", out, "--mask", "none"),
+        *("evaluate", "--adapter", desk.adapter, "--output", out / "scores", "--mask", "none"),
         *("--metric", "clip=toy-clip", "--count", 1, "--base-count", 1),
     ],
     "compare": lambda desk, out: ["compare", _grid(desk, out / "runs")],
@@ -286,7 +286,7 @@ def _files(folder: Path) -> set[str]:
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
     """Yield a folder on a file system that nobody can write, root included."""
-    with _file_system(folder, "4m"):
+    with _file_system(folder, "64m"):
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         try:
             yield folder
