@@ -100,7 +100,7 @@ def _sit(arguments: tuple[str, ...], log: str) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-    sys.argv = ["tlora", "compare", *arguments]
+    sys.argv = ["tlora", *arguments]
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -109,6 +109,11 @@ def _sit(arguments: tuple[str, ...], log: str) -> None:
 
 def sitting(*arguments: object, log: Path) -> Any:
     """Start `tlora compare` in a process that is forked from this one, and return the process."""
+    return forked_main("compare", *arguments, log=log)
+
+
+def forked_main(*arguments: object, log: Path) -> Any:
+    """Start `tlora` in a process that is forked from this one, and return the process."""
     texts = tuple(map(str, arguments))
     process = multiprocessing.get_context("fork").Process(target=_sit, args=(texts, str(log)))
     process.start()

@@ -15,9 +15,12 @@ from rich.console import Console
 from tlora_cli import UserError
 from tlora_cli.comparison import local
 from tlora_cli.comparison import run_cell as work_module
+from tlora_cli.comparison.cell_job import CellJob
+from tlora_cli.comparison.engine import Ended
 from tlora_cli.comparison.local import LocalEngine
 from tlora_cli.comparison.progress import ProgressLine
 from tlora_cli.comparison.tasks import Task
+from tlora_cli.foundation.errors import Status
 
 
 class Heard:
@@ -27,6 +30,7 @@ class Heard:
         self.begun: list[str] = []
         self.lines: list[tuple[str, str]] = []
         self.ends: dict[str, str] = {}
+        self.kinds: dict[str, Status] = {}
 
     def started(self, cell: str) -> None:
         self.begun.append(cell)
@@ -34,15 +38,16 @@ class Heard:
     def said(self, cell: str, line: str) -> None:
         self.lines.append((cell, line))
 
-    def ended(self, cell: str, error: str) -> None:
-        self.ends[cell] = error
+    def ended(self, cell: str, how: Ended) -> None:
+        self.ends[cell] = how.error
+        self.kinds[cell] = how.kind
 
 
-def task(name: str, folder: Path) -> Task:
-    return Task(name, folder / name, {}, {"metrics": {}, "mask": None}, 1)
+def task(name: str, folder: Path) -> CellJob:
+    return CellJob(Task(name, folder / name, {}, {"metrics": {}, "mask": None}, 1))
 
 
-def pretend(task: Task, notify: Any, log: Any) -> str | None:
+def pretend(task: CellJob, notify: Any, log: Any) -> Ended:
     """What a cell may do, by its name."""
     notify(f"gpu {os.environ.get('CUDA_VISIBLE_DEVICES')}")
     if task.name.startswith("killed"):
@@ -55,7 +60,8 @@ def pretend(task: Task, notify: Any, log: Any) -> str | None:
         time.sleep(0.3)
         notify(f"beside {len(beside)}")
         (task.folder / "here").unlink()
-    return "it is wrong" if task.name.startswith("wrong") else ""
+    wrong = Ended("it is wrong", Status.MISSING)
+    return wrong if task.name.startswith("wrong") else Ended()
 
 
 @pytest.fixture
@@ -77,6 +83,11 @@ def test_what_becomes_of_a_process_is_told(tmp_path: Path) -> None:
         "exits": "its process ended without a result",
         "good again": "",
     }
+    assert {name: kind for name, kind in heard.kinds.items() if kind} == {
+        "killed": Status.NO_ROOM,
+        "wrong": Status.MISSING,
+        "exits": Status.FAULT,
+    }
     assert (tmp_path / "good" / "log.txt").read_text().startswith("gpu ")
 
 
@@ -96,6 +107,7 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path: Path) -> None:
 def test_the_line_says_what_is_going_on() -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=120, color_system=None)
+    short = Ended("the GPU ran out of memory\n  fix: lower it", Status.NO_ROOM)
     with ProgressLine(console, 5, 1) as line:
         line.started("lora-r2")
         line.said("lora-r2", "step 3/6  loss 0.1 [x]")
@@ -103,8 +115,8 @@ def test_the_line_says_what_is_going_on() -> None:
         line.started("oft")
         line.said("oft", "word " * 60)
         line._bar.refresh()
-        line.ended("oft", "the GPU ran out of memory\n  fix: lower it")
-        line.ended("lora-r2", "")
+        line.ended("oft", short)
+        line.ended("lora-r2", Ended())
         line.said("oft", "too late")
     text = output.getvalue()
     assert "lora-r2: step 3/6  loss 0.1 [x]" in text
@@ -112,5 +124,5 @@ def test_the_line_says_what_is_going_on() -> None:
     assert "[1/5] oft: failed after 0:00: the GPU ran out of memory\n" in text
     assert "[2/5] lora-r2: done in 0:00" in text
     assert "cells 2/5" in text and "1 failed" in text
-    assert line.failed == {"oft": "the GPU ran out of memory\n  fix: lower it"}
+    assert line.failed == {"oft": short}
     assert "too late" not in text

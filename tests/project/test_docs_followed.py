@@ -41,6 +41,7 @@ NOT_RUN = {
     "caption": "needs the Hub; photos/captions/test_command.py has a tiny model",
     "--upload": "needs the Hub; test_hub.py has a server that answers as it does",
     "--model": "needs the Hub; tests/photos/masks has a tiny one",
+    "batch": "minutes; comparison/test_batch.py runs one",
     "--ray": "needs a cluster; test_on_ray.py has one",
     "--quantization": "needs a GPU",
     "serve": "runs until it is stopped; tests/study/test_server.py starts it",

@@ -21,13 +21,14 @@ from training_runs import ROOT, draw_picture, run
 
 from tlora_cli.cli.app import main
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.photos.finding import name_of
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, parse_recipe
 from tlora_cli.tools.preflight import fitting
 from tlora_cli.tools.preflight import new_recipe as start_module
 from tlora_cli.tools.preflight.fitting import Room
 from tlora_cli.tools.preflight.memory import MemoryPlan
-from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
+from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start
 
 GIB = 2**30
 LARGE = Room(80 * GIB, "large")
@@ -263,9 +264,14 @@ def test_it_fits_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     assert saving.recipe.train.memory == "12gb" and saving.recipe.train.gradient_checkpointing
     assert just_less.fits(plan_once(saving.recipe, just_less))
     even_less = Room(int((plan_once(saving.recipe, LARGE).card - 1) / 0.95), "smaller")
-    most = start(picture, class_name="cat", room=even_less)
-    assert most.recipe.train.quantization == "int8"
-    assert even_less.fits(plan_once(most.recipe, even_less))
+    turns = start(picture, class_name="cat", room=even_less)
+    assert turns.recipe.train.memory == "8gb" and turns.recipe.train.offload
+    assert even_less.fits(plan_once(turns.recipe, even_less))
+    least = Room(int((plan_once(turns.recipe, LARGE).card - 1) / 0.95), "least")
+    most = start(picture, class_name="cat", room=least)
+    assert most.recipe.train.memory is None
+    assert (most.recipe.train.quantization, most.recipe.train.offload) == ("nf4", True)
+    assert least.fits(plan_once(most.recipe, least))
     never = start(picture, class_name="cat", room=Room(GIB // 4, "none"))
     assert never.recipe == plain.recipe and never.reasons[-1].level == "warning"
 

@@ -118,10 +118,16 @@ def test_memory_that_does_not_suffice_says_what_to_change(
         {"batch_size": 1, "gradient_checkpointing": True},
         {"batch_size": 1, "gradient_checkpointing": True, "quantization": "int8"},
         {"batch_size": 1, "gradient_checkpointing": True, "quantization": "nf4"},
+        {
+            "batch_size": 1,
+            "gradient_checkpointing": True,
+            "quantization": "nf4",
+            "offload": True,
+        },
     ]
     large = Room(40 * 2**30, "large")
     sizes = [once(given, large).card, *(once(tried, large).card for _, tried in rungs)]
-    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] > sizes[4]
+    assert sizes[0] > sizes[1] > sizes[2] > sizes[3] > sizes[4] > sizes[5]
     *phases, fine = look_at_memory(given, large)
     assert fine.level == "ok" and gigabytes(sizes[0]) in fine.text
     assert "(large, 5% left to screens and other programs)" in fine.text

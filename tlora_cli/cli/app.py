@@ -11,7 +11,8 @@ import traceback
 from collections.abc import Callable
 
 from tlora_cli.cli.going_on import told_of_stop
-from tlora_cli.cli.quiet import calm_threads, plain_warnings
+from tlora_cli.cli.quiet import calm_threads, in_utf8
+from tlora_cli.cli.reporter import begin, reporter, warnings_reported
 from tlora_cli.foundation.errors import Status, UserError, no_room
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.stopping import status_of_stop, stoppable
@@ -19,33 +20,40 @@ from tlora_cli.foundation.stopping import status_of_stop, stoppable
 
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
-    plain_warnings()
-    with calm_threads(), stoppable():
-        return _end_of(_run)
+    in_utf8()
+    begin()
+    with warnings_reported(), calm_threads(), stoppable():
+        status = _end_of(_run)
+        return _end_of(lambda: reporter.end(status))
 
 
 def _end_of(run: Callable[[], int]) -> int:
     try:
         return run()
     except UserError as error:
-        return _fail(f"error: {error}", error.kind)
+        return _fail(error)
     except KeyboardInterrupt as stop:
-        return _fail(told_of_stop(stop), status_of_stop(stop))
+        reporter.stopped(*told_of_stop(stop))
+        return status_of_stop(stop)
     except BrokenPipeError:
         # The reader went away, as `head` does. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Status.FAULT
     except Exception as error:
+        if (behind := _stop_behind(error)) is not None:  # which a library has taken for its own
+            reporter.stopped(*told_of_stop(behind))
+            return status_of_stop(behind)
         if (short := no_room(error)) is not None:
-            return _fail(f"error: {short}", short.kind)
+            return _fail(short)
         if os.environ.get("TLORA_DEBUG") == "1":
             traceback.print_exc()
         first_line = str(error).partition("\n")[0]
-        return _fail(
+        told = (
             f"internal error: {type(error).__name__}: {first_line}; "
-            "set TLORA_DEBUG=1 for the traceback",
-            Status.FAULT,
+            "set TLORA_DEBUG=1 for the traceback"
         )
+        what, _, do = told.rpartition("; ")
+        return _fail(UserError(what, do=do, kind=Status.FAULT), told)
 
 
 def _run() -> int:
@@ -71,6 +79,6 @@ def _stop_behind(end: BaseException) -> KeyboardInterrupt | None:
     return cause
 
 
-def _fail(message: str, status: int) -> int:
-    print(message, file=sys.stderr)
-    return status
+def _fail(error: UserError, text: str = "") -> int:
+    reporter.error(error, text)
+    return error.kind

@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli import (
     analyze,
+    batch,
     caption,
     comfyui,
     compare,
@@ -30,7 +31,7 @@ from tlora_cli.cli import (
     validate,
 )
 from tlora_cli.cli.choices import either
-from tlora_cli.cli.once import Once
+from tlora_cli.cli.command import Command, shared
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.packages import PRODUCT
 
@@ -39,27 +40,29 @@ app = typer.Typer(
     help=f"T-LoRA: teach {either(one.title for one in FAMILIES.values())} a new thing from one "
     "photograph without overfitting.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-# Adding a command is one line: app.command(cls=Once)(module.function).
-app.command(cls=Once)(init.init)
-app.command(cls=Once)(mask.mask)
-app.command(cls=Once)(caption.caption)
-app.command(cls=Once)(train.train)
-app.command(cls=Once)(sample.sample)
-app.command(cls=Once)(sheet.sheet)
-app.command(cls=Once)(convert.convert)
-app.command(cls=Once)(comfyui.comfyui)
-app.command(cls=Once)(merge.merge)
-app.command(cls=Once)(publish.publish)
-app.command(cls=Once)(evaluate.evaluate)
-app.command(cls=Once)(compare.compare)
-app.command(cls=Once)(analyze.analyze)
-app.command(cls=Once)(report.report)
-app.command(cls=Once)(studio.studio)
-app.command(cls=Once)(validate.validate)
-app.command(cls=Once)(doctor.doctor)
+# Adding a command is one line; `prints_objects` gives it `--json`, with its events in `events.py`.
+app.command(cls=Command)(shared(init.init))
+app.command(cls=Command)(shared(mask.mask))
+app.command(cls=Command)(shared(caption.caption))
+app.command(cls=Command)(shared(train.train, prints_objects=True))
+app.command(cls=Command)(shared(sample.sample, prints_objects=True))
+app.command(cls=Command)(shared(sheet.sheet))
+app.command(cls=Command)(shared(convert.convert, prints_objects=True))
+app.command(cls=Command)(shared(comfyui.comfyui))
+app.command(cls=Command)(shared(merge.merge))
+app.command(cls=Command)(shared(publish.publish))
+app.command(cls=Command)(shared(evaluate.evaluate, prints_objects=True))
+app.command(cls=Command)(shared(batch.batch, prints_objects=True))
+app.command(cls=Command)(shared(compare.compare, prints_objects=True))
+app.command(cls=Command)(shared(analyze.analyze))
+app.command(cls=Command)(shared(report.report))
+app.command(cls=Command)(shared(studio.studio))
+app.command(cls=Command)(shared(validate.validate, prints_objects=True))
+app.command(cls=Command)(shared(doctor.doctor))
 app.add_typer(recipe.app)
 app.add_typer(study.app)
 app.add_typer(toyworld.app)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from tlora_cli.cli.going_on import going_on
+from tlora_cli.cli.jobs import CellEvents, end_with_failed, make_engine
 from tlora_cli.cli.quiet import hush_libraries
-from tlora_cli.foundation.errors import Status
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.packages import PRODUCT
-
-if TYPE_CHECKING:
-    from tlora_cli.comparison.cells import Plan
-    from tlora_cli.comparison.engine import Engine
 
 
 def compare(
@@ -59,44 +56,31 @@ def compare(
     plan = part_of(make_plan(load_grid(grid, changes)), chosen)
     if dry_run:
         for cell in plan.cells:
-            typer.echo(cell.name)
+            reporter.inform(cell.name)
         return
     hush_libraries()
     from tlora_cli.comparison.run import compare as run
     from tlora_cli.comparison.tables import overview
 
     workers = workers or plan.grid.workers
-    console = Console(stderr=True)
     parts = [word for text in changes for word in ("--set", text)]
     parts += [word for text in chosen for word in ("--only", text)]
+    parts += ["--ray", ray] if ray is not None else []
     again = shlex.join([PRODUCT, "compare", str(grid), *parts])
     title = f"Comparison {grid.stem}"
     text = grid.read_text(encoding="utf-8-sig")
     if changes:
         text = f"# {again}\n{text}"
-    with going_on(lambda: f"what was done is kept; go on with:\n  {again}"):
-        done = run(plan, text, title, lambda: _engine(plan, workers, ray), console)
-    typer.echo(overview(done.summary))
-    for path in done.files:
-        typer.echo(str(path))
-    if failed := done.summary.failed:
-        count = "1 cell" if len(failed) == 1 else f"{len(failed)} cells"
-        lines = [f"{count} failed:"]
-        for name, reason in failed.items():
-            lines += [f"  {name}: {reason}".replace("\n", "\n  ")]
-            lines.append(f"    log: {plan.folder / 'cells' / name / 'log.txt'}")
-        lines.append(f"the others are finished; this runs the failed ones again:\n  {again}")
-        typer.echo("\n".join(lines), err=True)
-        raise typer.Exit(Status.FAULT)
-
-
-def _engine(plan: Plan, workers: int | None, ray: str | None) -> Engine:
-    """Return what runs the cells."""
     on_cpu = all(cell.recipe.train.device == "cpu" for cell in plan.cells)
-    if ray is not None:
-        from tlora_cli.comparison.on_ray import RayEngine
-
-        return RayEngine(ray, workers, gpu=not on_cpu)
-    from tlora_cli.comparison.local import LocalEngine, visible_gpus
-
-    return LocalEngine(workers, [] if on_cpu else visible_gpus())
+    with going_on(lambda: f"what was done is kept; go on with:\n  {again}"):
+        engine = functools.partial(make_engine, workers, ray, on_cpu)
+        done = run(plan, text, title, engine, reporter.console(), CellEvents())
+    reporter.result(
+        "compared",
+        [overview(done.summary), *map(str, done.files)],
+        files=[str(path) for path in done.files],
+        finished=len(done.summary.finished),
+        failed=len(done.failed),
+    )
+    logs = {name: plan.folder / "cells" / name / "log.txt" for name in done.failed}
+    end_with_failed("cell", done.failed, logs, again)

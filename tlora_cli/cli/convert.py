@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli.choices import check_known, check_name, completing, either
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.families import FAMILIES
 from tlora_cli.formats.registry import FORMATS
 from tlora_cli.foundation.errors import UserError
@@ -97,6 +98,14 @@ def convert(
 
     given = {"placeholder": placeholder, "class_name": class_name, "base_model": base}
     written, notes = convert_file(source, output, family, base, min_rank, alpha, given, to, slices)
-    typer.echo(f"wrote {output}: {written}")
-    for note in notes:
-        typer.echo(f"  {note}")
+    reporter.result(
+        "converted",
+        f"wrote {output}: {written}",
+        output=str(output),
+        format=to,
+        text=written,
+        notes=notes,
+    )
+    if not reporter.as_json:
+        for note in notes:
+            reporter.inform(f"  {note}")

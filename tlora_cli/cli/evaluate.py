@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tlora_cli.cli.choices import DEVICES, completing, either
 from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
 
 METRICS = ("clip", "dino")
@@ -125,7 +125,7 @@ def evaluate(
         scores = evaluate_pictures(pictures, prompts_of, class_name, placeholder, job)
     else:
         assert adapter is not None
-        console = Console(stderr=True)
+        console = reporter.console()
         columns = (
             TextColumn("pictures {task.completed}/{task.total}"),
             BarColumn(),
@@ -133,18 +133,30 @@ def evaluate(
         )
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=None)
+
+            def drawn(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+                reporter.event("progress", done=done, total=total)
+
             scores = evaluate_adapter(
                 adapter,
                 job,
                 lambda line: console.print(line, highlight=False, markup=False),
-                lambda done, total: bar.update(task, completed=done, total=total),
+                drawn,
             )
-    for name, value in scores.summary.items():
-        typer.echo(f"{name:24} {value:.4f}")
-    for line in [*scores.notes, *([scores.hint] if scores.hint else [])]:
-        typer.echo(line)
-    typer.echo(f"results: {output}")
-    typer.echo(f"page: {write_page(output)}")
+    notes = [*scores.notes, *([scores.hint] if scores.hint else [])]
+    page = write_page(output)
+    reporter.result(
+        "evaluated",
+        [f"{name:24} {value:.4f}" for name, value in scores.summary.items()],
+        output=str(output),
+        page=str(page),
+        scores=scores.summary,
+        notes=notes,
+    )
+    if not reporter.as_json:
+        for line in [*notes, f"results: {output}", f"page: {page}"]:
+            reporter.inform(line)
 
 
 def _checkpoint(given: str) -> tuple[str, str | None]:

@@ -45,9 +45,9 @@ def goes_on(how: str) -> Callable[[Command], Command]:
     return marked
 
 
-def told_of_stop(stop: KeyboardInterrupt) -> str:
-    """Return what to say at the end of a command that was stopped."""
+def told_of_stop(stop: KeyboardInterrupt) -> tuple[str, str]:
+    """Return the name of the signal that stopped a command, and how to go on."""
     number = getattr(stop, "number", signal.SIGINT)
     notes = getattr(stop, "__notes__", None)
     how = notes[0] if notes else f"nothing was left half done; again:\n  {same_command()}"
-    return f"stopped by {signal.Signals(number).name}; {how}"
+    return signal.Signals(number).name, how

@@ -51,9 +51,10 @@ def init(
         class_name = typer.prompt("What is it, in a word (dog, teapot)").strip()
     hush_libraries()
     from tlora_cli.foundation.files import write_text
+    from tlora_cli.photos.finding import name_of
     from tlora_cli.tools.preflight.fitting import Room, room_of
     from tlora_cli.tools.preflight.gpus import card_size, usable_card
-    from tlora_cli.tools.preflight.new_recipe import Wishes, choose_base, make_start, name_of
+    from tlora_cli.tools.preflight.new_recipe import Wishes, choose_base, make_start
 
     room = Room(card_size(card), "the card of --card") if card else room_of(usable_card())
     there = room.name if room is not None and room.is_card else None

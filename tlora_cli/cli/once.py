@@ -27,7 +27,7 @@ class Once(TyperCommand):
                 print(f"warning: {option} is given twice; the last counts", file=sys.stderr)
         rest = super().parse_args(ctx, args)
         for name, value in ctx.params.items():
-            ctx.params[name] = _filled(name, value)
+            ctx.params[name] = filled(name, value)
         return rest
 
     def _given_twice(self, ctx: Any, args: list[str]) -> list[str]:
@@ -44,10 +44,10 @@ class Once(TyperCommand):
         return [option for option, times in Counter(single).items() if times > 1]
 
 
-def _filled(name: str, value: Any) -> Any:
+def filled(name: str, value: Any) -> Any:
     """Return a path, or paths, with what stands for others filled in; anything else as it is."""
     if isinstance(value, list | tuple):
-        return type(value)(_filled(name, one) for one in value)
+        return type(value)(filled(name, one) for one in value)
     if not isinstance(value, Path):
         return value
     try:

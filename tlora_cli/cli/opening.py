@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+from tlora_cli.cli.reporter import reporter
 
 
 def open_page(page: Path) -> None:
@@ -12,4 +12,4 @@ def open_page(page: Path) -> None:
     import webbrowser
 
     if not webbrowser.open(page.absolute().as_uri()):
-        typer.echo(f"no browser could be started; open this file in one: {page}", err=True)
+        reporter.inform(f"no browser could be started; open this file in one: {page}", err=True)

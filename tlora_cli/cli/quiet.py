@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import sys
@@ -30,6 +31,16 @@ def plain_warnings() -> None:
     """Print a warning as one line to read, without the place in the code that Python adds."""
     if os.environ.get("TLORA_DEBUG") != "1":
         warnings.formatwarning = _plain
+
+
+def in_utf8() -> None:
+    """Begin again in Python's UTF-8 mode where the locale knows ASCII only, as LC_ALL=C does.
+
+    There no file whose name has an umlaut could be opened, nor its name be printed.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(sys.getfilesystemencoding()).name != "ascii":
+        return
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 @contextmanager

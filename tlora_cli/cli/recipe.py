@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from tlora_cli.cli.command import Command, shared
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import Status, UserError
-from tlora_cli.recipe.reading import dump_recipe, load_recipe, recipe_schema
+from tlora_cli.recipe.mistakes import Mistake, dotted, recipe_error
+from tlora_cli.recipe.reading import dump_recipe, examine_recipe, load_recipe, recipe_schema
 
 app = typer.Typer(name="recipe", help="Look at recipes.", no_args_is_help=True)
 
@@ -22,13 +25,11 @@ Overrides = Annotated[
 """The `--set` option, the same in every command that reads a recipe."""
 
 
-@app.command()
 def schema() -> None:
     """Print the JSON schema: every key, its type, its default and what it does."""
     typer.echo(json.dumps(recipe_schema(), indent=2, ensure_ascii=False))
 
 
-@app.command()
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The recipe.")],
     overrides: Overrides = None,
@@ -37,19 +38,37 @@ def show(
     typer.echo(dump_recipe(load_recipe(file, overrides or ())), nl=False)
 
 
-@app.command()
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="The recipes.")],
+    overrides: Overrides = None,
 ) -> None:
     """Say whether recipes are right, and all that is wrong with those that aren't."""
     wrong: list[Status] = []
     for file in files:
         try:
-            load_recipe(file)
+            mistakes = examine_recipe(file, overrides or ())[1]
         except UserError as error:
-            typer.echo(f"error: {error}", err=True)
+            reporter.error(error)
             wrong.append(error.kind)
+            continue
+        if reporter.as_json:
+            told = [_mistake(one) for one in mistakes]
+            reporter.result("recipe", file=str(file), ok=not mistakes, mistakes=told)
+        elif mistakes:
+            reporter.error(recipe_error(mistakes, str(file)))
         else:
-            typer.echo(f"{file}: ok")
+            reporter.inform(f"{file}: ok")
+        if mistakes:
+            wrong.append(Status.MISTAKE)
     if wrong:
         raise typer.Exit(min(wrong))
+
+
+def _mistake(one: Mistake) -> dict[str, Any]:
+    key, given = dotted(one.path) if one.path else "", one.override or None
+    return {"key": key, "line": one.line, "set": given, "text": one.text}
+
+
+app.command(cls=Command)(shared(schema))
+app.command(cls=Command)(shared(show))
+app.command(cls=Command)(shared(check, prints_objects=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,9 +17,13 @@ from tlora_cli.cli.choices import (
 )
 from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.families import FAMILIES, sampler_names
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.recipe.reading import read_text
+
+if TYPE_CHECKING:
+    from tlora_cli.sampling.draw import Job
 
 _SAMPLERS = tuple(name for name in sampler_names() if name != "default")
 _NEGATIVE = ", ".join(one.title for one in FAMILIES.values() if not one.no_negative_prompt)
@@ -131,7 +135,18 @@ def sample(
         batch_size=batch_size,
         anyway=anyway,
         contact_sheet=contact_sheet,
-        notify=typer.echo,
+        notify=reporter.inform,
+        drawn=_tell_picture,
+    )
+
+
+def _tell_picture(file: Path, job: Job | None) -> None:
+    reporter.result(
+        "picture",
+        str(file),
+        file=str(file),
+        prompt=job.prompt if job else None,
+        seed=job.seed if job else None,
     )
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.command import Command, shared
 from tlora_cli.cli.going_on import goes_on
-from tlora_cli.cli.once import Once
 from tlora_cli.foundation.errors import UserError
 
 app = typer.Typer(
@@ -19,7 +19,6 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of the study.")]
 
 
-@app.command(cls=Once)
 def new(
     evaluations: Annotated[
         list[str],
@@ -56,7 +55,6 @@ def new(
     typer.echo(f"next:  tlora study serve {output}")
 
 
-@app.command(cls=Once)
 @goes_on("every answer is kept; go on with:\n  {again}")
 def serve(
     study: Folder,
@@ -73,7 +71,6 @@ def serve(
         server.serve_forever()
 
 
-@app.command(cls=Once)
 def report(study: Folder) -> None:
     """Write report.html and tables: shares with intervals, agreement, sides, careless raters."""
     from tlora_cli.study.design import read_study
@@ -94,3 +91,8 @@ def _reference(given: str) -> tuple[str, Path]:
     if not path.is_file():
         raise UserError("there is no such photograph", str(path), "check --reference")
     return concept, path
+
+
+app.command(cls=Command)(shared(new))
+app.command(cls=Command)(shared(serve))
+app.command(cls=Command)(shared(report))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.command import Command, shared
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.toyworld.bundle import BUNDLE
@@ -19,7 +20,6 @@ app = typer.Typer(
 Output = Annotated[Path, typer.Option(help="New folder for the result.")]
 
 
-@app.command("list")
 def list_all(
     class_of: Annotated[
         str | None, typer.Option(metavar="CONCEPT", help="Print only the class of a concept.")
@@ -40,7 +40,6 @@ def list_all(
         typer.echo(f"  {one.name:10} {f'{one.color} {one.class_name}':16} {private}")
 
 
-@app.command()
 def draw(
     concept: Annotated[
         str | None, typer.Option(help="Its pictures and masks; default: random scenes.")
@@ -56,7 +55,6 @@ def draw(
     typer.echo(f"wrote {len(files)} files to {output}")
 
 
-@app.command()
 def gate(
     base: Annotated[str, typer.Option(help="The base, e.g. toy-sdxl.")] = "toy-sdxl",
     count: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 500,
@@ -87,7 +85,6 @@ def gate(
     typer.echo(json.dumps(result.as_dict(), indent=2) if as_json else str(result))
 
 
-@app.command()
 def score(
     adapter: Annotated[
         list[str],
@@ -118,3 +115,9 @@ def score(
     for line in lines:
         typer.echo(line)
     typer.echo(f"page: {page}")
+
+
+app.command("list", cls=Command)(shared(list_all))
+app.command(cls=Command)(shared(draw))
+app.command(cls=Command)(shared(gate))
+app.command(cls=Command)(shared(score))

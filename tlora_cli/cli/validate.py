@@ -12,8 +12,10 @@ import typer
 from tlora_cli.cli.grid_check import is_grid, look_at_grid
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.cli.recipe import Overrides
+from tlora_cli.cli.reporter import reporter
+from tlora_cli.cli.told_findings import tell_findings
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.tools.preflight.findings import Finding, count, lines, status_of, summary
+from tlora_cli.tools.preflight.findings import Finding, count, status_of, summary
 
 
 def validate(
@@ -46,8 +48,7 @@ def validate(
         found = []
         for finding in look_at_grid(file, overrides or (), _size(card)):
             found.append(finding)
-            for line in lines([finding]):
-                typer.echo(line)
+            tell_findings([finding])
         _end(found, f"tlora compare {shlex.quote(str(file))}{given}")
         return
     from tlora_cli.tools.preflight.trial_run import try_recipe
@@ -56,13 +57,11 @@ def validate(
     if deep and card:
         raise UserError("--deep tries this machine's card", do="drop --card or --deep")
     recipe, found = validate_recipe(file, overrides or (), _size(card))
-    for line in lines(found):
-        typer.echo(line)
+    tell_findings(found)
     if deep and recipe is not None and not count(found, "problem"):
         tried = list(try_recipe(recipe))
         found += tried
-        for line in lines(tried):
-            typer.echo(line)
+        tell_findings(tried)
     _end(found, f"tlora train --config {shlex.quote(str(file))}{given}")
 
 
@@ -74,7 +73,17 @@ def _size(card: str | None) -> int | None:
 
 def _end(found: Sequence[Finding], command: str) -> None:
     """Count what was found, and name the next command, unless there is a problem."""
-    typer.echo(summary(found))
-    if status := status_of(found):
+    status = status_of(found)
+    if reporter.as_json:
+        reporter.result(
+            "summary",
+            problems=count(found, "problem"),
+            warnings=count(found, "warning"),
+            next=None if status else command,
+        )
+    else:
+        reporter.inform(summary(found))
+    if status:
         raise typer.Exit(status)
-    typer.echo(f"next: {command}")
+    if not reporter.as_json:
+        reporter.inform(f"next: {command}")

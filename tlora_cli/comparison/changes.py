@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlora_cli.comparison.grid import Block, Grid
+from tlora_cli.comparison.grid import GRID, Block, Grid
 from tlora_cli.recipe.mistakes import KeyPath, Mistake
 from tlora_cli.recipe.reading import Origin, apply_override
 from tlora_cli.recipe.yaml_text import YAMLMistake, parse_yaml
@@ -58,7 +58,7 @@ class Changes:
         """Change a grid's data as it was written; return what is wrong with the options."""
         mistakes = []
         for option in self.grid:
-            mistakes += apply_override(data, origins, option)
+            mistakes += apply_override(data, origins, option, GRID)
         for axis, option in self.axes.items():
             mistakes += _put_axis(data, origins, axis, option)
         return mistakes

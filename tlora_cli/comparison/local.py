@@ -1,6 +1,6 @@
-"""Cells in processes of this machine, one process a cell.
+"""Jobs in processes of this machine, one process a job.
 
-A cell that dies takes nothing with it. The processes come from a server that has imported the model
+A job that dies takes nothing with it. The processes come from a server that has imported the model
 libraries once, so a cell starts at once and no GPU is shared by a fork. They end with the process
 that started them, however it ends.
 """
@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from typing import Any
 
-from tlora_cli.comparison.engine import Engine, Report
-from tlora_cli.comparison.tasks import Task
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.comparison.engine import Ended, Engine, Job, Report
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.stopping import SIGNALS
 from tlora_cli.training.interruption import Interruption
 
@@ -32,12 +31,12 @@ LISTEN = 0.25
 class _Running:
     """A cell at work."""
 
-    task: Task
+    job: Job
     process: Any
     pipe: Any
     gpu: str | None
-    error: str | None = None
-    """The error it ended with, empty if all is well; None while it has not said."""
+    how: Ended | None = None
+    """Its end; None while it has not said."""
     stopped: bool = False
 
 
@@ -62,12 +61,12 @@ class LocalEngine(Engine):
             )
         self._free: list[str | None] = [*gpus[:workers]] if gpus else [None] * (workers or 1)
 
-    def run(self, tasks: Sequence[Task], report: Report) -> None:
+    def run(self, jobs: Sequence[Job], report: Report) -> None:
         """See `Engine`."""
         context: Any = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             context.set_forkserver_preload(["tlora_cli.comparison.preload"])
-        waiting, running = deque(tasks), dict[Any, _Running]()
+        waiting, running = deque(jobs), dict[Any, _Running]()
         asked, told = Interruption(), False
         try:
             with asked.watching():
@@ -75,7 +74,7 @@ class LocalEngine(Engine):
                     while waiting and self._free and not asked.asked:
                         one = self._start(context, waiting.popleft())
                         running[one.pipe] = one
-                        report.started(one.task.name)
+                        report.started(one.job.name)
                     if asked.asked and not told:
                         told = True
                         for one in running.values():
@@ -92,13 +91,13 @@ class LocalEngine(Engine):
         if asked.asked:
             raise asked.stopped()
 
-    def _start(self, context: Any, task: Task) -> _Running:
+    def _start(self, context: Any, job: Job) -> _Running:
         gpu = self._free.pop(0)
         own, other = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(task, gpu, other), name=task.name)
+        process = context.Process(target=_child, args=(job, gpu, other), name=job.name)
         process.start()
         other.close()
-        return _Running(task, process, own, gpu)
+        return _Running(job, process, own, gpu)
 
 
 def _listen(one: _Running, report: Report) -> bool:
@@ -110,25 +109,27 @@ def _listen(one: _Running, report: Report) -> bool:
         one.process.join()
         return True
     if kind == "said":
-        report.said(one.task.name, text)
+        report.said(one.job.name, text)
     elif kind == "stopped":
         one.stopped = True
     else:
-        one.error = text
+        one.how = text
     return False
 
 
 def _ended(one: _Running, report: Report, asked: bool) -> None:
-    if one.error is not None:
-        report.ended(one.task.name, one.error)
+    if one.how is not None:
+        report.ended(one.job.name, one.how)
     elif not (asked or one.stopped):
         code = one.process.exitcode
         killed = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else "ended"
-        hint = ", perhaps for want of memory" if code == -signal.SIGKILL else ""
-        report.ended(one.task.name, f"its process {killed} without a result{hint}")
+        short = code == -signal.SIGKILL
+        hint = ", perhaps for want of memory" if short else ""
+        kind = Status.NO_ROOM if short else Status.FAULT
+        report.ended(one.job.name, Ended(f"its process {killed} without a result{hint}", kind))
 
 
-def _child(task: Task, gpu: str | None, pipe: Any) -> None:
+def _child(job: Job, gpu: str | None, pipe: Any) -> None:
     """Do a cell in this process, and tell through the pipe."""
     os.setsid()  # Ctrl-C is for the parent, which asks politely
     for number in SIGNALS:
@@ -137,8 +138,8 @@ def _child(task: Task, gpu: str | None, pipe: Any) -> None:
     _end_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    task.folder.mkdir(parents=True, exist_ok=True)
-    with task.log.open("a", encoding="utf-8") as log:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", encoding="utf-8") as log:
         for standard in (1, 2):
             os.dup2(log.fileno(), standard)
 
@@ -148,8 +149,8 @@ def _child(task: Task, gpu: str | None, pipe: Any) -> None:
 
         from tlora_cli.comparison.run_cell import attempt
 
-        error = attempt(task, notify, log)
-        pipe.send(("stopped", "") if error is None else ("ended", error))
+        how = attempt(job, notify, log)
+        pipe.send(("stopped", "") if how is None else ("ended", how))
 
 
 def visible_gpus() -> list[str]:

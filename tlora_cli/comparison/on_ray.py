@@ -1,4 +1,4 @@
-"""Cells on a Ray cluster. The folder of the comparison must be on a disk that all nodes share."""
+"""Jobs on a Ray cluster, such as cells. Their folders must be on a disk that all nodes share."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tlora_cli.comparison.engine import Engine, Report
-from tlora_cli.comparison.tasks import Task, read_result
+from tlora_cli.comparison.engine import Ended, Engine, Job, Report
 from tlora_cli.foundation.errors import Status, UserError, system_reason
 from tlora_cli.training.interruption import Interruption
 
@@ -21,6 +20,8 @@ KNOCK_SECONDS = 10.0
 """Time that a cluster may take to answer at all."""
 SHARED_SECONDS = 10.0
 """Time that a shared disk may take to show what another machine has written."""
+RETRIES = 3
+"""Times that a job is begun again whose worker has died."""
 SAVING_SECONDS = 120.0
 """Time that cells which were asked to stop may take to save."""
 
@@ -59,33 +60,27 @@ class RayEngine(Engine):
                 configure_logging=False,
                 runtime_env={"env_vars": {"PYTHONPATH": path}},
             )
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"no Ray cluster answers: {reason}",
-                where=f"--ray {address}",
-                do="start one with `ray start --head`, and name its address",
-                kind=Status.LATER,
-            ) from error
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise _refused(error, address) from error
         self._workers = workers
         self._gpus = 1 if gpu and self._ray.cluster_resources().get("GPU", 0) >= 1 else 0
 
-    def run(self, tasks: Sequence[Task], report: Report) -> None:
+    def run(self, jobs: Sequence[Job], report: Report) -> None:
         """See `Engine`."""
         ray = self._ray
-        waiting, running = deque(tasks), dict[Any, Task]()
+        waiting, running = deque(jobs), dict[Any, Job]()
         asked = Interruption()
-        most = self._workers or len(tasks)
+        most = self._workers or len(jobs)
         try:
             with asked.watching():
                 while (waiting or running) and not asked.asked:
                     while waiting and len(running) < most:
-                        task = waiting.popleft()
-                        running[self._submit(task)] = task
-                        report.started(task.name)
+                        job = waiting.popleft()
+                        running[self._submit(job)] = job
+                        report.started(job.name)
                     for done in ray.wait(list(running), timeout=LISTEN)[0]:
-                        task = running.pop(done)
-                        report.ended(task.name, self._outcome(done, task))
+                        job = running.pop(done)
+                        report.ended(job.name, self._outcome(done, job))
                 if asked.asked:
                     self._stop(list(running))
         finally:
@@ -93,30 +88,33 @@ class RayEngine(Engine):
         if asked.asked:
             raise asked.stopped()
 
-    def _submit(self, task: Task) -> Any:
-        # A process a cell, as on one machine: what a cell leaves in memory is gone with it.
-        cell = self._ray.remote(
-            num_cpus=task.threads, num_gpus=self._gpus, max_retries=0, max_calls=1
+    def _submit(self, job: Job) -> Any:
+        # A process a job, as on one machine: what a job leaves in memory is gone with it. Begun
+        # again on another worker, it goes on where the last checkpoint was.
+        work = self._ray.remote(
+            num_cpus=job.threads, num_gpus=self._gpus, max_retries=RETRIES, max_calls=1
         )(_do)
-        return cell.options(name=task.name).remote(task, str(Path.cwd()))
+        return work.options(name=job.name).remote(job, str(Path.cwd()))
 
-    def _outcome(self, done: Any, task: Task) -> str:
-        """Return the error of a task that has ended; empty if its result is there."""
+    def _outcome(self, done: Any, job: Job) -> Ended:
+        """Return how a job has ended: well, if its result is there."""
         try:
-            error: str = self._ray.get(done)
+            how: Ended = self._ray.get(done)
         except self._ray.exceptions.RayError as failure:
-            return f"its Ray worker failed: {' '.join(str(failure).split())[:300]}"
-        if error:
-            return error
+            reason = " ".join(str(failure).split())[:300]
+            return Ended(f"its Ray worker failed: {reason}", Status.LATER)
+        if how.error:
+            return how
         until = time.monotonic() + SHARED_SECONDS
-        while read_result(task) is None:
+        while not job.is_finished():
             if time.monotonic() > until:
-                return (
-                    f"it ended on a Ray worker, but its result is not in {task.folder}: the output "
-                    "must be on a disk that all nodes share"
+                return Ended(
+                    f"it ended on a Ray worker, but its result is not in {job.folder}: the output "
+                    "must be on a disk that all nodes share",
+                    Status.MISTAKE,
                 )
             time.sleep(0.5)
-        return ""
+        return Ended()
 
     def _stop(self, running: list[Any]) -> None:
         """Ask the cells at work to save and stop, and give them time."""
@@ -126,6 +124,32 @@ class RayEngine(Engine):
             self._ray.wait(running, num_returns=len(running), timeout=SAVING_SECONDS)
 
 
+def _refused(error: BaseException, address: str) -> UserError:
+    """Return why a cluster can't be used."""
+    where, told = f"--ray {address}", ""
+    link: BaseException | None = error
+    while link is not None:
+        told += f"{type(link).__name__} {link} "
+        link = link.__cause__ or link.__context__
+    if "authentication" in told.lower() or "unauthenticated" in told.lower():
+        given = os.environ.get("RAY_AUTH_TOKEN")
+        return UserError(
+            "the Ray cluster answers, and doesn't take the token in RAY_AUTH_TOKEN"
+            if given
+            else "the Ray cluster asks for a token, and RAY_AUTH_TOKEN is not set",
+            where=where,
+            do="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's own token, as "
+            "`ray get-auth-token` prints it there",
+            kind=Status.MISSING,
+        )
+    return UserError(
+        f"no Ray cluster answers: {' '.join(str(error).split())[:300]}",
+        where=where,
+        do="start one with `ray start --head`, and name its address",
+        kind=Status.LATER,
+    )
+
+
 def _knock(address: str) -> None:
     """Raise an OSError if nothing listens at a HOST:PORT: ray itself would try for a minute."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
@@ -133,22 +157,23 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
 
 
-def _do(task: Task, folder: str) -> str:
-    """Do a cell on a worker; return its error, empty if all is well.
+def _do(job: Job, folder: str) -> Ended:
+    """Do a job on a worker; return how it ended.
 
     Args:
-        task: the cell.
-        folder: current folder of the comparison, to which its paths are relative.
+        job: a cell, say.
+        folder: current folder of the command, to which its paths are relative.
     """
     from tlora_cli.comparison.run_cell import attempt
 
     try:
         os.chdir(folder)
     except OSError as refusal:
-        return (
-            f"the worker has no folder {folder}: {system_reason(refusal)}; all nodes must share it"
+        return Ended(
+            f"the worker has no folder {folder}: {system_reason(refusal)}; all nodes must share it",
+            Status.MISTAKE,
         )
-    task.folder.mkdir(parents=True, exist_ok=True)
-    with task.log.open("a", encoding="utf-8") as log:
-        error = attempt(task, lambda line: print(line, file=log, flush=True), log)
-    return "it was stopped" if error is None else error
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", encoding="utf-8") as log:
+        how = attempt(job, lambda line: print(line, file=log, flush=True), log)
+    return how or Ended("it was stopped", Status.LATER)

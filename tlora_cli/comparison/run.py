@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tlora_cli.comparison.cell_job import CellJob
 from tlora_cli.comparison.cells import MARK, Plan
-from tlora_cli.comparison.engine import Engine
+from tlora_cli.comparison.engine import Ended, Engine, Report
+from tlora_cli.comparison.folders import check_folder
 from tlora_cli.comparison.page import page
 from tlora_cli.comparison.progress import ProgressLine
 from tlora_cli.comparison.sharing import take_over
@@ -18,7 +20,7 @@ from tlora_cli.comparison.tables import write_tables
 from tlora_cli.comparison.tasks import Result, Task, changed, locked_patiently, read_result, task_of
 from tlora_cli.foundation.environment import check_alone
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.files import LOCK, TEMPORARY, remove_leftovers, write_text
+from tlora_cli.foundation.files import remove_leftovers, write_text
 
 PAGE = "index.html"
 MAX_TOLD = 10
@@ -32,14 +34,21 @@ class Compared:
     Attributes:
         summary: of all finished cells.
         files: tables and page.
+        failed: name of a cell -> how it has ended.
     """
 
     summary: Summary
     files: list[Path]
+    failed: dict[str, Ended]
 
 
 def compare(
-    plan: Plan, grid_text: str, title: str, engine: Callable[[], Engine], console: Console
+    plan: Plan,
+    grid_text: str,
+    title: str,
+    engine: Callable[[], Engine],
+    console: Console,
+    report: Report | None = None,
 ) -> Compared:
     """Run the cells that are not finished, and write tables and page of all that are.
 
@@ -49,6 +58,7 @@ def compare(
         title: of the page.
         engine: makes what runs cells; called only if there are any to run.
         console: where progress is shown.
+        report: told how the cells are coming along, too.
 
     Raises:
         UserError: if the folder holds something else, or cells of other settings.
@@ -56,7 +66,7 @@ def compare(
     """
     check_alone()
     folder = plan.folder
-    _check_folder(folder)
+    check_folder(folder, MARK, "output")
     tasks = [task_of(cell, plan) for cell in plan.cells]
     with locked_patiently(folder):
         _check_cells(tasks)
@@ -67,16 +77,16 @@ def compare(
         results |= taken
         waiting = [task for task in tasks if task.name not in results]
         _say(console, _counted(len(tasks), len(results) - len(taken), len(taken), len(waiting)))
-        failed: dict[str, str] = {}
+        failed: dict[str, Ended] = {}
         if waiting:
-            with ProgressLine(console, len(tasks), len(results)) as progress:
-                engine().run(waiting, progress)
+            with ProgressLine(console, len(tasks), len(results), also=report) as progress:
+                engine().run([CellJob(task) for task in waiting], progress)
             failed = progress.failed
             results = _finished(tasks)
-        summary = summarize(plan, results, failed)
+        summary = summarize(plan, results, {name: how.error for name, how in failed.items()})
         files = write_tables(summary, folder)
         write_text(folder / PAGE, page(summary, title))
-    return Compared(summary, [*files, folder / PAGE])
+    return Compared(summary, [*files, folder / PAGE], failed)
 
 
 def _counted(cells: int, finished: int, taken: int, waiting: int) -> str:
@@ -87,23 +97,6 @@ def _counted(cells: int, finished: int, taken: int, waiting: int) -> str:
 def _finished(tasks: list[Task]) -> dict[str, Result]:
     found = {task.name: read_result(task) for task in tasks}
     return {name: result for name, result in found.items() if result is not None}
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that holds something else.
-
-    Raises:
-        UserError: if it does.
-    """
-    if not folder.exists() or (folder / MARK).exists():
-        return
-    there = list(folder.iterdir()) if folder.is_dir() else [folder]
-    if any(not path.name.startswith((LOCK, TEMPORARY)) for path in there):
-        raise UserError(
-            f"{folder} is not empty and is left as it is",
-            where="output",
-            do="name a new folder",
-        )
 
 
 def _check_cells(tasks: list[Task]) -> None:

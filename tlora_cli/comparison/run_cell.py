@@ -1,4 +1,4 @@
-"""One cell, from wherever it was left: train, evaluate, write the result."""
+"""One job in its own process; and a cell, from wherever it was left: train, evaluate, result."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import gc
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 import torch
 from rich.console import Console
 
+from tlora_cli.comparison.engine import Ended, Job, Stopped
 from tlora_cli.comparison.tasks import Task, claim, locked_patiently, write_result
 from tlora_cli.evaluation.run import Evaluation, evaluate_adapter
 from tlora_cli.foundation.devices import release_memory
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError, no_room
+from tlora_cli.foundation.line_stream import LineStream
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import train
 
@@ -22,33 +24,34 @@ WIDTH = 200
 """Width of lines; they are not wrapped, they go into a log and a progress line."""
 
 
-class Stopped(Exception):
-    """The cell was asked to stop, and has saved what it had."""
-
-
-def attempt(task: Task, notify: Callable[[str], None], log: TextIO) -> str | None:
-    """Do a cell, as far as it isn't done; nothing it meets is raised.
+def attempt(job: Job, notify: Callable[[str], None], log: TextIO) -> Ended | None:
+    """Do a job, as far as it isn't done; nothing it meets is raised.
 
     Args:
-        task: the cell.
+        job: a cell, say.
         notify: told each line of progress.
         log: where errors are written in full.
 
     Returns:
-        What went wrong, in words; empty if nothing; None if the cell was asked to stop.
+        How it ended; None if the job was asked to stop.
     """
     try:
-        work(task, notify)
+        torch.set_num_threads(job.threads)
+        job.work(notify)
     except Stopped:
         return None
     except UserError as error:
         print(f"error: {error}", file=log)
-        return str(error)
-    except Exception as error:  # whatever it is, it is this cell's alone
+        return Ended(str(error), error.kind)
+    except Exception as error:  # whatever it is, it is this job's alone
+        if (short := no_room(error)) is not None:
+            print(f"error: {short}", file=log)
+            return Ended(str(short), short.kind)
         traceback.print_exc(file=log)
         first_line = str(error).partition("\n")[0]
-        return f"internal error: {type(error).__name__}: {first_line}; see {task.log}"
-    return ""
+        text = f"internal error: {type(error).__name__}: {first_line}; see {job.log}"
+        return Ended(text, Status.FAULT)
+    return Ended()
 
 
 def work(task: Task, notify: Callable[[str], None]) -> None:
@@ -58,19 +61,28 @@ def work(task: Task, notify: Callable[[str], None]) -> None:
         UserError: for what the user can mend.
         Stopped: if a signal asked the training to stop.
     """
-    torch.set_num_threads(task.threads)
     with locked_patiently(task.folder):
         claim(task)
-        adapter = _train(task, notify)
+        adapter = train_in_lines(task.recipe, notify)
         gc.collect()  # what was trained goes before the base is loaded again
         release_memory()
         _evaluate(task, adapter, notify)
         write_result(task)
 
 
-def _train(task: Task, notify: Callable[[str], None]) -> Path:
-    recipe = Recipe.model_validate(task.recipe, by_alias=True, by_name=False)
-    lines = cast(IO[str], _Lines(notify))
+def train_in_lines(data: dict[str, Any], notify: Callable[[str], None]) -> Path:
+    """Train, or go on with it, and return the adapter.
+
+    Args:
+        data: the recipe as plain data.
+        notify: told each line of progress.
+
+    Raises:
+        UserError: for what the user can mend.
+        Stopped: if a signal asked to stop.
+    """
+    recipe = Recipe.model_validate(data, by_alias=True, by_name=False)
+    lines = cast(IO[str], LineStream(notify))
     console = Console(file=lines, width=WIDTH, force_terminal=False, color_system=None)
     outcome = train(recipe, resume=True, console=console)
     if outcome.adapter is None:
@@ -94,26 +106,3 @@ def _evaluate(task: Task, adapter: Path, notify: Callable[[str], None]) -> None:
         mask=settings["mask"],
     )
     evaluate_adapter(adapter, job, notify, lambda done, total: notify(f"pictures {done}/{total}"))
-
-
-class _Lines:
-    """A text file that gives each line to a function."""
-
-    def __init__(self, notify: Callable[[str], None]) -> None:
-        self._notify = notify
-        self._rest = ""
-
-    def write(self, text: str) -> int:
-        """Take text; what follows the last line end waits."""
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            if line.strip():
-                self._notify(line.strip())
-        return len(text)
-
-    def flush(self) -> None:
-        """Do nothing: lines are given at once."""
-
-    def isatty(self) -> bool:
-        """Return that this is no terminal."""
-        return False

@@ -161,7 +161,7 @@ def task_of(cell: Cell, plan: Plan) -> Task:
 
 def changed(task: Task) -> list[str]:
     """Return in which settings the cell's folder was made otherwise, in words; empty if it fits."""
-    before = _read(task.folder / "cell.json")
+    before = read_object(task.folder / "cell.json")
     if before is None:
         return []  # none, or damaged: the run's and the evaluation's own folders know theirs
     if isinstance(before.get("recipe"), dict):
@@ -199,7 +199,7 @@ def write_result(task: Task) -> None:
 
 def result_key(folder: Path) -> str | None:
     """Return the key that a cell's folder says it was finished with; None if it is not finished."""
-    key = (_read(folder / "result.json") or {}).get("key")
+    key = (read_object(folder / "result.json") or {}).get("key")
     return key if isinstance(key, str) else None
 
 
@@ -209,7 +209,7 @@ def read_result(task: Task) -> Result | None:
     A result of other settings, scores that are not whole or not those that were written, and an
     adapter that was replaced since do not count: the cell is then done again.
     """
-    found = _read(task.folder / "result.json")
+    found = read_object(task.folder / "result.json")
     if found is None or found.get("key") != task.key:
         return None
     adapter = task.run.adapter
@@ -218,8 +218,8 @@ def read_result(task: Task) -> Result | None:
     if not task.scores.is_file() or digest(task.scores) != found.get("scores"):
         return None
     scores = read_scores(task.evaluation)
-    about = _read(task.run.about) or {}
-    last = _last_step(task.run.metrics)
+    about = read_object(task.run.about) or {}
+    last = last_step(task.run.metrics)
     return Result(
         scores,
         about.get("parameters"),
@@ -265,7 +265,7 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def read_object(file: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None if there is none that can be read."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -274,7 +274,7 @@ def _read(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _last_step(metrics: Path) -> dict[str, Any]:
+def last_step(metrics: Path) -> dict[str, Any]:
     """Return the last whole line of metrics.jsonl."""
     try:
         lines = metrics.read_text(encoding="utf-8").splitlines()

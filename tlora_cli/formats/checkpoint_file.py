@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -126,7 +127,7 @@ def find_start(path: Path, header: Mapping[str, str], info: AdapterInfo) -> Path
         f"{run}/checkpoints/{START_FILE}",
         where=str(path),
         do=f"take the file from its run, {first}; to use it elsewhere, make a whole file of it: "
-        f"tlora convert {first} --output whole.safetensors",
+        f"tlora convert {quote(str(first))} --output whole.safetensors",
     )
 
 

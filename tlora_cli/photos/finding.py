@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
     if not spec:
         raise UserError("the list of pictures is empty", where=key, do="name at least one picture")
     return [path for name in spec for path in _named(name, key)]
+
+
+def name_of(image: str) -> str:
+    """Return a name for a run, of the picture's or the folder's."""
+    bundle = bundle_of_picture(image)
+    stem = bundle.parts_of(image)[0] if bundle else Path(image).expanduser().resolve().stem
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
 
 
 def match_masks(paths: list[Path], masks: str | Sequence[str]) -> list[Path]:

@@ -159,8 +159,8 @@ class AdapterConfig(Section):
         for key, set_by_user in given.items():
             if set_by_user:
                 yield Problem(
-                    f"{self.method} has no ranks, so no {key}; drop it, or use {DEFAULT} or "
-                    "another low-rank method",
+                    f"{self.method} has no ranks, so no {key}; drop it (--set adapter.{key}=null), "
+                    f"or use {DEFAULT} or another low-rank method",
                     (key, "method"),
                 )
         if not METHODS[self.method].divides and self.blocks != _DEFAULT_BLOCKS:

@@ -164,6 +164,11 @@ class Layout:
         """Return the field at `path`, or None."""
         return self.keys_of(path[:-1]).get(path[-1]) if path and isinstance(path[-1], str) else None
 
+    def may_be_null(self, path: KeyPath) -> bool:
+        """Whether null is a value of the field at `path`; of no field it is, to be told of."""
+        field = self.field_at(path)
+        return field is None or type(None) in get_args(field.annotation)
+
     def sections(self, top: KeyPath = ()) -> list[KeyPath]:
         """Return the paths of all sections, outermost first."""
         below = [(*top, key) for key in self.keys_of(top) if self.section_at((*top, key))]

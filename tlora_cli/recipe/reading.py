@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from tlora_cli.foundation.errors import UserError, system_reason
-from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Mistake, dotted, recipe_error
+from tlora_cli.recipe.mistakes import RECIPE, KeyPath, Layout, Mistake, dotted, recipe_error
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.places import fill_places
 from tlora_cli.recipe.validation import validate
@@ -179,14 +179,20 @@ def read_text(path: Path, called: str = "recipe") -> str:
 
 
 def apply_override(
-    data: dict[str, Any], origins: dict[KeyPath, Origin], override: str
+    data: dict[str, Any],
+    origins: dict[KeyPath, Origin],
+    override: str,
+    layout: Layout = RECIPE,
 ) -> list[Mistake]:
     """Set one `key=value` in `data`, and its origin; return what is wrong with it.
+
+    `key=null` takes out a key that can't be null: it is then as if it had never been written.
 
     Args:
         data: changed in place; sections on the way are made.
         origins: where each value comes from; changed in place.
         override: the option's text; its value is YAML.
+        layout: the keys of such data.
     """
     key, equals, text = override.partition("=")
     path: KeyPath = tuple(key.strip().split("."))
@@ -212,7 +218,11 @@ def apply_override(
         if not isinstance(inside, dict):
             return [Mistake(path, f"`{dotted(path[:depth])}` is no section", override=override)]
         section = inside
-    section[str(path[-1])] = next(iter(given.values()))
+    name, new = str(path[-1]), next(iter(given.values()))
+    if new is None and text.strip() and not layout.may_be_null(path):
+        section.pop(name, None)
+    else:
+        section[name] = new
     for below in [known for known in origins if known[: len(path)] == path]:
         del origins[below]
     origins[path] = Origin(override=override)

@@ -16,18 +16,28 @@ from tlora_cli.foundation.prompts import has_any_mark, names_concept, odd_mark, 
 from tlora_cli.sampling.draw import Job, contact_sheet, next_number, save_picture
 from tlora_cli.sampling.session import Request, SamplingSession
 
+Drawn = Callable[[Path, Job | None], None]
+"""Told a file that was written, and what was drawn; None for a contact sheet."""
 
-def generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
+
+def generate(
+    request: Request, notify: Callable[[str], None], drawn: Drawn | None = None
+) -> list[Path]:
     """Draw all pictures and return their files, the contact sheet last if one was asked for.
+
+    Args:
+        request: which adapter, prompts and settings.
+        notify: told what is loaded, and warnings.
+        drawn: told each file with what was drawn, None for the sheet; default: `notify` is told it.
 
     Raises:
         UserError: for an adapter, base or prompt that doesn't fit.
     """
     with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
-        return _generate(request, notify)
+        return _generate(request, notify, drawn or (lambda file, _: notify(str(file))))
 
 
-def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
+def _generate(request: Request, notify: Callable[[str], None], drawn: Drawn) -> list[Path]:
     session = SamplingSession(request, notify)
     prompts = [filled_prompt(p, session, request) for p in request.prompts]
     with explained(request.output):
@@ -40,13 +50,13 @@ def _generate(request: Request, notify: Callable[[str], None]) -> list[Path]:
         written.append(save_picture(request.output, job, picture, session.settings, about))
         if request.sheet:
             rows[job.prompt].append(picture)
-        notify(str(written[-1]))
+        drawn(written[-1], job)
     if request.sheet:
         path = request.output / f"{next_number(request.output):04d}_contact_sheet.png"
         sheet = contact_sheet(rows)
         save_png(sheet, path)
         written.append(path)
-        notify(str(path))
+        drawn(path, None)
     return written
 
 

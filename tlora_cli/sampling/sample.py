@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError, known_names
 from tlora_cli.foundation.number_formats import DEVICES, QUANTIZATIONS, TORCH_NAMES
-from tlora_cli.sampling.generate import generate
+from tlora_cli.sampling.generate import Drawn, generate
 from tlora_cli.sampling.joining import Named, named_adapter
 from tlora_cli.sampling.session import Request
 
@@ -39,6 +39,7 @@ def sample(
     anyway: bool = False,
     contact_sheet: bool = False,
     notify: Callable[[str], None] | None = None,
+    drawn: Drawn | None = None,
 ) -> list[Path]:
     """Draw pictures with an adapter file; what is None is as the file says.
 
@@ -67,6 +68,7 @@ def sample(
         anyway: draw prompts as they stand, also without the concept.
         contact_sheet: also write all pictures on one sheet.
         notify: told what is loaded and written, and warnings; default: standard error.
+        drawn: told each file as it is written, in place of `notify`, with its prompt and seed.
 
     Returns:
         The PNG files in the order of prompts and seeds, the contact sheet last.
@@ -107,7 +109,7 @@ def sample(
             "scheduler": scheduler,
         },
     )
-    return generate(request, notify or _to_standard_error)
+    return generate(request, notify or _to_standard_error, drawn)
 
 
 def _named(adapters: Sequence[str | Path]) -> list[Named]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,12 @@ class Outcome:
     signal: int | None = None
 
 
-def train(recipe: Recipe, resume: bool = False, console: Console | None = None) -> Outcome:
+def train(
+    recipe: Recipe,
+    resume: bool = False,
+    console: Console | None = None,
+    watch: Callable[[StepRecord], None] | None = None,
+) -> Outcome:
     """Train an adapter; the result is `adapter.safetensors` in the recipe's output.dir.
 
     Args:
@@ -70,6 +75,7 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
         resume: continue the run in output.dir; a run interrupted at any moment ends with the same
             weights as one left alone, on the same machine.
         console: where progress is shown.
+        watch: told each step once its loss is known, in place of lines on the console.
 
     Raises:
         UserError: for anything the user can mend; nothing of an earlier run is overwritten.
@@ -78,10 +84,12 @@ def train(recipe: Recipe, resume: bool = False, console: Console | None = None) 
     with without_launchers(
         lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
     ):
-        return _train_alone(recipe, resume, console)
+        return _train_alone(recipe, resume, console, watch)
 
 
-def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
+def _train_alone(
+    recipe: Recipe, resume: bool, console: Console, watch: Callable[[StepRecord], None] | None
+) -> Outcome:
     run = RunFolder(Path(recipe.output.dir).expanduser())
     require_free(run.path)  # else a live run would be told of as one to resume
     run.check(recipe, resume)  # before anything is touched, even the lock
@@ -104,7 +112,7 @@ def _train_alone(recipe: Recipe, resume: bool, console: Console) -> Outcome:
             if run.finished(recipe):
                 console.print(f"this run is already complete: {run.adapter}", highlight=False)
                 return Outcome(run.adapter, recipe.train.steps)
-            return TrainingLoop(recipe, run, console, reports).run()
+            return TrainingLoop(recipe, run, console, reports, watch).run()
     finally:
         reports.end()  # the folder is free, so the report says that the run has ended
 
@@ -116,12 +124,13 @@ class _Outputs:
     metrics: MetricsFile
     trackers: Trackers
     display: Display
+    watch: Callable[[StepRecord], None]
 
     def log(self, record: StepRecord) -> None:
         """Log a step."""
         self.metrics.write(record)
         self.trackers.log(record)
-        self.display.update(record)
+        self.watch(record)
 
 
 class TrainingLoop:
@@ -132,6 +141,7 @@ class TrainingLoop:
         folder: of the run.
         console: where progress is shown.
         reports: keep the run's page.
+        watch: told each step; None for the display.
 
     Attributes:
         ready: models and data.
@@ -140,9 +150,15 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, console: Console, reports: RunReports
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        console: Console,
+        reports: RunReports,
+        watch: Callable[[StepRecord], None] | None = None,
     ) -> None:
         self.recipe, self.folder, self.console, self.reports = recipe, folder, console, reports
+        self._watch = watch
         train, output = recipe.train, recipe.output
         accelerator = make_accelerator(train, output.trackers)
         self.ready = prepare(recipe, folder, self._notify)
@@ -211,7 +227,7 @@ class TrainingLoop:
         metrics = MetricsFile(self.folder.metrics, self.state.step)
         try:
             with Display(self.console, steps, self.state.step) as display, asked.watching():
-                outputs = _Outputs(metrics, trackers, display)
+                outputs = _Outputs(metrics, trackers, display, self._watch or display.update)
                 self._look(outputs)  # killed between the save and the pictures
                 while self.state.step < steps and not asked.asked:
                     self._step()

@@ -33,6 +33,7 @@ from tlora_cli.foundation.files import free_space
 from tlora_cli.foundation.hub import asking
 from tlora_cli.foundation.hub_errors import explained, fetching
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.downloads import fetching_time
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.from_recipe import base_of
 
@@ -299,7 +300,7 @@ def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]
     yield ok(
         "base",
         f"{base.model}: to be had {access}; {gigabytes(to_come)} will be downloaded into {cache} "
-        f"({gigabytes(free)} free)",
+        f"({gigabytes(free)} free), {fetching_time(to_come)}",
     )
 
 

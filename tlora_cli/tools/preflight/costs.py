@@ -54,21 +54,7 @@ def look_at_costs(jobs: Sequence[Job], folder: Path, elsewhere: bool) -> Iterato
         folder: that they are written into.
         elsewhere: whether they will run on another card than the one that is here, if any.
     """
-    operations = sum(map(operations_of, jobs))
-    steps = sum(job.recipe.train.steps for job in jobs)
-    pictures = sum(job.pictures for job in jobs)
-    work = f"{steps:,} training steps, {pictures:,} pictures, {operations:.1e} operations"
-    if elsewhere:
-        yield ok("time", f"{work}: at 100 TFLOP/s at least {rounded(operations / 1e14)}")
-    else:
-        train = jobs[0].recipe.train
-        device = default_device() if train.device == "auto" else named_device(train.device)
-        speed = products_per_second(device, train.precision)
-        yield ok(
-            "time",
-            f"{work}: at least {rounded(operations / speed)} on {device_name(device)}, at the "
-            f"{speed / 1e12:.2g} TFLOP/s that its matrix products reach",
-        )
+    yield look_at_time(jobs, elsewhere)
     needed, free = sum(map(bytes_of, jobs)), free_space(folder)
     text = f"{gigabytes(needed)} in {folder}"
     if needed > free:
@@ -80,6 +66,24 @@ def look_at_costs(jobs: Sequence[Job], folder: Path, elsewhere: bool) -> Iterato
         )
     else:
         yield ok("disk", f"{text}; {gigabytes(free)} free")
+
+
+def look_at_time(jobs: Sequence[Job], elsewhere: bool) -> Finding:
+    """Return the time that runs take at least, by arithmetic; see `look_at_costs`."""
+    operations = sum(map(operations_of, jobs))
+    steps = sum(job.recipe.train.steps for job in jobs)
+    pictures = sum(job.pictures for job in jobs)
+    work = f"{steps:,} training steps, {pictures:,} pictures, {operations:.1e} operations"
+    if elsewhere:
+        return ok("time", f"{work}: at 100 TFLOP/s at least {rounded(operations / 1e14)}")
+    train = jobs[0].recipe.train
+    device = default_device() if train.device == "auto" else named_device(train.device)
+    speed = products_per_second(device, train.precision)
+    return ok(
+        "time",
+        f"{work}: at least {rounded(operations / speed)} on {device_name(device)}, at the "
+        f"{speed / 1e12:.2g} TFLOP/s that its matrix products reach",
+    )
 
 
 def operations_of(job: Job) -> float:

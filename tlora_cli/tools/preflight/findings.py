@@ -94,6 +94,12 @@ def as_data(findings: Iterable[Finding]) -> dict[str, Any]:
     return {"ok": not count(found, "problem"), "findings": told}
 
 
+def finding_data(finding: Finding) -> dict[str, Any]:
+    """Return the fields of one finding as programs are told of it."""
+    fields = {"level": finding.level, "about": finding.about, "text": finding.text}
+    return {**fields, "fix": finding.do, "kind": _kind(finding)}
+
+
 def _kind(finding: Finding) -> str | None:
     return finding.kind.word if finding.level == "problem" else None
 

@@ -12,12 +12,12 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
-from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.finding import find_images, name_of
 from tlora_cli.sampling.known_world import another_base, strangers, world_of
 from tlora_cli.tools.preflight.costs import TRAINING_CALLS, products_per_second
 from tlora_cli.tools.preflight.findings import Finding, ok
 from tlora_cli.tools.preflight.fitting import Room
-from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start, name_of
+from tlora_cli.tools.preflight.new_recipe import Start, Wishes, choose_base, make_start
 
 CALL = 6.76e12
 """Floating-point operations of SDXL's UNet for one picture of 1024 pixels, counted by torch on the
@@ -60,13 +60,12 @@ def plan_run(
     Raises:
         UserError: if no base fits, the base doesn't know the class, or a picture can't be read.
     """
-    wishes = Wishes(list(images), class_name, base, family, name_of(images[0]), recipe=named)
-    wishes, why = on_base(wishes, room)
-    number, free = 1, wishes.name
+    name, number = name_of(images[0]), 1
+    free = name
     while Path(f"{free}.yaml").exists():
         number += 1
-        free = f"{wishes.name}-{number}"
-    start = make_start(replace(wishes, name=free), room)
+        free = f"{name}-{number}"
+    start, why = start_for(images, class_name, base, family, named, room, free)
     file = Path(f"{free}.yaml")
     write_text(file, start.text)
     return Planned(file, start, [why, *start.reasons])
@@ -89,6 +88,34 @@ def on_base(wishes: Wishes, room: Room | None) -> tuple[Wishes, Finding]:
     if not bundle:
         check_world(model, wishes.images)
     return replace(wishes, base=model, family=kind), ok("base", f"{model}: {why}")
+
+
+def start_for(
+    images: Sequence[str],
+    class_name: str,
+    base: str,
+    family: str,
+    named: str,
+    room: Room | None,
+    name: str,
+) -> tuple[Start, Finding]:
+    """Return a recipe for photographs, and why it has its base.
+
+    Args:
+        images: as of `plan_run`, like the arguments up to `room`.
+        class_name: what they show.
+        base: base model; empty for one that fits.
+        family: of the base.
+        named: recipe.
+        room: the memory.
+        name: of the run.
+
+    Raises:
+        UserError: as `plan_run` does.
+    """
+    wishes = Wishes(list(images), class_name, base, family, name, recipe=named)
+    wishes, why = on_base(wishes, room)
+    return make_start(wishes, room), why
 
 
 def check_class(base: str, class_name: str) -> None:

@@ -177,10 +177,15 @@ def look_at_disk(recipe: Recipe, adapter: Any) -> Finding:
 
 def _previews(recipe: Recipe) -> int:
     """Return about how many bytes the previews take."""
-    preview, settings = recipe.train.preview, sampling_settings(recipe)
+    settings = sampling_settings(recipe)
+    assert settings.width and settings.height
+    return previews_of(recipe) * settings.width * settings.height * PICTURE_BYTES
+
+
+def previews_of(recipe: Recipe) -> int:
+    """Return how many previews a run draws."""
+    preview = recipe.train.preview
     if preview is None:
         return 0
-    assert settings.width and settings.height
     times = 1 + -(-recipe.train.steps // preview.every)
-    pictures = times * len(preview.prompts) * preview.count
-    return pictures * settings.width * settings.height * PICTURE_BYTES
+    return times * len(preview.prompts) * preview.count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
-from tlora_cli.foundation.bundled import bundle_of_base, bundle_of_picture, shipped
+from tlora_cli.foundation.bundled import bundle_of_base, shipped
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.training_images import load_training_image
@@ -20,6 +19,7 @@ from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.named import PAPER, PHOTO
 from tlora_cli.recipe.reading import parse_recipe
 from tlora_cli.sampling.known_world import another_base, strangers
+from tlora_cli.tools.preflight.downloads import look_at_download
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import Room, plan_for, thriftier
 from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
@@ -77,13 +77,6 @@ class Start:
     text: str
     recipe: Recipe
     reasons: list[Finding]
-
-
-def name_of(image: str) -> str:
-    """Return a name for a run, of the picture's or the folder's."""
-    bundle = bundle_of_picture(image)
-    stem = bundle.parts_of(image)[0] if bundle else Path(image).expanduser().resolve().stem
-    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
 
 
 def choose_base(base: str, family: str, card: str | None) -> tuple[str, str, str]:
@@ -149,6 +142,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
             + (f"found on {bundle.title}" if bundle else "as published"),
         ),
         *_recipe_reason(recipe),
+        *look_at_download(recipe.family, recipe.base.model),
         why,
     ]
     text = recipe_text(recipe, saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,14 +12,25 @@ from typing import Any
 
 import torch
 
+from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.devices import has_accelerator
-from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import examine_recipe
 from tlora_cli.tools.preflight.base_choices import look_at_choices
 from tlora_cli.tools.preflight.base_files import look_at_base
-from tlora_cli.tools.preflight.findings import Finding, count, of_error, ok, problem, warning
+from tlora_cli.tools.preflight.costs import Job, look_at_time
+from tlora_cli.tools.preflight.downloads import is_here, look_at_download
+from tlora_cli.tools.preflight.findings import (
+    Finding,
+    count,
+    of_error,
+    ok,
+    problem,
+    status_of,
+    warning,
+)
 from tlora_cli.tools.preflight.fitting import Room, look_at_memory, room_of
 from tlora_cli.tools.preflight.gpus import usable_card
 from tlora_cli.tools.preflight.image_checks import look_at_pictures
@@ -35,8 +47,12 @@ from tlora_cli.tools.preflight.machine_checks import (
     look_at_environment,
     look_at_output,
     look_at_speed,
+    previews_of,
 )
 from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
+
+HUB_ID = r"\w[\w.-]*/[\w.-]+"
+"""Form of a base's name that may be one of the Hub, and no path that was misspelled."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +97,8 @@ def _base(look: Look) -> Iterator[Finding]:
     yield from found
     if not count(found, "problem"):
         yield from look_at_choices(look.recipe)
+    else:
+        yield from look_at_download(look.recipe.family, look.recipe.base.model)
 
 
 def _device(look: Look) -> Iterator[Finding]:
@@ -116,7 +134,13 @@ def _output(look: Look) -> Iterator[Finding]:
 
 
 def _model(look: Look) -> Iterator[Finding]:
-    """Look at what needs the shapes of the base."""
+    """Look at what needs the shapes of the base: the standard ones where it is not here."""
+    recipe, family = look.recipe, FAMILIES[look.recipe.family]
+    if not is_here(recipe.family, recipe.base.model):
+        known = (family.standard_base, *family.other_bases)
+        if recipe.base.model not in known:
+            text = f"{recipe.base.model} is not here: what follows is of {family.standard_base}"
+            yield warning("memory", text, "look again once it is here, if it differs")
     if METHODS[look.recipe.adapter.method].word:
         yield from look_at_memory(look.recipe, look.room)
         return
@@ -127,6 +151,7 @@ def _model(look: Look) -> Iterator[Finding]:
     trained = sum(parameter.numel() for parameter in adapter.parameters())
     yield ok("adapter", f"{trained:,} parameters in {len(adapter.layers)} layers are trained")
     yield from look_at_speed(adapter.denoiser, look.on_cpu)
+    yield look_at_time([Job(look.recipe, previews_of(look.recipe))], look.card is not None)
     yield look_at_disk(look.recipe, adapter)
     yield from look_at_memory(look.recipe, look.room)
 
@@ -140,12 +165,14 @@ class Check:
         run: what it does.
         keys: what it reads of the recipe; it is left out if one of them is wrong.
         after: the check, if any, that must have found no problem.
+        far: whether it is made, too, if that check has found the base only out of reach.
     """
 
     about: str
     run: Callable[[Look], Iterator[Finding]]
     keys: tuple[str, ...]
     after: Callable[[Look], Iterator[Finding]] | None = None
+    far: bool = False
 
 
 CHECKS = (
@@ -162,6 +189,7 @@ CHECKS = (
         _model,
         ("family", "base", "adapter", "train", "sampling", "output.dir"),
         after=_base,
+        far=True,
     ),
 )
 
@@ -206,9 +234,10 @@ def look_at_recipe(
         card: as in `validate_recipe`.
     """
     found: list[Finding] = []
-    look, failed = Look(recipe, card), set()
+    look, failed, far = Look(recipe, card), set(), set()
     for check in CHECKS:
-        if check.after in failed or any(_touch(key, w) for key in check.keys for w in wrong):
+        stopped = check.after in failed and not (check.far and check.after in far)
+        if stopped or any(_touch(key, w) for key in check.keys for w in wrong):
             failed.add(check.run)
             found.append(warning(check.about, "not looked at, as the above is wrong"))
             continue
@@ -218,6 +247,9 @@ def look_at_recipe(
             new = [of_error("adapter" if check.run is _model else "recipe", error)]
         if count(new, "problem"):
             failed.add(check.run)
+            out_of_reach = status_of(new) in (Status.MISSING, Status.LATER)
+            if out_of_reach and re.fullmatch(HUB_ID, recipe.base.model):
+                far.add(check.run)
         found += new
     return found
 

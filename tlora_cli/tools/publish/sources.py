@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, tlora_file
@@ -86,7 +87,8 @@ def read_source(path: Path) -> Source:
         raise UserError(
             "only tlora's own adapter files can be published; others don't say enough",
             where=str(adapter),
-            do=f"convert it first: tlora convert {adapter} --output adapter.safetensors",
+            do="convert it first: "
+            f"tlora convert {quote(str(adapter))} --output adapter.safetensors",
         )
     return Source(adapter, read_adapter(adapter, ()), run, _about(run))
 
@@ -98,12 +100,13 @@ def _finished(run: RunFolder) -> Path:
         return run.adapter
     saved, steps = checkpoints(run.checkpoints), recipe.train.steps
     done = f"its last checkpoint is step {step_of(saved[-1])} of {steps}" if saved else "no step"
-    do = f"go on with: tlora train --resume --output {run.path}"
+    do = f"go on with: tlora train --resume --output {quote(str(run.path))}"
     kind = Status.MISTAKE
     if is_locked(run.path):
         do, kind = "wait for its end", Status.LATER
     if saved:
-        do += f"; or publish a checkpoint: tlora publish {saved[-1] / 'adapter.safetensors'}"
+        last = quote(str(saved[-1] / "adapter.safetensors"))
+        do += f"; or publish a checkpoint: tlora publish {last}"
     raise UserError(f"the run is not finished: {done}", str(run.path), do, kind)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from tlora_cli.foundation.files import write_text
 from tlora_cli.training.report.page import page
@@ -69,6 +70,6 @@ class RunReports:
                 reason = str(error).partition("\n")[0]
                 self._notify(
                     f"the report can't be written ({type(error).__name__}: {reason}); the training "
-                    f"goes on. Later: tlora report {self._run.path}"
+                    f"goes on. Later: tlora report {quote(str(self._run.path))}"
                 )
             return False
