@@ -130,7 +130,7 @@ def allocated(run: Callable[[], object]) -> int:
         ("toy-sdxl", {"adapter": {"method": "lora"}, "train": {"batch_size": 4}}),
         ("toy-sdxl", {"train": {"batch_size": 4, "gradient_checkpointing": True}}),
         ("toy-sdxl", {"adapter": {"method": "svdiff"}}),
-        ("toy-flux", {"train": {"batch_size": 4}}),
+        ("toy-flux", {"adapter": {"method": "tlora"}, "train": {"batch_size": 4}}),
     ],
 )
 def test_a_step_takes_what_was_planned(base: str, sections: dict[str, Any], tmp_path: Path) -> None:
