@@ -281,7 +281,7 @@ def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
     assert text_parameters("sdxl", str(tiny_sdxl), offloaded=True) == held
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("quantization", [pytest.param(None, marks=pytest.mark.full), "nf4"])
 def test_of_blocks_that_take_turns_two_are_planned(quantization: str | None) -> None:
     saving = {"gradient_checkpointing": True, "quantization": quantization, "device": "cuda"}
     with_all = plan_memory(recipe(HUB["sdxl"], train=saving))
