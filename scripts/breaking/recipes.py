@@ -152,6 +152,8 @@ def _at_a_path(chance: random.Random, text: str, change: Callable[[Any, Any], No
         path = chance.choice(_paths(data))
     except (yaml.YAMLError, IndexError, ValueError, TypeError, RecursionError):
         return text
+    except AttributeError:  # PyYAML's own answer to a `!!timestamp` that is none
+        return text
     section = data = deepcopy(data)
     for key in path[:-1]:
         section = section[key]

@@ -235,9 +235,9 @@ def test_a_program_in_place_of_a_preview_is_not_run(
     """Pillow gives PostScript to Ghostscript, whatever the file is called."""
     run(tiny_sdxl, tmp_path, train__steps=2, train__preview={"every": 1, "prompts": ["a V*"]})
     folder = run_folder.RunFolder(tmp_path / "run")
-    [first, second] = sorted(folder.previews.glob("*/*.png"))
-    first.write_bytes(PROGRAM)
-    (folder.training_pictures / "000.png").write_bytes(PROGRAM)
+    [zeroth, first, second] = sorted(folder.previews.glob("*/*.png"))
+    for file in (zeroth, first, folder.training_pictures / "000.png"):
+        file.write_bytes(PROGRAM)
     second.unlink()
     second.mkdir()
     monkeypatch.setattr("subprocess.check_call", lambda *a, **k: pytest.fail("a program was run"))
@@ -245,5 +245,6 @@ def test_a_program_in_place_of_a_preview_is_not_run(
     seen = read_run(folder.path)
     assert seen.previews == [] and seen.pictures == []
     notes = " ".join(seen.notes)
-    assert f"The preview {first.name} of step 1 can't be read" in notes
+    for step, file in enumerate((zeroth, first)):
+        assert f"The preview {file.name} of step {step} can't be read" in notes
     assert "The kept training pictures are not shown" in notes

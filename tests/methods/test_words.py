@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tlora_cli import UserError, attach, load_adapter
-from tlora_cli.families import FAMILIES
+from tlora_cli.families import FAMILIES, family_of
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.formats import AdapterInfo
 from tlora_cli.injection.changes import LearnedWord
@@ -21,17 +21,24 @@ INFO = AdapterInfo(placeholder="sks", class_name="dog")
 PROMPT = "a photo of sks dog in the snow"
 
 
-@pytest.fixture(params=["sdxl", "flux"])
+def encoders(pipeline: Any) -> list[str]:
+    """Return the names of a pipeline's text encoders."""
+    return [name for name in ENCODERS if hasattr(pipeline, name)]
+
+
+@pytest.fixture(params=["sdxl", "flux", "sd3"])
 def pipeline(request: pytest.FixtureRequest) -> Any:
     folder = request.getfixturevalue(f"tiny_{request.param}")
     loaded = load_pipeline(FAMILIES[request.param], Base(str(folder)), parts=("text", "denoiser"))
-    for name in ENCODERS:
+    family = FAMILIES[request.param]
+    assert encoders(loaded) == [encoder.name for encoder in family.text_encoders]
+    for name in encoders(loaded):
         getattr(loaded, name).requires_grad_(False)
     return loaded
 
 
 def told(pipeline: Any, prompt: str) -> list[Tensor]:
-    family = FAMILIES["flux" if hasattr(pipeline, "transformer") else "sdxl"]
+    family = family_of(pipeline)
     return list(family.encode_prompts(pipeline, [prompt]).values())
 
 
@@ -50,7 +57,7 @@ def test_vectors_stand_where_the_word_stands() -> None:
 def test_a_learned_word_changes_its_prompts_only_and_goes_without_a_trace(pipeline: Any) -> None:
     before, other = told(pipeline, PROMPT), told(pipeline, "a photo of a cat")
     adapter = attach(pipeline, "textual_inversion", info=INFO)
-    assert adapter.layers.keys() == ENCODERS.keys()
+    assert list(adapter.layers) == encoders(pipeline)
     with torch.no_grad():
         for tensor in adapter.parameters():
             tensor += 1.0
@@ -61,7 +68,9 @@ def test_a_learned_word_changes_its_prompts_only_and_goes_without_a_trace(pipeli
     )
     sum(part.square().mean() for part in after).backward()
     assert all(p.grad is not None and (p.grad != 0).any() for p in adapter.parameters())
-    assert all(p.grad is None for name in ENCODERS for p in getattr(pipeline, name).parameters())
+    assert all(
+        p.grad is None for name in encoders(pipeline) for p in getattr(pipeline, name).parameters()
+    )
     adapter.remove()
     assert all(torch.equal(a, b) for a, b in zip(before, told(pipeline, PROMPT), strict=True))
 

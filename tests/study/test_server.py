@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import os
 import re
@@ -224,8 +225,13 @@ def test_a_rater_goes_on_where_he_was(study: Study) -> None:
 
 def test_a_killed_server_loses_no_vote(study: Study) -> None:
     """Votes are sent without a pause while the server is killed; each acknowledged one is there."""
-    acknowledged: list[tuple[int, str]] = []
-    planned = [(place, question) for place in range(12) for question in QUESTIONS]
+    acknowledged: list[tuple[str, int, str]] = []
+    planned = (  # without end: a fast computer doesn't finish before the server is killed
+        (f"Rater {number}", place, question)
+        for number in itertools.count()
+        for place in range(12)
+        for question in QUESTIONS
+    )
     for attempt in range(3):
         server = subprocess.Popen(
             [sys.executable, "-m", "tlora_cli", "study", "serve", str(study.folder), "--port", "0"],
@@ -239,19 +245,22 @@ def test_a_killed_server_loses_no_vote(study: Study) -> None:
         assert found
         killer = threading.Timer(0.05 + 0.05 * attempt, server.send_signal, [signal.SIGKILL])
         try:
-            for place, question in planned[len(acknowledged) :]:
-                if len(acknowledged) == 6 * (attempt + 1) - 3:
+            for sent, (rater, place, question) in enumerate(planned):
+                if sent == 3:
                     killer.start()
-                status, _, _ = ask(int(found[1]), "POST", "/vote", vote(place, question, "right"))
+                body = vote(place, question, "right", rater=rater)
+                status, _, _ = ask(int(found[1]), "POST", "/vote", body)
                 assert status == 200
-                acknowledged.append((place, question))
+                acknowledged.append((rater, place, question))
         except (OSError, http.client.HTTPException):
             pass  # killed before it answered
         killer.join()
         server.wait()
         server.stdout.close()
-        kept = {(one.trial.position, one.question) for one in Votes(study).all()}
-        assert set(acknowledged) <= kept
-    assert acknowledged
+        votes = Votes(study)
+        numbers = {rater: votes.rater(rater) for rater, _, _ in acknowledged}
+        kept = {(one.rater, one.trial.position, one.question) for one in votes.all()}
+        assert {(numbers[rater], *asked) for rater, *asked in acknowledged} <= kept
+        assert len(acknowledged) >= 3 * (attempt + 1)
     with sqlite3.connect(study.folder / FILE) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
