@@ -400,6 +400,8 @@ def test_encoders_that_cannot_be_had_are_told_before_the_training(
 
 # --- what is told ---------------------------------------------------------------------------------
 
+HEADING = "<h2>Which step is best?</h2>"
+
 
 def test_the_command_line_tells_scores_and_the_page_shows_them(tmp_path: Path) -> None:
     recipe = tmp_path / "momo.yaml"
@@ -416,7 +418,8 @@ def test_the_command_line_tells_scores_and_the_page_shows_them(tmp_path: Path) -
     step = best(record.scores()).step
     assert f"step {step} of 4 has the best balance and is kept" in done.stderr
     page = (tmp_path / "run" / "report.html").read_text()
-    assert f"Step {step} has the best balance and is the result." in page
+    balance = f"Step {step} has the best balance of likeness and agreement"
+    assert f"{HEADING}\n<p>{balance} and is the result." in page
     assert "from the same noise" in page
 
 
@@ -434,7 +437,8 @@ def test_the_page_shows_the_curves_and_where_overfitting_begins(
     monkeypatch.setattr("sys.argv", ["tlora", "report", str(folder)])
     assert main() == 0
     page = (folder / "report.html").read_text()
-    assert "Step 40 has the best balance so far. Overfitting begins by step 60." in page
+    balance = "Step 40 has the best balance of likeness and agreement"
+    assert f"{balance} so far. Overfitting begins by step 60." in page
     tables = Tables(page)
     for one in record.scores():
         row = tables.row(f"step {one.step}")
@@ -459,4 +463,4 @@ def test_a_run_without_scores_has_no_such_section(
     folder = make_run(tmp_path, records(20))
     monkeypatch.setattr("sys.argv", ["tlora", "report", str(folder)])
     assert main() == 0
-    assert "Choosing the step" not in (folder / "report.html").read_text()
+    assert HEADING not in (folder / "report.html").read_text()
