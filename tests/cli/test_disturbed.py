@@ -39,7 +39,9 @@ def test_a_signal(name: str, number: signal.Signals, after: float, first: bool, 
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["train", "batch", "convert", "sample"])
+@pytest.mark.parametrize(
+    "name", ["train", pytest.param("batch", marks=pytest.mark.full), "convert", "sample"]
+)
 def test_a_folder_that_cannot_be_written(name: str, desk: Desk) -> None:
     with disturbed.read_only(desk.folder) as folder:
         ended = disturbed.run(COMMANDS[name](desk, folder), folder)

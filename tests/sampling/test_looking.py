@@ -187,14 +187,14 @@ def test_encoders_are_freed_before_the_denoiser_is_loaded(
     parts: dict[str, weakref.ref[Any]] = {}
     text, denoiser = looking.load_text, looking.load_denoiser
 
-    def load_text(*given: Any) -> Any:
-        pipeline = text(*given)
+    def load_text(*given: Any, **named: Any) -> Any:
+        pipeline = text(*given, **named)
         parts["text"] = weakref.ref(pipeline.text_encoder_2)
         return pipeline
 
-    def load_denoiser(*given: Any) -> Any:
+    def load_denoiser(*given: Any, **named: Any) -> Any:
         assert parts["text"]() is None
-        pipeline = denoiser(*given)
+        pipeline = denoiser(*given, **named)
         parts["unet"], parts["vae"] = weakref.ref(pipeline.unet), weakref.ref(pipeline.vae)
         return pipeline
 

@@ -71,7 +71,7 @@ def test_kohya_names_are_resolved_against_the_standard_models(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--family", "sd3"), "--family sd3 is not known"),
+        (("--family", "sd2"), "--family sd2 is not known"),
         (("--family", "flux"), "the adapter is for sdxl, not flux"),
         (("--min-rank", "9"), "min_rank 9 must lie in 1..rank (4)"),
         (("--alpha", "2"), "alpha shapes a rank schedule, and the file is a plain LoRA"),

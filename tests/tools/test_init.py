@@ -270,7 +270,7 @@ def test_it_fits_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
     least = Room(int((plan_once(turns.recipe, LARGE).card - 1) / 0.95), "least")
     most = start(picture, class_name="cat", room=least)
     assert most.recipe.train.memory is None
-    assert (most.recipe.train.quantization, most.recipe.train.offload) == ("nf4", True)
+    assert most.recipe.train.quantization == "nf4"
     assert least.fits(plan_once(most.recipe, least))
     never = start(picture, class_name="cat", room=Room(GIB // 4, "none"))
     assert never.recipe == plain.recipe and never.reasons[-1].level == "warning"

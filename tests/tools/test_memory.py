@@ -130,7 +130,7 @@ def allocated(run: Callable[[], object]) -> int:
         ("toy-sdxl", {"adapter": {"method": "lora"}, "train": {"batch_size": 4}}),
         ("toy-sdxl", {"train": {"batch_size": 4, "gradient_checkpointing": True}}),
         ("toy-sdxl", {"adapter": {"method": "svdiff"}}),
-        ("toy-flux", {"train": {"batch_size": 4}}),
+        ("toy-flux", {"adapter": {"method": "tlora"}, "train": {"batch_size": 4}}),
     ],
 )
 def test_a_step_takes_what_was_planned(base: str, sections: dict[str, Any], tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_folder_says_its_own_sizes(tiny_sdxl: Path) -> None:
     assert text_parameters("sdxl", str(tiny_sdxl), offloaded=True) == held
 
 
-@pytest.mark.parametrize("quantization", [None, "nf4"])
+@pytest.mark.parametrize("quantization", [pytest.param(None, marks=pytest.mark.full), "nf4"])
 def test_of_blocks_that_take_turns_two_are_planned(quantization: str | None) -> None:
     saving = {"gradient_checkpointing": True, "quantization": quantization, "device": "cuda"}
     with_all = plan_memory(recipe(HUB["sdxl"], train=saving))
