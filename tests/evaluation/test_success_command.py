@@ -14,6 +14,7 @@ from training_runs import draw_picture, run
 
 from tlora_cli.cli.app import main
 from tlora_cli.evaluation.encoders import load_encoder
+from tlora_cli.evaluation.learned import REFERENCE
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.toyworld.bundle import BUNDLE
 from tlora_cli.toyworld.concepts import CONCEPTS
@@ -41,6 +42,14 @@ def results_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def files_of(folder: Path) -> tuple[dict[Path, int], dict[Path, bytes]]:
+    """Return when each picture was drawn, and what the kept photographs hold."""
+    files = list(folder.rglob("*.png"))
+    kept = {file for file in files if file.parent.name == REFERENCE}
+    drawn = {file: file.stat().st_mtime_ns for file in files if file not in kept}
+    return drawn, {file: file.read_bytes() for file in kept}
+
+
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "pictures.csv").open() as file:
         return list(csv.DictReader(file))
@@ -64,16 +73,17 @@ def test_a_real_family_is_measured_against_its_own_base(
     assert status == 0
     assert "alike and as asked at once, needs --same, other photographs of the concept" in out
     assert "S" not in results_of(scores)["results"] and "success" not in results_of(scores)
-    before = {file: file.stat().st_mtime_ns for file in scores.rglob("*.png")}
+    before, reference = files_of(scores)
     assert not any("suite_without" in str(file) for file in before)
 
     status, out, _ = evaluate(*common, "--same", tmp_path / "same", "--others", tmp_path / "others")
     assert status == 0
-    after = {file: file.stat().st_mtime_ns for file in scores.rglob("*.png")}
+    after, reference_after = files_of(scores)
     new = after.keys() - before.keys()
     assert {file.parent.name for file in new} == {"suite_without"}
     assert len(new) == 3, "each prompt once, without the adapter"
     assert all(after[file] == before[file] for file in before), "nothing is drawn again"
+    assert reference and reference_after == reference, "the photographs are written as they were"
     found = results_of(scores)
     assert list(found["results"])[:3] == ["S", "S (alike)", "S (as asked)"]
     success = found["success"]
@@ -195,8 +205,11 @@ def test_what_is_missing_is_one_line(
 ) -> None:
     status, out, _ = evaluate(*drawings, *arguments)
     assert status == 0
-    assert out.splitlines()[-2].startswith("S, the share of pictures that are alike and as asked")
-    assert said in out.splitlines()[-2]
+    missing, *places = out.splitlines()[-3:]
+    assert missing.startswith("S, the share of pictures that are alike and as asked")
+    assert said in missing
+    scores = tmp_path / "scores"
+    assert places == [f"results: {scores}", f"page: {scores / 'index.html'}"]
     assert "S" not in results_of(tmp_path / "scores")["results"]
 
 
