@@ -227,14 +227,15 @@ class Adapter:
     @contextmanager
     def unmasked(self) -> Iterator[None]:
         """Inside, all ranks act at every timestep, as in a plain LoRA."""
-        before, call = self.schedule, self.call.schedule
-        if before is not None:
-            self.schedule = RankSchedule(before.rank, before.rank, kind="constant")
-            self.call.schedule = self.schedule
+        before = self.schedule
+        if before is None:
+            yield
+            return
+        self.reschedule(RankSchedule(before.rank, before.rank, kind="constant"))
         try:
             yield
         finally:
-            self.schedule, self.call.schedule = before, call
+            self.reschedule(before)
 
     def folding(self, *, training: bool, device: str = "cpu") -> Folding | None:
         """Return what puts the updates into the weights of a call; None where the pair is better.
