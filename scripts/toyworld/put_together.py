@@ -48,7 +48,7 @@ def put_together(name: str) -> PutTogether:
     drawn = draw(draw_scene(rng, None).changed(accessory="none"))
     mask = torch.from_numpy(np.array(drawn.mask)).float()[None] / 255
     box = box_of(mask)
-    placement = put_down(box, SIZE, SETTINGS, chance)
+    placement = put_down(box, (SIZE, SIZE), SETTINGS, chance)
     where = rng.choice(FACTORS["background"])
     place = _pixels(draw_place(where, rng.getrandbits(30)))
     place = torch.lerp(place, _soft(place), rng.random())

@@ -91,7 +91,7 @@ def test_forbidden_file(tmp_path: Path) -> None:
 def test_center_crop_and_lanczos(tmp_path: Path, size: tuple[int, int]) -> None:
     drawing(*size).save(tmp_path / "a.png")
     [image] = load_training_images(str(tmp_path / "a.png"), None, 16)
-    assert image.crop == min(size)
+    assert image.part == (min(size),) * 2
     assert_same(image.pixels, reference(drawing(*size)))
     assert image.pixels.min() >= -1
     assert image.pixels.max() <= 1

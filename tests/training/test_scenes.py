@@ -16,6 +16,7 @@ from training_runs import draw_picture, recipe_values, run, same_tensors
 
 from tlora_cli import UserError
 from tlora_cli.foundation.bundled import shipped
+from tlora_cli.photos.framing import square
 from tlora_cli.photos.training_images import latent_mask, load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.scenes import ScenesConfig
@@ -36,6 +37,7 @@ from tlora_cli.training.scenes.placement import (
 from tlora_cli.training.scenes.words import scene_caption
 
 SIDE = 64
+SQUARES = [(SIDE, SIDE)] * 2
 
 
 def disc(x: float, y: float, radius: float, side: int = SIDE) -> Tensor:
@@ -65,7 +67,7 @@ def test_whole_subjects_stay_whole_and_cut_ones_at_their_border(cut: tuple[str, 
     box = Box(left, 18, right, bottom, frozenset(cut))
     chance, seen = generator_for(0), set()
     for _ in range(300):
-        one = put_down(box, SIDE, ScenesConfig(), chance)
+        one = put_down(box, (SIDE, SIDE), ScenesConfig(), chance)
         seen.add((one.width, one.left, one.mirrored))
         borders = {"left": one.left == 0, "right": one.left + one.width == SIDE}
         if one.mirrored:
@@ -85,25 +87,25 @@ def test_whole_subjects_stay_whole_and_cut_ones_at_their_border(cut: tuple[str, 
 def test_movement_and_size_are_spread_over_their_ranges() -> None:
     box = Box(26, 26, 38, 38, frozenset())
     chance = generator_for(1)
-    drawn = [put_down(box, SIDE, ScenesConfig(), chance) for _ in range(2000)]
+    drawn = [put_down(box, (SIDE, SIDE), ScenesConfig(), chance) for _ in range(2000)]
     middles = np.array([middle_of(one, SIDE) for one in drawn])
     assert abs(middles.mean() - 0.5) < 0.02
     assert middles.std() == pytest.approx(0.5 / np.sqrt(12), rel=0.06)  # uniform over 0.25..0.75
     assert np.mean([one.mirrored for one in drawn]) == pytest.approx(0.5, abs=0.04)
     never = ScenesConfig(mirror=False)
-    assert not any(put_down(box, SIDE, never, chance).mirrored for _ in range(200))
+    assert not any(put_down(box, (SIDE, SIDE), never, chance).mirrored for _ in range(200))
 
 
 def test_a_plan_takes_photos_and_places_in_turn_and_is_a_function_of_the_seed() -> None:
     boxes = [Box(10, 10, 30, 50, frozenset())] * 2
-    plan = plan_scenes(boxes, SIDE, 12, ScenesConfig(), seed=4)
-    assert plan == plan_scenes(boxes, SIDE, 12, ScenesConfig(), seed=4)
-    assert plan != plan_scenes(boxes, SIDE, 12, ScenesConfig(), seed=5)
+    plan = plan_scenes(boxes, SQUARES, 12, ScenesConfig(), seed=4)
+    assert plan == plan_scenes(boxes, SQUARES, 12, ScenesConfig(), seed=4)
+    assert plan != plan_scenes(boxes, SQUARES, 12, ScenesConfig(), seed=5)
     assert len(plan) == 64
     assert sum(scene.place is None for scene in plan) == 16
     assert Counter(s.place for s in plan if s.place is not None) == dict.fromkeys(range(12), 4)
     assert Counter(scene.image for scene in plan) == {0: 32, 1: 32}
-    alone = plan_scenes(boxes, SIDE, 3, ScenesConfig(untouched=0, count=6), seed=0)
+    alone = plan_scenes(boxes, SQUARES, 3, ScenesConfig(untouched=0, count=6), seed=0)
     assert all(scene.place is not None for scene in alone)
 
 
@@ -216,17 +218,17 @@ def test_lists_fit_the_class_and_name_no_subject() -> None:
 def test_a_folder_of_places_needs_words_for_each(tmp_path: Path) -> None:
     draw_picture(tmp_path / "beach.png")
     with pytest.raises(UserError, match="no words for the place") as caught:
-        places_in(str(tmp_path), 32)
+        places_in(str(tmp_path), square(32))
     assert "beach.txt" in caught.value.do
     (tmp_path / "beach.txt").write_text("on the\nbeach\n")
-    [(words, pixels)] = places_in(str(tmp_path), 32)
+    [(words, pixels)] = places_in(str(tmp_path), square(32))
     assert words == "on the beach"
     assert pixels.shape == (3, 32, 32)
     (tmp_path / "beach.txt").write_text("  \n")
     with pytest.raises(UserError, match="is empty"):
-        places_in(str(tmp_path), 32)
+        places_in(str(tmp_path), square(32))
     with pytest.raises(UserError, match="there is no file"):
-        places_in(str(tmp_path / "nothing"), 32)
+        places_in(str(tmp_path / "nothing"), square(32))
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ AS_BEFORE: dict[tuple[str, ...], Any] = {
     ("concept", "phrases"): None,
     ("concept", "scenes"): None,
     ("adapter", "schedule", "axis"): "timestep",
+    ("train", "crop"): "center",
     ("train", "ema"): None,
     ("train", "offload"): False,
     ("train", "preserve"): None,

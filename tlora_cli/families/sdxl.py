@@ -161,11 +161,15 @@ class StableDiffusionXL(Family):
             return None
         return self.encode_prompts(pipeline, [prompt])
 
-    def image_conditioning(self, crop: int, resolution: int) -> Conditioning:
-        """Return time_ids: original size, crop corner, target size (SDXL, section 2.2)."""
+    def image_conditioning(self, part: tuple[int, int], size: tuple[int, int]) -> Conditioning:
+        """Return time_ids: original size, crop corner, target size (SDXL, section 2.2).
+
+        Heights come before widths. As published the corner is 0, 0 whatever was cropped.
+        """
         import torch
 
-        return {"time_ids": torch.tensor([[crop, crop, 0, 0, resolution, resolution]]).float()}
+        numbers = [part[1], part[0], 0, 0, size[1], size[0]]
+        return {"time_ids": torch.tensor([numbers]).float()}
 
     def random_conditioning(self, denoiser: Any, batch: int, tokens: int) -> Conditioning:
         """Return random prompt_embeds and text_embeds, and time_ids that are all 1024."""

@@ -74,8 +74,13 @@ class Family(Stated, ABC):
         room: int = limit - tokenizer.num_special_tokens_to_add()
         return room
 
-    def image_conditioning(self, crop: int, resolution: int) -> Conditioning:
-        """Return what the denoiser is told about the training picture's size, one row."""
+    def image_conditioning(self, part: tuple[int, int], size: tuple[int, int]) -> Conditioning:
+        """Return what the denoiser is told about the training picture's size, one row.
+
+        Args:
+            part: width and height of what was taken of the photo, before resizing.
+            size: of the training picture.
+        """
         return {}
 
     @abstractmethod

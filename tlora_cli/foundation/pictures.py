@@ -75,6 +75,24 @@ def read_picture(path: Path, where: str, mode: str) -> Image.Image:
     return _decoded(path, where, lambda picture: _converted(picture, mode, str(path)))
 
 
+def picture_size(path: Path, where: str) -> tuple[int, int]:
+    """Return width and height of the upright picture; its pixels are not decoded.
+
+    Arguments and errors are those of `read_picture`.
+    """
+    return _opened(path, where, _upright_size)
+
+
+def _upright_size(picture: Image.Image) -> tuple[int, int]:
+    width, height = picture.size
+    on_its_side = picture.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE
+    return (height, width) if on_its_side else (width, height)
+
+
+_ORIENTATION, _FIRST_ON_ITS_SIDE = 0x0112, 5
+"""The EXIF tag, and the first of its values that turn a picture by a quarter."""
+
+
 def read_alpha(path: Path, where: str) -> Image.Image | None:
     """Return how opaque the upright picture is, mode L; None if it is opaque everywhere.
 
@@ -85,6 +103,16 @@ def read_alpha(path: Path, where: str) -> Image.Image | None:
 
 def _decoded(path: Path, where: str, convert: Callable[[Image.Image], _Result]) -> _Result:
     """Return what is made of the upright picture."""
+
+    def upright(picture: Image.Image) -> _Result:
+        ImageOps.exif_transpose(picture, in_place=True)
+        return convert(picture)
+
+    return _opened(path, where, upright)
+
+
+def _opened(path: Path, where: str, convert: Callable[[Image.Image], _Result]) -> _Result:
+    """Return what is made of the picture as the file has it."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ValueError("it is not a file")
@@ -92,7 +120,6 @@ def _decoded(path: Path, where: str, convert: Callable[[Image.Image], _Result]) 
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with open_picture(path) as picture:
                 _check_size(picture)
-                ImageOps.exif_transpose(picture, in_place=True)
                 return convert(picture)
     except Exception as error:  # decoders raise anything on a damaged file, even SyntaxError
         raise UserError(

@@ -20,6 +20,7 @@ from tlora_cli.foundation.gpu_only import GPU_ONLY, needs_gpu
 from tlora_cli.foundation.number_formats import FileFormat
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.methods import METHODS
+from tlora_cli.photos.framing import SUBJECT
 from tlora_cli.recipe.adapter_sections import AdapterConfig
 from tlora_cli.recipe.defaults import chosen_method, memory_preset, merged
 from tlora_cli.recipe.named import NAMED, PAPER, recipe_settings
@@ -34,6 +35,8 @@ from tlora_cli.recipe.strict_section import (
 )
 from tlora_cli.recipe.train_sections import TrainConfig
 
+AS_TRAINED = "Pixels; null: as the picture is trained, or the square if pictures differ in shape."
+
 
 class SamplingConfig(Section):
     """The drawing of previews, and of the pictures of `tlora sample` unless told otherwise."""
@@ -44,12 +47,8 @@ class SamplingConfig(Section):
         "default", description="default: Euler, as published, on both families."
     )
     negative_prompt: str = Field("", description="What the picture must not show (SDXL).")
-    width: int | None = Field(
-        None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
-    )
-    height: int | None = Field(
-        None, ge=8, multiple_of=8, description="Pixels; null: as train.resolution."
-    )
+    width: int | None = Field(None, ge=8, multiple_of=8, description=AS_TRAINED)
+    height: int | None = Field(None, ge=8, multiple_of=8, description=AS_TRAINED)
 
 
 class OutputConfig(Section):
@@ -165,6 +164,11 @@ class Recipe(Section):
             yield Problem(
                 f"no settings make {family.title} fit a card of {card.upper()}{known}",
                 ("train.memory", "family"),
+            )
+        if self.train.crop == SUBJECT and self.concept.masks is None:
+            yield Problem(
+                "the subject's place is known by its mask: say masks: auto",
+                ("train.crop", "concept.masks"),
             )
         yield from self.execution_problems(self.train.execution)
         yield from offload_problems(self.train, self.adapter)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from tlora_cli.foundation.number_formats import Precision
+from tlora_cli.photos.framing import CROPS
 from tlora_cli.recipe.strict_section import ObjectiveName, Problem, Section
 
 
@@ -123,7 +124,17 @@ class TrainConfig(Section):
     batch_size: int = Field(1, ge=1, description="Pictures of the concept per forward pass.")
     accumulation: int = Field(1, ge=1, description="Forward passes per optimizer step.")
     resolution: int = Field(
-        1024, ge=8, multiple_of=8, description="Side of the training square in pixels."
+        1024,
+        ge=8,
+        multiple_of=8,
+        description="Side of the training square in pixels; with crop: none, of a square of as many"
+        " pixels.",
+    )
+    crop: Literal["center", "subject", "none"] = Field(
+        "center",
+        description="What of a photo is trained on. "
+        + "; ".join(f"{name}: {about}" for name, about in CROPS.items())
+        + ".",
     )
     seed: int = Field(
         0, ge=0, lt=2**63, description="Seed of the adapter's start and of every step's noise."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +18,12 @@ from tlora_cli.families.loading import Base
 from tlora_cli.families.text_rows import joined
 from tlora_cli.foundation.devices import DTYPES, release_memory
 from tlora_cli.foundation.pictures import read_picture
+from tlora_cli.photos.framing import own_size
 from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.sampling.base_model import choose_attention, load_denoiser, load_text
 from tlora_cli.sampling.class_map import ClassMap
 
 PROMPT = "a photo of a {}"
-LONGEST = 4.0
-"""Most times that a picture may be as long as it is wide; a longer one is squeezed."""
 
 
 def look(
@@ -81,7 +79,8 @@ def look(
         picture = read_picture(photo, where, "RGB")
         pixels = sized(picture, train.resolution, family.pixel_multiple)
         latent = family.encode_image(pipeline.vae, pixels).mean
-        size = family.image_conditioning(min(picture.size), train.resolution)
+        height, width = pixels.shape[-2:]
+        size = family.image_conditioning(picture.size, (width, height))
         maps.append(seen(latent, size).numpy())
     del pipeline, denoiser, seen
     _free()
@@ -91,17 +90,17 @@ def look(
 def sized(picture: Image.Image, resolution: int, multiple: int) -> Tensor:
     """Return the whole picture, (3, H, W) in [-1, 1], of about resolution x resolution pixels.
 
+    One of an odd shape is squeezed into the nearest that the base can be given.
+
     Args:
         picture: RGB.
         resolution: side of a square of as many pixels.
         multiple: of which the sides are.
     """
-    ratio = min(max(picture.width / picture.height, 1 / LONGEST), LONGEST)
-    sides = resolution * math.sqrt(ratio), resolution / math.sqrt(ratio)
-    width, height = (max(1, round(side / multiple)) * multiple for side in sides)
+    size = own_size(picture.size, resolution, multiple)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size was judged
-        small = picture.resize((width, height), Image.Resampling.LANCZOS)
+        small = picture.resize(size, Image.Resampling.LANCZOS)
     values = torch.from_numpy(np.array(small)).permute(2, 0, 1)
     return values.float().div(255) * 2 - 1
 

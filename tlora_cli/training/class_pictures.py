@@ -12,6 +12,7 @@ from tlora_cli.families import Family
 from tlora_cli.foundation.files import remove_leftovers
 from tlora_cli.foundation.prompts import training_prompt
 from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.framing import Frame
 from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.sections import BaseModelConfig, ConceptConfig, PriorConfig
@@ -20,6 +21,7 @@ from tlora_cli.training.batch import Example
 from tlora_cli.training.encoding import encode_lessons, to_device
 from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.lessons import Lesson
+from tlora_cli.training.shape import training_size
 
 
 def class_prompts(prior: PriorConfig, concept: ConceptConfig) -> list[str]:
@@ -64,7 +66,7 @@ def class_examples(
     shown = [(path, prompts[0]) for path in given]
     shown += [(path, prompts[n % len(prompts)]) for n, path in enumerate(own)]
     lessons = (
-        Lesson(load_training_image(path, None, recipe.train.resolution), prompt)
+        Lesson(load_training_image(path, None, Frame(*training_size(recipe))), prompt)
         for path, prompt in shown[: prior.count]
     )
     rows = {prompt: to_device(texts.prompts[prompt], device) for prompt in prompts}

@@ -192,7 +192,7 @@ def encode_lessons(
         image = lesson.image
         if before is None or before.image is not image:
             latent = family.encode_image(vae, image.pixels)
-            size = to_device(family.image_conditioning(image.crop, image.pixels.shape[-1]), device)
+            size = to_device(family.image_conditioning(image.part, image.size), device)
             weight = None
             if image.mask is not None:
                 sides = latent.mean.shape[-2:]

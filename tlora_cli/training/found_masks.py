@@ -24,6 +24,7 @@ from tlora_cli.sampling.known_world import strangers
 from tlora_cli.sampling.looking import look
 from tlora_cli.training.from_recipe import base_of
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.shape import frame_of
 
 Notify = Callable[[str], None]
 """Shows the user a line."""
@@ -41,9 +42,9 @@ def load_concept(
     Raises:
         UserError: if a picture or mask is missing, or a mask that was found can't be right.
     """
-    concept, resolution = recipe.concept, recipe.train.resolution
+    concept, frame = recipe.concept, frame_of(recipe)
     if concept.masks != AUTO:
-        return load_training_images(concept.images, concept.masks, resolution)
+        return load_training_images(concept.images, concept.masks, frame)
     photos = find_images(concept.images, IMAGES_KEY)
     files = mask_files(photos, run.masks)
     pairs = [
@@ -60,7 +61,7 @@ def load_concept(
     if doubts:
         raise doubts[0]
     masks = [str(own.mask) for own in files]
-    return load_training_images([str(one) for one in photos], masks, resolution, touched=True)
+    return load_training_images([str(one) for one in photos], masks, frame, touched=True)
 
 
 def find_masks(

@@ -9,6 +9,7 @@ from tlora_cli.foundation.prompts import sampling_prompt
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import SamplingSettings
 from tlora_cli.training.scoring_prompts import trial_for
+from tlora_cli.training.shape import training_size
 
 
 def base_of(recipe: Recipe) -> Base:
@@ -19,8 +20,9 @@ def base_of(recipe: Recipe) -> Base:
 def sampling_settings(recipe: Recipe) -> SamplingSettings:
     """Return the recipe's sampling settings with the size filled in."""
     own = recipe.sampling.model_dump()
-    own["width"] = own["width"] or recipe.train.resolution
-    own["height"] = own["height"] or recipe.train.resolution
+    width, height = training_size(recipe)
+    own["width"] = own["width"] or width
+    own["height"] = own["height"] or height
     return SamplingSettings(**own)
 
 

@@ -60,23 +60,31 @@ def kept_pictures(folder: Path) -> list[tuple[Path, Path | None]]:
     ]
 
 
-def square_sheet(pictures: Sequence[Image.Image], side: int) -> Image.Image:
-    """Return square pictures in rows, on white.
+def sheet_of(pictures: Sequence[Image.Image], side: int) -> Image.Image:
+    """Return pictures in rows, on white.
 
     Args:
         pictures: at least one.
-        side: of each on the sheet, in pixels.
+        side: the longer one of each on the sheet, in pixels.
     """
+    fitted = [_fitted(picture, side) for picture in pictures]
+    wide = max(picture.width for picture in fitted)
+    high = max(picture.height for picture in fitted)
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP), "white")
-    for number, picture in enumerate(pictures):
+    sheet = Image.new("RGB", (columns * (wide + GAP) - GAP, rows * (high + GAP) - GAP), "white")
+    for number, picture in enumerate(fitted):
         row, column = divmod(number, columns)
-        large = picture.width < side
-        way = Image.Resampling.NEAREST if large else Image.Resampling.LANCZOS
-        place = (column * (side + GAP), row * (side + GAP))
-        sheet.paste(picture.resize((side, side), way), place)
+        spare = (wide - picture.width) // 2, (high - picture.height) // 2
+        sheet.paste(picture, (column * (wide + GAP) + spare[0], row * (high + GAP) + spare[1]))
     return sheet
+
+
+def _fitted(picture: Image.Image, side: int) -> Image.Image:
+    longest = max(picture.size)
+    way = Image.Resampling.NEAREST if longest < side else Image.Resampling.LANCZOS
+    width, height = (max(1, round(one * side / longest)) for one in picture.size)
+    return picture.resize((width, height), way)
 
 
 GAP = 4

@@ -26,11 +26,12 @@ from tlora_cli.training.class_pictures import class_examples, class_prompts
 from tlora_cli.training.encoding import asks_the_class, encode_all, encode_lessons
 from tlora_cli.training.found_masks import Notify, load_concept
 from tlora_cli.training.from_recipe import adapter_info, base_of, sampling_settings
-from tlora_cli.training.kept_images import SmallPicture, small_pictures, square_sheet
+from tlora_cli.training.kept_images import SmallPicture, sheet_of, small_pictures
 from tlora_cli.training.lessons import Lesson, Photos, class_caption
 from tlora_cli.training.ranks import rank_schedule
 from tlora_cli.training.run_folder import RunFolder
 from tlora_cli.training.scenes.lessons import Scenes
+from tlora_cli.training.shape import shape_problem
 from tlora_cli.training.watched_lessons import WatchedLessons, content_of
 
 
@@ -108,6 +109,8 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
     device = choose_device(train.device, train.precision, train.quantization, offload=train.offload)
     dtype = DTYPES[train.precision]
     images = load_concept(recipe, folder, device, notify)
+    if wrong := shape_problem(recipe, [image.size for image in images]):
+        raise wrong
     for told in strangers(recipe.base.model, [image.path for image in images]):
         warnings.warn(f"{told}; {another_base('base')}", stacklevel=2)
     settings = sampling_settings(recipe)
@@ -169,7 +172,7 @@ def prepare(recipe: Recipe, folder: RunFolder, notify: Notify) -> Prepared:
         small_pictures(images),
         encoded.encode,
         Dropout(concept.caption_dropout, encoded.captions[""]) if concept.caption_dropout else None,
-        square_sheet(watched.small, SHEET_SIDE) if watched and concept.scenes else None,
+        sheet_of(watched.small, SHEET_SIDE) if watched and concept.scenes else None,
     )
     return Prepared(Models(family, pipeline, adapter, device, dtype), data, encoded.drawn)
 

@@ -70,7 +70,7 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
             parts.append(Part(file, start))
         concept = weights.info.concept
         prompt = f"a photo of a {concept}" if concept else "a photo"
-        told = json.dumps(workflow(comfyui, parts, prompt), indent=1)
+        told = json.dumps(workflow(comfyui, parts, prompt, _size(weights)), indent=1)
         write_text(unfinished / WORKFLOW, told + "\n")
     notes = [
         f"copy the .safetensors files into ComfyUI's models/loras and drop {WORKFLOW} onto its "
@@ -80,6 +80,13 @@ def write(folder: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     if weights.schedule.axis is not None:
         notes.append("the workflow's times hold for the noise schedule of the adapter's base")
     return [*notes, comfyui.note] if comfyui.note else notes
+
+
+def _size(weights: AdapterWeights) -> dict[str, int] | None:
+    """Return the size that the adapter is drawn at by itself; None if its file doesn't say."""
+    said = {key: weights.info.sampling.get(key) for key in ("width", "height")}
+    known = {key: value for key, value in said.items() if isinstance(value, int) and value > 0}
+    return known if len(known) == len(said) else None
 
 
 def starts_of(schedule: RankSchedule, comfyui: ComfyUI) -> list[tuple[Slice, float | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,18 +38,21 @@ class _Graph:
         return number
 
 
-def workflow(comfyui: ComfyUI, parts: Sequence[Part], prompt: str) -> dict[str, Any]:
+def workflow(
+    comfyui: ComfyUI, parts: Sequence[Part], prompt: str, size: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Return the workflow of LoRAs that hooks switch on, without a node of tlora's own.
 
     Args:
         comfyui: what the family needs.
         parts: the LoRAs.
         prompt: to begin with.
+        size: width and height of the picture; None for the family's own.
     """
     graph = _Graph()
     # First what is chosen and written by hand: ComfyUI's page lays nodes out in this order, and
     # below the hooks nobody would find it.
-    loaded = _Loaded(graph, comfyui)
+    loaded = _Loaded(graph, comfyui, size)
     positive, negative = loaded.prompts(prompt)
     hooks = _combined(graph, _scheduled(graph, parts))
     # On both sides: guidance compares two answers of the same adapted model.
@@ -86,12 +89,17 @@ class _Loaded:
     Args:
         graph: where nodes are added.
         comfyui: what the family needs.
+        size: width and height of the picture; None for the family's own.
     """
 
-    def __init__(self, graph: _Graph, comfyui: ComfyUI) -> None:
+    def __init__(
+        self, graph: _Graph, comfyui: ComfyUI, size: Mapping[str, int] | None = None
+    ) -> None:
         self._graph, self._comfyui = graph, comfyui
+        sized = {comfyui.latent[0]: size or {}}
         self._numbers = {
-            key: graph.add(kind, **inputs) for key, (kind, inputs) in comfyui.nodes.items()
+            key: graph.add(kind, **{**inputs, **sized.get(key, {})})
+            for key, (kind, inputs) in comfyui.nodes.items()
         }
 
     @property

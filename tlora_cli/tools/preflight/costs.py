@@ -31,6 +31,7 @@ from tlora_cli.tools.preflight.machine_checks import PICTURE_BYTES
 from tlora_cli.tools.preflight.memory import attach_planned, folder_of, planned_denoiser
 from tlora_cli.training.disk_space import DiskSpace, disk_space
 from tlora_cli.training.from_recipe import sampling_settings
+from tlora_cli.training.shape import largest_size
 
 SIDE, TIMES = {"cpu": 1024, "cuda": 8192}, 4
 """Matrices that a device is timed with: their side, and how many products."""
@@ -97,7 +98,7 @@ def operations_of(job: Job) -> float:
     calls = _guidance_calls(family.name, base, settings.guidance)
     drawn = job.pictures * settings.steps * calls
     return trained * operations_of_call(
-        family.name, base, train.resolution, train.resolution
+        family.name, base, *largest_size(recipe)
     ) + drawn * operations_of_call(family.name, base, settings.width, settings.height)
 
 

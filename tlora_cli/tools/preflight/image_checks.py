@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,20 +15,22 @@ import torch
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.pictures import open_picture, read_alpha, read_picture
+from tlora_cli.foundation.pictures import open_picture, picture_size, read_alpha, read_picture
 from tlora_cli.photos.finding import AUTO, find_images, match_masks
+from tlora_cli.photos.framing import LONGEST, WHOLE, Frame, Size
 from tlora_cli.photos.masks.finder import ALPHA, MaskFinder
 from tlora_cli.photos.training_images import TrainingImage, load_training_image
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.tools.preflight.findings import Finding, of_error, ok, problem, warning
+from tlora_cli.training.shape import frame_of, shape_problem, training_sizes
 
 DARK, BRIGHT = 0.12, 0.93
 """Mean brightness, of 0 to 1, beyond which a picture shows little."""
 FLAT = 0.03
 """Standard deviation of the brightness under which a picture is nearly of one color."""
 CUT = 0.4
-"""Share of a picture outside of its center square from which on it is a warning."""
+"""Share of a picture outside of what is trained on from which on it is a warning."""
 FAINT_COLOR = 0.01
 """Mean difference between the color channels under which a picture is gray."""
 THIN_MASK = 0.01
@@ -42,8 +45,8 @@ class Traits:
 
     Attributes:
         width, height: in pixels.
-        crop: side of the center square, which is all that is trained on.
-        brightness: mean of the square, 0 to 1.
+        part: width and height of what is trained on, before resizing.
+        brightness: mean of that, 0 to 1.
         contrast: standard deviation of its brightness.
         gray: whether it has no colors.
         transparent: whether parts are transparent; they become white.
@@ -51,7 +54,7 @@ class Traits:
 
     width: int
     height: int
-    crop: int
+    part: Size
     brightness: float
     contrast: float
     gray: bool
@@ -59,8 +62,13 @@ class Traits:
 
     @property
     def cut(self) -> float:
-        """Share of the picture outside of the center square."""
-        return 1 - self.crop**2 / (self.width * self.height)
+        """Share of the picture outside of what is trained on."""
+        return 1 - self.part[0] * self.part[1] / (self.width * self.height)
+
+    @property
+    def side(self) -> int:
+        """Side of a square of as many pixels as are trained on."""
+        return math.isqrt(self.part[0] * self.part[1])
 
     @property
     def size(self) -> str:
@@ -74,16 +82,14 @@ def traits_of(image: TrainingImage) -> Traits:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with open_picture(image.path) as opened:
-            width, height = opened.size
-            if opened.getexif().get(_ORIENTATION, 1) >= _FIRST_ON_ITS_SIDE:
-                width, height = height, width
             transparent = opened.has_transparency_data
+    width, height = picture_size(image.path, _IMAGES)
     light = colors.mean(0)
     spread = float((colors.amax(0) - colors.amin(0)).mean())
     return Traits(
         width,
         height,
-        image.crop,
+        image.part,
         float(light.mean()),
         float(light.std()),
         spread < FAINT_COLOR,
@@ -91,31 +97,24 @@ def traits_of(image: TrainingImage) -> Traits:
     )
 
 
-_ORIENTATION, _FIRST_ON_ITS_SIDE = 0x0112, 5
-"""The EXIF tag, and the first of its values that turn a picture by a quarter."""
-
-
-def advice(name: str, traits: Traits, resolution: int) -> Iterator[Finding]:
+def advice(name: str, traits: Traits, frame: Frame) -> Iterator[Finding]:
     """Yield what may be wrong with a picture.
 
     Args:
         name: what messages call it.
         traits: of the picture.
-        resolution: that is trained at.
+        frame: what of it is trained on, and how large.
     """
-    if traits.crop < resolution:
+    width, height = frame.size((traits.width, traits.height))
+    if traits.part[0] < width or traits.part[1] < height:
         yield warning(
             "pictures",
-            f"{name} is {traits.size} and is enlarged to {resolution} x {resolution}; its blur is "
+            f"{name} is {traits.size} and is enlarged to {width} x {height}; its blur is "
             "learned, too",
             "take a larger picture, or lower train.resolution",
         )
     if traits.cut > CUT:
-        yield warning(
-            "pictures",
-            f"{name} is {traits.size}: only its center square is used, and {traits.cut:.0%} is cut",
-            "crop it to a square around the subject",
-        )
+        yield _cut(name, traits, frame)
     if traits.brightness < DARK:
         yield warning(
             "pictures", f"{name} is very dark", "brighten it, or take one with more light"
@@ -136,9 +135,26 @@ def advice(name: str, traits: Traits, resolution: int) -> Iterator[Finding]:
         )
 
 
+def _cut(name: str, traits: Traits, frame: Frame) -> Finding:
+    """Return the warning of a picture of which much is not trained on."""
+    share = f"{traits.cut:.0%} is cut"
+    if frame.multiple is not None:
+        return warning(
+            "pictures",
+            f"{name} is {traits.size}, more than {LONGEST:.0f} times as long as wide: {share}",
+            "crop it around the subject",
+        )
+    kept = "a square around its subject" if frame.around_subject else "its center square"
+    return warning(
+        "pictures",
+        f"{name} is {traits.size}: only {kept} is used, and {share}",
+        f"keep its shape (train.crop: {WHOLE}), or crop it to a square around the subject",
+    )
+
+
 def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
     """Yield what is found of the training pictures and their masks."""
-    concept, resolution = recipe.concept, recipe.train.resolution
+    concept, frame = recipe.concept, frame_of(recipe)
     paths, wrong, doubts = _find(concept.images, _IMAGES)
     yield from (*wrong, *doubts)
     masks: list[Path | None] = [None] * len(paths)
@@ -154,7 +170,9 @@ def look_at_pictures(recipe: Recipe) -> Iterator[Finding]:
                 yield of_error("masks", error)
         elif wrong:
             yield from (bad for mask in found if (bad := _unreadable(mask, _MASKS, "L")))
-    yield from _each(paths, masks, resolution)
+    yield from _each(paths, masks, frame)
+    if together := shape_problem(recipe, training_sizes(recipe)):
+        yield of_error("pictures", together)
     with suppress(UserError):  # of a picture that can't be read, `_each` tells
         for told in strangers(recipe.base.model, paths):
             yield warning("base", told, another_base("base"))
@@ -190,34 +208,35 @@ def _unreadable(path: Path, key: str, mode: str) -> Finding | None:
     return None
 
 
-def _each(paths: list[Path], masks: list[Path | None], resolution: int) -> Iterator[Finding]:
+def _each(paths: list[Path], masks: list[Path | None], frame: Frame) -> Iterator[Finding]:
     seen: dict[str, Path] = {}
     for path, mask in zip(paths, masks, strict=True):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # `advice` tells of small pictures
-                image = load_training_image(path, None, resolution)
+                image = load_training_image(path, None, frame)
         except UserError as error:
             yield of_error("pictures", error)
             if mask is not None and (bad := _unreadable(mask, _MASKS, "L")):
                 yield bad
             continue
         traits = traits_of(image)
-        yield ok("pictures", f"{path}: {traits.size}, trained at {resolution} x {resolution}")
-        yield from advice(str(path), traits, resolution)
+        width, height = image.size
+        yield ok("pictures", f"{path}: {traits.size}, trained at {width} x {height}")
+        yield from advice(str(path), traits, frame)
         digest = hashlib.sha256(image.pixels.numpy().tobytes()).hexdigest()
         if digest in seen:
             yield warning("pictures", f"{path} is the same picture as {seen[digest]}", "drop one")
         seen[digest] = path
         if mask is not None:
-            yield _mask(path, mask, resolution)
+            yield _mask(path, mask, frame)
 
 
-def _mask(path: Path, mask: Path, resolution: int) -> Finding:
+def _mask(path: Path, mask: Path, frame: Frame) -> Finding:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            image = load_training_image(path, mask, resolution)
+            image = load_training_image(path, mask, frame)
     except UserError as error:
         return of_error("masks", error)
     assert image.mask is not None

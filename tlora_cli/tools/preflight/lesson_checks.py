@@ -14,6 +14,7 @@ from tlora_cli.families.text_length import check_lengths, local_tokenizers
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.captions.files import CAPTION, caption_beside
 from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.framing import Frame
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.words import word_doubts
 from tlora_cli.tools.preflight.findings import Finding, of_error, ok, warning
@@ -23,6 +24,7 @@ from tlora_cli.training.from_recipe import base_of
 from tlora_cli.training.lessons import caption_doubts, captions_of, names_of
 from tlora_cli.training.scenes.folder import places_in
 from tlora_cli.training.scenes.lists import list_of
+from tlora_cli.training.shape import training_size
 
 TRAINING_STEP = 3
 """Calls of the denoiser that a training step of one picture is worth: forward, backward twice."""
@@ -114,7 +116,7 @@ def look_at_scenes(recipe: Recipe) -> Iterator[Finding]:
     places = list_of(scenes.places, recipe.concept.class_name, recipe.base.model)
     if places is None:
         try:
-            own = places_in(scenes.places, recipe.train.resolution)
+            own = places_in(scenes.places, Frame(*training_size(recipe)))
         except UserError as error:
             yield of_error("scenes", error)
             return

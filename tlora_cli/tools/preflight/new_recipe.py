@@ -12,7 +12,9 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, shipped
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.pictures import picture_size
 from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.framing import CENTER, WHOLE, Frame, frame_for
 from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
@@ -26,6 +28,7 @@ from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
 from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
 from tlora_cli.tools.preflight.recipe_text import recipe_text, scalar
 from tlora_cli.training.run_folder import RunFolder
+from tlora_cli.training.shape import frame_of
 
 PROMPTS = ("a photo of a V* in the snow", "a V* as an oil painting")
 """Prompts of previews: another place, another style. What only shows up there has been learned."""
@@ -121,18 +124,18 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
     """
     sides, bundle = FAMILIES[wishes.family].resolutions, bundle_of_base(wishes.base)
     paths = find_images(wishes.images[0] if len(wishes.images) == 1 else wishes.images, "IMAGE")
-    traits = _look(paths, sides[-1])
+    crop = _crop(wishes, paths)
+    traits = _look(paths, _frame(wishes, crop, sides[-1]))
     plain = _recipe(wishes, {})
     wishes = replace(wishes, rank=_rank(plain))
     side = _resolution(traits, plain.train.resolution, sides)
-    own = {} if side == plain.train.resolution else {"resolution": side}
+    own: dict[str, Any] = {} if crop == CENTER else {"crop": crop}
+    own |= {} if side == plain.train.resolution else {"resolution": side}
     recipe, saved, why = _fitting(_recipe(wishes, own), wishes, own, room)
+    frame = frame_of(recipe)
     reasons = [
-        *(
-            ok("pictures", f"{name}: {one.size}, of which the center square is used")
-            for name, one in traits.items()
-        ),
-        *(a for name, one in traits.items() for a in advice(name, one, recipe.train.resolution)),
+        *(ok("pictures", f"{name}: {_used(one, frame)}") for name, one in traits.items()),
+        *(a for name, one in traits.items() for a in advice(name, one, frame)),
         *(warning("base", told, another_base("--base")) for told in strangers(wishes.base, paths)),
         ok("resolution", _resolution_reason(recipe, traits)),
         *_class_reason(wishes),
@@ -154,12 +157,38 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
 # --- choices ----------------------------------------------------------------------------------
 
 
-def _look(paths: Sequence[Path], side: int) -> dict[str, Traits]:
+def _frame(wishes: Wishes, crop: str, side: int) -> Frame:
+    return frame_for(crop, side, FAMILIES[wishes.family].pixel_multiple)
+
+
+def _crop(wishes: Wishes, paths: Sequence[Path]) -> str:
+    """Return what of the photos to train on: the whole, as far as a base knows such shapes.
+
+    A phone's photo is no square, and its subject may be anywhere. What was published, and what a
+    bundle's bases know, are squares.
+    """
+    if wishes.recipe == PAPER or bundle_of_base(wishes.base):
+        return CENTER
+    side = FAMILIES[wishes.family].resolutions[0]
+    whole = _frame(wishes, WHOLE, side)
+    squares = all(whole.size(picture_size(path, "IMAGE")) == (side, side) for path in paths)
+    return CENTER if squares else WHOLE
+
+
+def _used(traits: Traits, frame: Frame) -> str:
+    """Return what of a picture is trained on, in words."""
+    if frame.multiple is None:
+        return f"{traits.size}, of which the center square is used"
+    width, height = frame.size((traits.width, traits.height))
+    return f"{traits.size}, trained in its own shape, at {width} x {height}"
+
+
+def _look(paths: Sequence[Path], frame: Frame) -> dict[str, Traits]:
     found = {}
     for path in paths:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of small ones: `advice` tells it
-            found[str(path)] = traits_of(load_training_image(path, None, side))
+            found[str(path)] = traits_of(load_training_image(path, None, frame))
     return found
 
 
@@ -176,20 +205,21 @@ def _rank(plain: Recipe) -> int | None:
 
 def _resolution(traits: Mapping[str, Traits], usual: int, known: Sequence[int]) -> int:
     """Return the side to train at: the base's own, or less where a picture has less."""
-    smallest = min(one.crop for one in traits.values())
+    smallest = min(one.side for one in traits.values())
     sides = [side for side in known if side <= usual]
     fitting = [side for side in sides if side <= smallest]
     return fitting[0] if fitting else min(sides, default=usual)
 
 
 def _resolution_reason(recipe: Recipe, traits: Mapping[str, Traits]) -> str:
-    side, smallest = recipe.train.resolution, min(one.crop for one in traits.values())
+    side, smallest = recipe.train.resolution, min(one.side for one in traits.values())
     if bundle_of_base(recipe.base.model):
         return f"{side}, all that {recipe.base.model} draws"
     largest = FAMILIES[recipe.family].resolutions[0]
+    has = f"{smallest}" if recipe.train.crop == CENTER else f"as many pixels as {smallest} squared"
     if side == largest:
-        return f"{side}, the base's own; the picture has {smallest}"
-    why = "more would not fit" if smallest > side else f"the picture has only {smallest}"
+        return f"{side}, the base's own; the picture has {has}"
+    why = "more would not fit" if smallest > side else f"the picture has only {has}"
     return f"{side} of the base's {largest}: {why}"
 
 

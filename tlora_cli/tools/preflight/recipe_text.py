@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tlora_cli.photos.finding import AUTO
+from tlora_cli.photos.framing import CENTER
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.named import PAPER, PHOTO
 
@@ -28,6 +29,8 @@ def recipe_text(recipe: Recipe, saved: Mapping[str, Any]) -> str:
     train, preview = recipe.train, recipe.train.preview
     assert preview is not None
     savings = {"resolution": train.resolution, **saved}
+    if train.crop != CENTER:
+        savings = {"crop": train.crop, **savings}
     lines = "\n".join(f"  {key}: {scalar(value)}{_note(key)}" for key, value in savings.items())
     prompts = "\n".join(f"      - {scalar(prompt)}" for prompt in preview.prompts)
     concept = recipe.concept
@@ -91,6 +94,7 @@ def _note(key: str) -> str:
         "memory": "   # what a card of this size needs; the plan: tlora validate",
         "gradient_checkpointing": "   # less memory, about 1.5 times the work",
         "quantization": "   # of the base: less memory, somewhat slower",
-        "resolution": "   # side of the training square in pixels",
+        "crop": "   # the photo keeps its shape; center: its middle square, as published",
+        "resolution": "   # side in pixels of the training square, or of one of as many pixels",
     }
     return notes.get(key, "")

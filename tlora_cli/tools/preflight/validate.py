@@ -176,7 +176,7 @@ class Check:
 
 
 CHECKS = (
-    Check("pictures", _pictures, ("concept", "train.resolution")),
+    Check("pictures", _pictures, ("concept", "family", "train.resolution", "train.crop")),
     Check("base", _base, ("family", "base", "train.objective", "sampling.scheduler")),
     Check("words", _lengths, ("family", "base", "concept", "train", "sampling"), after=_base),
     Check("libraries", _libraries, ()),

@@ -22,6 +22,7 @@ from tlora_cli.foundation.pictures import picture_settings, read_picture
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.finding import AUTO
+from tlora_cli.photos.framing import Frame
 from tlora_cli.photos.training_images import load_training_images
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import load_recipe, read_text
@@ -32,6 +33,7 @@ from tlora_cli.training.kept_images import kept_pictures, small_pictures
 from tlora_cli.training.report.embedded_images import Seen, see
 from tlora_cli.training.report.metrics import Metrics, read_metrics
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
+from tlora_cli.training.shape import frame_of
 
 MAX_PREVIEWS = 112
 """Previews on the page: about 5 MB. Of more, steps are left out."""
@@ -123,7 +125,7 @@ def read_run(folder: Path) -> Run:
         "finished" if finished else running,
         _about(run, adapter),
         metrics,
-        _pictures(run.training_pictures, recipe.concept, recipe.train.resolution, notes),
+        _pictures(run.training_pictures, recipe.concept, frame_of(recipe), notes),
         _scenes(run.scenes, notes),
         _previews(run.previews, kept, notes),
         scores,
@@ -186,7 +188,7 @@ def _axis(adapter: Path | None, recipe: Recipe, notes: list[str]) -> NoiseAxis |
 
 
 def _pictures(
-    folder: Path, concept: ConceptConfig, resolution: int, notes: list[str]
+    folder: Path, concept: ConceptConfig, frame: Frame, notes: list[str]
 ) -> list[tuple[Seen, Seen | None]]:
     """Return the copies that the run keeps; of an old run, the files that its recipe names."""
     if kept := kept_pictures(folder):
@@ -199,7 +201,7 @@ def _pictures(
             return []
     try:
         masks = None if concept.masks == AUTO else concept.masks
-        images = load_training_images(concept.images, masks, resolution)
+        images = load_training_images(concept.images, masks, frame)
     except UserError as error:
         notes.append(f"The training pictures are not shown: {error.what}.")
         return []

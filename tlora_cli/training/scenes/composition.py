@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tlora_cli.photos.framing import Frame
 from tlora_cli.training.scenes.placement import SOLID, Box, Placement
 
 SEAM = 0.004
@@ -17,13 +20,13 @@ PURE = 0.95
 def compose(
     pixels: Tensor, mask: Tensor, box: Box, place: Tensor, placement: Placement
 ) -> tuple[Tensor, Tensor]:
-    """Return a scene, (3, R, R) in [-1, 1], and the subject's mask in it, (1, R, R) in [0, 1].
+    """Return a scene, (3, H, W) in [-1, 1], and the subject's mask in it, (1, H, W) in [0, 1].
 
     Args:
-        pixels: of the photo, (3, R, R) in [-1, 1].
-        mask: of its subject, (1, R, R) in [0, 1].
+        pixels: of the photo, (3, H, W) in [-1, 1].
+        mask: of its subject, (1, H, W) in [0, 1].
         box: of the subject.
-        place: picture of the place, (3, R, R) in [-1, 1].
+        place: picture of the place, (3, h, w) in [-1, 1]; of another shape, its middle is taken.
         placement: where the subject goes.
     """
     colors = pure_colors((pixels + 1) / 2, mask)
@@ -35,9 +38,9 @@ def compose(
     part = functional.interpolate(part[None], size, mode="bicubic", antialias=True)[0]
     color = (part[:3] / part[3:].clamp(min=_LEAST)).clamp(0, 1)
     alpha = part[3:].clamp(0, 1)
-    side = place.shape[-1]
-    rows = slice(max(0, placement.top), min(side, placement.top + placement.height))
-    columns = slice(max(0, placement.left), min(side, placement.left + placement.width))
+    place = fitted(place, *mask.shape[-2:])
+    rows = slice(max(0, placement.top), min(place.shape[-2], placement.top + placement.height))
+    columns = slice(max(0, placement.left), min(place.shape[-1], placement.left + placement.width))
     own = (
         slice(None),
         slice(rows.start - placement.top, rows.stop - placement.top),
@@ -48,6 +51,22 @@ def compose(
     scene[:, rows, columns] = under + alpha[own] * (color[own] - under)
     where[:, rows, columns] = alpha[own]
     return scene * 2 - 1, where
+
+
+def fitted(place: Tensor, height: int, width: int) -> Tensor:
+    """Return the largest middle part of a picture that has a shape, at that size.
+
+    Args:
+        place: (3, h, w) in [-1, 1].
+        height: of the result in pixels.
+        width: of the result in pixels.
+    """
+    if place.shape[-2:] == (height, width):
+        return place
+    left, top, right, bottom = Frame(width, height).box((place.shape[-1], place.shape[-2]))
+    part = place[None, :, top:bottom, left:right]
+    sized = functional.interpolate(part, (height, width), mode="bicubic", antialias=True)
+    return sized[0].clamp(-1, 1)
 
 
 _LEAST = 1e-3
@@ -61,32 +80,38 @@ def pure_colors(colors: Tensor, mask: Tensor) -> Tensor:
     rim. Where no whole pixel is near, as on a hair, colors stay.
 
     Args:
-        colors: (3, R, R) in [0, 1].
-        mask: (1, R, R) in [0, 1].
+        colors: (3, H, W) in [0, 1].
+        mask: (1, H, W) in [0, 1].
     """
     whole = (mask >= PURE).to(colors)
-    reach = max(1, round(SEAM * colors.shape[-1]))
+    reach = max(1, round(SEAM * _side(colors)))
     near = functional.avg_pool2d(whole, 2 * reach + 1, 1, reach)
     mean = functional.avg_pool2d(colors * whole, 2 * reach + 1, 1, reach) / near.clamp(min=1e-6)
     return torch.where((whole == 0) & (near > 0), mean, colors)
 
 
 def counting(mask: Tensor) -> Tensor:
-    """Return which pixels of a subject count in the loss, (1, R, R), 0 or 1.
+    """Return which pixels of a subject count in the loss, (1, H, W), 0 or 1.
 
     All that is solid counts but a narrow band along the seam, where the cut may be wrong; parts
     thinner than two bands count whole.
 
     Args:
-        mask: (1, R, R) in [0, 1].
+        mask: (1, H, W) in [0, 1].
     """
     solid = (mask >= SOLID).to(torch.float32)
-    band = round(SEAM * mask.shape[-1])
+    band = round(SEAM * _side(mask))
     if not band:
         return solid
     inner = _shrunk(solid, band)
     thick = _grown(inner, band)
     return torch.maximum(inner, solid * (1 - thick))
+
+
+def _side(pixels: Tensor) -> float:
+    """Return the side of a square of as many pixels."""
+    height, width = pixels.shape[-2:]
+    return math.sqrt(height * width)
 
 
 def _grown(mask: Tensor, by: int) -> Tensor:

@@ -7,14 +7,15 @@ from torch import Tensor
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.captions.files import CAPTION
 from tlora_cli.photos.finding import find_images
+from tlora_cli.photos.framing import Frame
 from tlora_cli.photos.training_images import load_training_image
 from tlora_cli.training.lessons import read_caption
 
 KEY = "concept.scenes.places"
 
 
-def places_in(folder: str, resolution: int) -> list[tuple[str, Tensor]]:
-    """Return the words and the pixels (3, R, R) in [-1, 1] of each picture in a folder.
+def places_in(folder: str, frame: Frame) -> list[tuple[str, Tensor]]:
+    """Return the words and the pixels (3, H, W) in [-1, 1] of each picture in a folder.
 
     Raises:
         UserError: if it isn't there or holds no picture, or a picture has no words.
@@ -28,5 +29,5 @@ def places_in(folder: str, resolution: int) -> list[tuple[str, Tensor]]:
                 where=KEY,
                 do=f'write them into {text.name} beside it, such as "on the beach"',
             )
-        found.append((read_caption(text), load_training_image(path, None, resolution).pixels))
+        found.append((read_caption(text), load_training_image(path, None, frame).pixels))
     return found

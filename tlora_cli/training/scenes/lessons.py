@@ -14,6 +14,7 @@ from torch import Tensor
 from tlora_cli.families import Family
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pictures import read_picture
+from tlora_cli.photos.framing import Frame
 from tlora_cli.photos.training_images import TrainingImage
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import SamplingSettings, Texts
@@ -24,6 +25,7 @@ from tlora_cli.training.scenes.folder import KEY, places_in
 from tlora_cli.training.scenes.lists import list_of
 from tlora_cli.training.scenes.placement import Scene, box_of, middle_of, plan_scenes
 from tlora_cli.training.scenes.words import scene_caption
+from tlora_cli.training.shape import training_size
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class Scenes:
             replace(image, mask=self._counted(mask), touched=True)
             for image, mask in zip(images, masks, strict=True)
         ]
+        sizes = [image.size for image in images]
         self._plan = plan_scenes(
-            self._boxes, recipe.train.resolution, len(self._places.words), config, recipe.train.seed
+            self._boxes, sizes, len(self._places.words), config, recipe.train.seed
         )
         self.captions = list(self._captions(recipe))
 
     def _captions(self, recipe: Recipe) -> Iterator[str]:
-        side = recipe.train.resolution
         known = [captions_of(image.path, recipe.concept) for image in self._images]
         turns = [0] * len(known)
         for scene in self._plan:
@@ -86,7 +88,7 @@ class Scenes:
             if scene.place is None or scene.placement is None:
                 yield prompt
             else:
-                middle = middle_of(scene.placement, side)
+                middle = middle_of(scene.placement, self._images[scene.image].size[0])
                 yield scene_caption(prompt, self._places.words[scene.place], middle)
 
     @property
@@ -132,7 +134,7 @@ def _places(
     assert config is not None
     chosen = list_of(config.places, concept.class_name, recipe.base.model)
     if chosen is None:
-        own = places_in(config.places, recipe.train.resolution)
+        own = places_in(config.places, Frame(*training_size(recipe)))
         return _Places([words for words, _ in own], lambda number: own[number][1], None)
     drawn = DrawnPlaces(recipe, [prompt for _, prompt in chosen], settings, folder, notify)
     words = [words for words, _ in chosen for _ in range(config.each)]

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tlora_cli.photos.framing import Size
 from tlora_cli.recipe.scenes import ScenesConfig
 from tlora_cli.training.batch import SCENES, generator_for
 
 SOLID = 0.5
 """Value of a mask from which a pixel belongs to the subject."""
 RISE = 0.05
-"""Share of the side by which a subject may move up or down; most photographs have a ground."""
+"""Share of the height by which a subject may move up or down; most photographs have a ground."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def box_of(mask: Tensor) -> Box:
     """Return the box of a subject.
 
     Args:
-        mask: (1, R, R) in [0, 1].
+        mask: (1, H, W) in [0, 1].
     """
     solid = mask[0] >= SOLID
     rows, columns = solid.any(1).nonzero().flatten(), solid.any(0).nonzero().flatten()
@@ -85,7 +86,11 @@ def box_of(mask: Tensor) -> Box:
 
 
 def plan_scenes(
-    boxes: Sequence[Box], side: int, pictures: int, config: ScenesConfig, seed: int
+    boxes: Sequence[Box],
+    sizes: Sequence[Size],
+    pictures: int,
+    config: ScenesConfig,
+    seed: int,
 ) -> list[Scene]:
     """Return all scenes of a run; the untouched photos come first.
 
@@ -93,7 +98,7 @@ def plan_scenes(
 
     Args:
         boxes: of the subject in each photo.
-        side: of the training square in pixels.
+        sizes: of each training picture.
         pictures: how many pictures of places there are.
         config: settings.
         seed: of the run.
@@ -106,17 +111,24 @@ def plan_scenes(
     order = torch.randperm(pictures, generator=chance).tolist()
     for number in range(config.count - untouched):
         image = number % len(boxes)
-        placement = put_down(boxes[image], side, config, chance)
+        placement = put_down(boxes[image], sizes[image], config, chance)
         scenes.append(Scene(image, order[number % pictures], placement))
     return scenes
 
 
-def put_down(box: Box, side: int, config: ScenesConfig, chance: torch.Generator) -> Placement:
+def put_down(box: Box, size: Size, config: ScenesConfig, chance: torch.Generator) -> Placement:
     """Return a random placement of a subject.
 
     A subject that a border cuts stays at that border, and one that is whole stays whole, as far as
     it fits.
+
+    Args:
+        box: of the subject.
+        size: of the training picture.
+        config: settings.
+        chance: says which placement.
     """
+    whole_width, whole_height = size
     scale, across, up, flip = torch.rand(4, generator=chance, dtype=torch.float64).tolist()
     small, large = config.sizes
     scale = small + (large - small) * scale
@@ -127,12 +139,12 @@ def put_down(box: Box, side: int, config: ScenesConfig, chance: torch.Generator)
     width = max(1, round(scale * (box.right - box.left)))
     height = max(1, round(scale * (box.bottom - box.top)))
     middle = (box.left + box.right) / 2
-    middle = side - middle if mirrored else middle
-    middle += (2 * across - 1) * config.movement * side
+    middle = whole_width - middle if mirrored else middle
+    middle += (2 * across - 1) * config.movement * whole_width
     # The foot of the subject stays where it was, more or less.
-    foot = box.bottom + (2 * up - 1) * RISE * side
-    left = _start(middle - width / 2, width, side, "left" in cut, "right" in cut)
-    top = _start(foot - height, height, side, "top" in cut, "bottom" in cut)
+    foot = box.bottom + (2 * up - 1) * RISE * whole_height
+    left = _start(middle - width / 2, width, whole_width, "left" in cut, "right" in cut)
+    top = _start(foot - height, height, whole_height, "top" in cut, "bottom" in cut)
     return Placement(width, height, left, top, mirrored)
 
 
@@ -147,10 +159,10 @@ def _start(wanted: float, length: int, side: int, at_start: bool, at_end: bool) 
     return min(max(0, round(wanted)), side - length) if length <= side else (side - length) // 2
 
 
-def middle_of(placement: Placement, side: int) -> float:
-    """Return where the middle of the subject lies, from 0 (left) to 1 (right)."""
-    first, last = max(0, placement.left), min(side, placement.left + placement.width)
-    return (first + last) / (2 * side)
+def middle_of(placement: Placement, width: int) -> float:
+    """Return where the middle of the subject lies in a picture, from 0 (left) to 1 (right)."""
+    first, last = max(0, placement.left), min(width, placement.left + placement.width)
+    return (first + last) / (2 * width)
 
 
 _HALF = 0.5

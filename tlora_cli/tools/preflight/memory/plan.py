@@ -38,6 +38,7 @@ from tlora_cli.tools.preflight.memory.pages import pages_read
 from tlora_cli.training.batch import Batch
 from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.optimizers import STATE_COPIES
+from tlora_cli.training.shape import largest_size
 from tlora_cli.training.step import Loss
 
 CUDA_CONTEXT = 600_000_000
@@ -119,7 +120,8 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     vae = meta_vae(family.name, place)
     vae_weights = _size(vae)
     text = text_parameters(family.name, place, offloaded=train.offload) * dtype.itemsize
-    pixels = torch.empty(3, train.resolution, train.resolution, device="meta")
+    width, height = largest_size(recipe)
+    pixels = torch.empty(3, height, width, device="meta")
     encoding = _peak(lambda: family.encode_image(vae, pixels))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # attaching the true one tells it
@@ -249,7 +251,7 @@ def _step_memory(
     """
     train, denoiser = recipe.train, adapter.denoiser
     samples = train.batch_size * (2 if recipe.concept.prior else 1)
-    sides = latent_sides(family.name, vae, train.resolution, train.resolution)
+    sides = latent_sides(family.name, vae, *largest_size(recipe))
     latents = torch.empty(samples, family.latent_channels(denoiser), *sides, device="meta")
     objective = family.objective(family.standard_scheduler, "auto")
     batch = Batch(
