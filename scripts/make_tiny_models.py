@@ -11,10 +11,11 @@ tests train on them, so that everything but the quality of the pictures is check
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    AutoencoderKLQwenImage21,
     DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -36,6 +38,8 @@ from diffusers import (
     FluxTransformer2DModel,
     Krea2Pipeline,
     Krea2Transformer2DModel,
+    QwenImage21Pipeline,
+    QwenImage21Transformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
@@ -58,6 +62,7 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3Model,
     Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
     T5Config,
     T5EncoderModel,
@@ -65,6 +70,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from tlora_cli.families.text_processor import TextProcessor
 from tlora_cli.families.vae import framed
 from tlora_cli.families.vae_config import channels_of
 
@@ -74,6 +80,7 @@ CLIP_LENGTH = 77
 T5_LENGTH = 512
 CLIP_MERGES = (("t", "h"), ("th", "e</w>"), ("i", "n"), ("in", "g</w>"), ("a", "n"))
 T5_PIECES = ("▁a", "▁the", "▁of", "▁in", "▁on", "▁with", "▁photo", "the", "ing", "er", "an", "in")
+NOTHING_NAMED: Mapping[str, str] = {}
 START, END = "<|startoftext|>", "<|endoftext|>"
 QWEN_LENGTH = 512
 QWEN_MERGES = (("t", "h"), ("i", "n"), ("in", "g"), ("a", "n"), ("e", "r"))
@@ -83,6 +90,12 @@ QWEN_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Its prompt stands where that of Qwen3 does; there is no empty thought behind it."""
+QWEN_TEMPLATE_OF_PARTS = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% for part in message.content %}{{ part.text }}{% endfor %}<|im_end|>\n{% endfor %}"
+)
+"""The same of Qwen3-VL, whose messages have parts."""
+MARKS_OF_SIGHT = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 QWEN_WORDS = (
     *("system", "user", "assistant", "Describe", "the", "image", "by", "detailing", "color"),
     *("shape", "size", "texture", "quantity", "text", "spatial", "relationships", "of"),
@@ -183,6 +196,21 @@ def write_tiny_krea2(folder: Path, seed: int = 0) -> None:
     _write(_tiny_krea2, Path(folder), seed)
 
 
+def write_tiny_qwen_image_21(folder: Path, seed: int = 0) -> None:
+    """Write a QwenImage21Pipeline folder, for pictures of 64 to 128 pixels.
+
+    Its processor reads texts alone: one that also reads pictures can't be made without torchvision.
+
+    Args:
+        folder: the new folder; it may exist if it is empty.
+        seed: seed of the weights; the same seed gives the same bytes.
+
+    Raises:
+        FileExistsError: if `folder` holds anything.
+    """
+    _write(_tiny_qwen_image_21, Path(folder), seed, {"processor": "Qwen3VLProcessor"})
+
+
 WRITERS: dict[str, Callable[[Path, int], None]] = {
     "sdxl": write_tiny_sdxl,
     "flux": write_tiny_flux,
@@ -191,6 +219,7 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "sd3": write_tiny_sd3,
     "qwen_image": write_tiny_qwen_image,
     "krea2": write_tiny_krea2,
+    "qwen_image_21": write_tiny_qwen_image_21,
 }
 
 
@@ -430,7 +459,48 @@ def _tiny_krea2() -> DiffusionPipeline:
     )
     for layer in ("projector", ".attn.to_v", ".attn.to_out.0"):
         _amplify(transformer, layer)
-    text = _qwen_config(tokenizer, layers=36).to_dict()
+    return Krea2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            num_train_timesteps=1000,
+            use_dynamic_shifting=True,
+            base_shift=0.5,
+            max_shift=1.15,
+            base_image_seq_len=256,
+            max_image_seq_len=6400,
+        ),
+        vae=_vae_of_films(),
+        text_encoder=Qwen3VLModel(_qwen3_vl_config(tokenizer, layers=36)).eval(),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+
+
+def _tiny_qwen_image_21() -> DiffusionPipeline:
+    """Make the pipeline of Qwen-Image 2.1 with few and narrow layers."""
+    tokenizer = _qwen_tokenizer(marks=MARKS_OF_SIGHT, template=QWEN_TEMPLATE_OF_PARTS)
+    transformer = QwenImage21Transformer2DModel(
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        context_in_dim=16,
+        axes_dims_rope=(4, 6, 6),
+    )
+    for layer in ("txt_in.out_layer", "modulation.1", ".attn.to_out.0"):
+        _amplify(transformer, layer)
+    _amplify(transformer, ".attn.to_v")
+    vae = AutoencoderKLQwenImage21(base_dim=4, decoder_base_dim=4, num_res_blocks=1)
+    return QwenImage21Pipeline(
+        scheduler=_moving_shift(),
+        vae=_spread_films(vae),
+        text_encoder=Qwen3VLForConditionalGeneration(_qwen3_vl_config(tokenizer, layers=2)).eval(),
+        processor=TextProcessor(tokenizer, chat_template=tokenizer.chat_template),
+        transformer=transformer,
+    )
+
+
+def _qwen3_vl_config(tokenizer: Qwen2Tokenizer, layers: int) -> Qwen3VLConfig:
+    """Return the settings of a language model that sees, for a tokenizer."""
+    text = _qwen_config(tokenizer, layers).to_dict()
     text["rope_parameters"] = {
         "rope_type": "default",
         "rope_theta": 1e6,
@@ -447,21 +517,7 @@ def _tiny_krea2() -> DiffusionPipeline:
         "num_position_embeddings": 16,
         "deepstack_visual_indexes": [0],
     }
-    config = Qwen3VLConfig(text_config=text, vision_config=sight, **_marks_of_sight(tokenizer))
-    return Krea2Pipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(
-            num_train_timesteps=1000,
-            use_dynamic_shifting=True,
-            base_shift=0.5,
-            max_shift=1.15,
-            base_image_seq_len=256,
-            max_image_seq_len=6400,
-        ),
-        vae=_vae_of_films(),
-        text_encoder=Qwen3VLModel(config).eval(),
-        tokenizer=tokenizer,
-        transformer=transformer,
-    )
+    return Qwen3VLConfig(text_config=text, vision_config=sight, **_marks_of_sight(tokenizer))
 
 
 def _marks_of_sight(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
@@ -505,6 +561,11 @@ VAE_LAYERS: dict[str, Any] = {
 }
 
 
+VAE = TypeVar(
+    "VAE", AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage, AutoencoderKLQwenImage21
+)
+
+
 def _vae(latent_channels: int, **options: Any) -> AutoencoderKL:
     """Make a VAE of factor 8 whose latents and pictures have a natural spread."""
     vae = AutoencoderKL(latent_channels=latent_channels, **VAE_LAYERS, **options).eval()
@@ -533,12 +594,14 @@ def _vae_with_norm() -> AutoencoderKLFlux2:
 
 def _vae_of_films() -> AutoencoderKLQwenImage:
     """Make Qwen-Image's, with its own means and deviations for each channel."""
-    vae = AutoencoderKLQwenImage(base_dim=4, num_res_blocks=1).eval()
+    return _spread_films(AutoencoderKLQwenImage(base_dim=4, num_res_blocks=1))
+
+
+def _spread_films(vae: VAE) -> VAE:
+    """Give a VAE of films a spread by its own means and deviations for each channel."""
+    vae = vae.eval()
     mean, std = (torch.tensor(vae.config[f"latents_{name}"]) for name in ("mean", "std"))
     return _spread(vae, mean, 1 / std)
-
-
-VAE = TypeVar("VAE", AutoencoderKL, AutoencoderKLFlux2, AutoencoderKLQwenImage)
 
 
 def _spread(vae: VAE, shift: float | torch.Tensor, scale: float | torch.Tensor) -> VAE:
@@ -549,7 +612,7 @@ def _spread(vae: VAE, shift: float | torch.Tensor, scale: float | torch.Tensor) 
     made narrow.
     """
     latent_channels = channels_of(vae.config)
-    films = vae.encoder.conv_out.weight.dim() == 5
+    films = "temperal_downsample" in vae.config
 
     def of_channels(values: Any) -> Any:
         """Give a number for each channel the shape of a picture's, or a film's."""
@@ -560,21 +623,25 @@ def _spread(vae: VAE, shift: float | torch.Tensor, scale: float | torch.Tensor) 
         for mix in (vae.quant_conv, vae.post_quant_conv):
             if mix is not None:
                 same = torch.eye(mix.in_channels)[:, :, None, None]
-                mix.weight.copy_(framed(same, films))
+                mix.weight.copy_(framed(same, mix.weight.dim() == 5))
                 mix.bias.zero_()
-        smooth = torch.nn.functional.interpolate(
-            torch.rand(1, 3, 8, 8) * 2 - 1, size=(64, 64), mode="bicubic"
-        )
+        rough = torch.rand(1, vae.encoder.conv_in.in_channels, 8, 8) * 2 - 1
+        smooth = torch.nn.functional.interpolate(rough, size=(64, 64), mode="bicubic")
         means, _ = vae.encoder(framed(smooth, films)).chunk(2, dim=1)
         last = vae.encoder.conv_out
         gain = 1 / (means.std() * scale)
-        last.weight[:latent_channels] *= of_channels(gain).transpose(0, 1) if gain.dim() else gain
+        each = gain.view(-1, *(1,) * (last.weight.dim() - 1)) if gain.dim() else gain
+        last.weight[:latent_channels] *= each
         last.bias[:latent_channels] = shift - gain * means.mean()
         last.weight[latent_channels:] *= 0.1
         last.bias[latent_channels:] = -6.0  # logarithm of the posterior's variance
         last = vae.decoder.conv_out
         latents = framed(torch.randn(1, latent_channels, 8, 8), films) / of_channels(scale)
-        pixels = vae.decoder(latents + of_channels(shift))
+        options: dict[str, Any] = {}
+        if isinstance(vae, AutoencoderKLQwenImage21):  # a first picture, or it makes two of one
+            vae.clear_cache()
+            options = {"feat_cache": vae._feat_map, "feat_idx": [0], "first_chunk": True}
+        pixels = vae.decoder(latents + of_channels(shift), **options)
         last.weight *= 0.5 / pixels.std()
         last.bias.zero_()
     return vae
@@ -648,11 +715,15 @@ def _t5(tokenizer: T5TokenizerFast, width: int) -> T5EncoderModel:
     )
 
 
-def _qwen_tokenizer(words: Sequence[str] = ()) -> Qwen2Tokenizer:
+def _qwen_tokenizer(
+    words: Sequence[str] = (), marks: Sequence[str] = (), template: str = QWEN_TEMPLATE
+) -> Qwen2Tokenizer:
     """Make a byte-level BPE tokenizer with Qwen's marks of a conversation.
 
     Args:
         words: that are tokens of their own; all but the first four behind a space.
+        marks: further ones.
+        template: of a conversation.
     """
     merges = list(QWEN_MERGES)
     for place, word in enumerate(words):
@@ -666,15 +737,15 @@ def _qwen_tokenizer(words: Sequence[str] = ()) -> Qwen2Tokenizer:
             pieces[:2] = [pieces[0] + pieces[1]]
     merges = list(dict.fromkeys(merges))
     symbols = [*sorted(ByteLevel.alphabet()), *dict.fromkeys("".join(pair) for pair in merges)]
-    tokens = [*symbols, END, "<|im_start|>", "<|im_end|>"]
+    tokens = [*symbols, END, "<|im_start|>", "<|im_end|>", *marks]
     return Qwen2Tokenizer(
         vocab={token: number for number, token in enumerate(tokens)},
         merges=merges,
         eos_token="<|im_end|>",
         pad_token=END,
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+        additional_special_tokens=["<|im_start|>", "<|im_end|>", *marks],
         model_max_length=QWEN_LENGTH,
-        chat_template=QWEN_TEMPLATE,
+        chat_template=template,
     )
 
 
@@ -697,8 +768,20 @@ def _qwen_config(tokenizer: Qwen2Tokenizer, layers: int) -> Qwen3Config:
     )
 
 
-def _write(make: Callable[[], DiffusionPipeline], folder: Path, seed: int) -> None:
-    """Make a pipeline from a seed and save it; a folder is there whole or not at all."""
+def _write(
+    make: Callable[[], DiffusionPipeline],
+    folder: Path,
+    seed: int,
+    named: Mapping[str, str] = NOTHING_NAMED,
+) -> None:
+    """Make a pipeline from a seed and save it; a folder is there whole or not at all.
+
+    Args:
+        make: the pipeline.
+        folder: the new folder.
+        seed: of the weights.
+        named: part -> the class of transformers that its index says, where that is another one.
+    """
     _refuse_contents(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -707,6 +790,11 @@ def _write(make: Callable[[], DiffusionPipeline], folder: Path, seed: int) -> No
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         pipeline.save_pretrained(partial)
+        if named:
+            index = partial / "model_index.json"
+            said = json.loads(index.read_text(encoding="utf-8"))
+            said |= {part: ["transformers", kind] for part, kind in named.items()}
+            index.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
         partial.chmod(0o755)
         partial.replace(folder)
     except BaseException:

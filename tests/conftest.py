@@ -92,6 +92,16 @@ def tiny_krea2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_qwen_image_21(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a tiny QwenImage21Pipeline; read it, do not write to it."""
+    from make_tiny_models import write_tiny_qwen_image_21
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-qwen_image_21"
+    write_tiny_qwen_image_21(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_flux2_dev(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny Flux2Pipeline; read it, do not write to it."""
     from tiny_flux2_dev import write_tiny_flux2_dev

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import Krea2Pipeline, QwenImagePipeline
+from diffusers import Krea2Pipeline, QwenImage21Pipeline, QwenImagePipeline
+from PIL import Image
 from torch import Tensor
 
 from tlora_cli import Adapter, attach
 from tlora_cli.families import FAMILIES, Family
 
 RANK, MIN_RANK = 8, 2
+NO_CACHE = {"use_kv_cache": False}
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Case:
         layers: that an adapter has by default.
         trained: parameters of `vanilla_tlora` at rank 32.
         left_out: attention blocks without an adapter.
+        channels: of a latent.
+        opaque: whether the VAE also takes how opaque a picture is.
+        cuts: whether the pipeline cuts long prompts off.
+        texts: for a batch, in which a sample leads to what it leads to alone.
     """
 
     family: str
@@ -41,7 +47,10 @@ class Case:
     layers: int
     trained: int
     left_out: int = 0
-    more: dict[str, Any] = field(default_factory=dict)
+    channels: int = 16
+    opaque: bool = False
+    cuts: bool = True
+    texts: tuple[str, str, str] = ("a dog", "a red cat", "it")
 
     @property
     def kind(self) -> Family:
@@ -50,9 +59,27 @@ class Case:
 
     def stock(self, folder: Path) -> Any:
         """Return the pipeline as diffusers loads it."""
-        pipeline = self.pipeline.from_pretrained(folder)
+        made = self.kind.made_parts(str(folder), None)
+        pipeline = self.pipeline.from_pretrained(folder, **made)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def latent(self, width: int, height: int) -> tuple[int, int, int]:
+        """Return the shape of a latent, for a size in pixels."""
+        factor = self.kind.vae_factor
+        return self.channels, height // factor, width // factor
+
+    def given(self, picture: Tensor) -> Tensor:
+        """Return what the VAE is given of a picture (3, H, W)."""
+        opaque = torch.ones_like(picture[:1])
+        return torch.cat([picture, opaque]) if self.opaque else picture
+
+    def shown(self, picture: Image.Image) -> Image.Image:
+        """Return a picture of the stock pipeline on white, if it is transparent."""
+        if not self.opaque:
+            return picture
+        ground = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(ground, picture).convert("RGB")
 
 
 CASES = {
@@ -76,6 +103,20 @@ CASES = {
         layers=28 * 5,
         trained=32 * 28 * (3 * 2 * 6144 + 2 * (6144 + 1536)),
         left_out=4,
+    ),
+    "qwen_image_21": Case(
+        "qwen_image_21",
+        QwenImage21Pipeline,
+        guided={"true_cfg_scale": 4.0, "negative_prompt": "", **NO_CACHE},
+        plain={"true_cfg_scale": 1.0, **NO_CACHE},
+        guidance=(4.0, 1.0),
+        published=7_115_124_736,
+        layers=32 * 4,
+        trained=32 * 32 * 4 * 2 * 4096,
+        channels=64,
+        opaque=True,
+        cuts=False,
+        texts=("a dog", "a cat", "a fox"),  # of one length: others would move the picture
     ),
 }
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from training_runs import ROOT, tlora
 
-NAMES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2")
+NAMES = ("sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2", "qwen_image_21")
 FAMILIES = {name: f"tiny_{name}" for name in NAMES}
 SHORT = (
     *("train.steps=4", "train.checkpoint.every=2", "train.preview.every=2", "sampling.steps=3"),

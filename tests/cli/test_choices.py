@@ -24,7 +24,10 @@ def test_completion() -> None:
     ("words", "expected"),
     [
         ("convert --to ly", ["lycoris"]),
-        ("init --family ", ["sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2"]),
+        (
+            "init --family ",
+            ["sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2", "qwen_image_21"],
+        ),
     ],
 )
 def test_the_shell_is_told(words: str, expected: list[str]) -> None:

@@ -25,7 +25,7 @@ def test_what_recipes_read_loads_neither_torch_nor_diffusers() -> None:
         "import sys\n"
         "from tlora_cli.families import FAMILIES\n"
         "from tlora_cli.formats.registry import FORMATS\n"
-        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8] + [16] * 6, FAMILIES\n"
+        "assert [one.pixel_multiple for one in FAMILIES.values()] == [8] + [16] * 6 + [32]\n"
         "assert list(FORMATS), FORMATS\n"
         "print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])\n"
     )
@@ -48,7 +48,10 @@ def test_it_knows_its_own_denoiser_and_layers(family: Family) -> None:
     assert family_of(denoiser) is family
     layers = list(family.target_layers(denoiser))
     for names in (layers, [name.replace(".", "_") for name in layers]):
-        assert [name for name, one in FAMILIES.items() if one.knows(names)] == [family.name]
+        found = [name for name, one in FAMILIES.items() if one.knows(names)]
+        assert family.name in found
+        # The layers of attention alone are called as a part of those of several other families.
+        assert len(found) == (4 if family.name == "qwen_image_21" else 1), found
 
 
 @KINDS

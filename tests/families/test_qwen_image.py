@@ -17,7 +17,7 @@ from training_runs import recipe_values, run
 
 from tlora_cli import UserError
 from tlora_cli.families.loading import Base, load_pipeline
-from tlora_cli.families.qwen_image import QWEN_IMAGE
+from tlora_cli.families.qwen_image import QWEN_IMAGE, QwenImage
 from tlora_cli.families.text_rows import MASK, TEXT, evened, joined, mask_of
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.batch import Batch, Phrased
@@ -159,7 +159,7 @@ def test_transformers_for_editing_are_refused(
     assert "as Qwen/Qwen-Image is" in str(refused.value.do)
 
 
-def test_its_successor_is_refused_by_its_transformer(tiny_qwen_image: Path, tmp_path: Path) -> None:
+def test_its_successor_is_another_family(tiny_qwen_image: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_qwen_image, tmp_path / "base")
     file = tmp_path / "base" / "model_index.json"
     other = {
@@ -167,8 +167,9 @@ def test_its_successor_is_refused_by_its_transformer(tiny_qwen_image: Path, tmp_
         "transformer": ["diffusers", "QwenImage21Transformer2DModel"],
     }
     file.write_text(json.dumps({**json.loads(file.read_text()), **other}))
-    with pytest.raises(UserError, match="has a QwenImage21Transformer2DModel in place of"):
+    with pytest.raises(UserError, match="is a QwenImage21Pipeline, not a qwen_image") as refused:
         load_pipeline(QWEN_IMAGE, Base(str(tmp_path / "base")), parts=())
+    assert refused.value.do == "set family: qwen_image_21, or change the base"
 
 
 def test_what_a_file_without_settings_says_counts_as_false(
@@ -195,6 +196,9 @@ def test_a_single_file_is_the_folder(tiny_qwen_image: Path, tmp_path: Path) -> N
     assert all(torch.equal(loaded[name], value) for name, value in state.items())
 
 
-def test_a_card_that_no_settings_fit_is_refused(tiny_qwen_image: Path, tmp_path: Path) -> None:
+def test_a_card_that_no_settings_fit_is_refused(
+    tiny_qwen_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QwenImage, "memory_presets", {"24gb": {"quantization": "nf4"}})
     with pytest.raises(ValueError, match=r"no settings make Qwen-Image fit a card of 16GB; its sm"):
         Recipe.model_validate(recipe_values(tiny_qwen_image, tmp_path, train__memory="16gb"))

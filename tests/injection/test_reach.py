@@ -62,6 +62,9 @@ REAL = {
     ("krea2", "attention"): (140, 3_699_376_128),
     ("krea2", "linear"): (224, 12_155_092_992),
     ("krea2", "all"): (224, 12_155_092_992),
+    ("qwen_image_21", "attention"): (128, 2_147_483_648),
+    ("qwen_image_21", "linear"): (224, 6_979_321_856),
+    ("qwen_image_21", "all"): (224, 6_979_321_856),
 }
 """Layers, and numbers in their weights, of the standard bases; those of SDXL are as many as kohya's
 sd-scripts report without and with conv_dim."""
@@ -82,7 +85,10 @@ def reach(model: nn.Module, method: str, targets: str, min_rank: int | None = No
     "family",
     [
         *("sdxl", "flux", "flux2", "z_image", "sd3"),
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("qwen_image", "krea2")),
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in ("qwen_image", "krea2", "qwen_image_21")
+        ),
     ],
 )
 def test_names_mean_these_layers_of_the_real_models(family: str) -> None:

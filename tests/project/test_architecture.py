@@ -63,6 +63,7 @@ LISTED = (
     "families.z_image",
     "families.sd3",
     "families.qwen_image",
+    "families.qwen_image_21",
     "families.krea2",
     "families.packed_flow",
     "families.rectified_flow",

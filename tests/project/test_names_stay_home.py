@@ -64,5 +64,5 @@ def test_names_of_methods() -> None:
 
 
 def test_a_family_is_registered_under_its_own_name() -> None:
-    names = ["sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2"]
+    names = ["sdxl", "flux", "flux2", "z_image", "qwen_image", "sd3", "krea2", "qwen_image_21"]
     assert [*FAMILIES] == [one.name for one in FAMILIES.values()] == names

@@ -28,6 +28,7 @@ METHODS = {
     "sd3_dog": ("vanilla_tlora", 32, 1, 500),
     "qwen_image_dog": ("vanilla_tlora", 32, 1, 500),
     "krea2_dog": ("vanilla_tlora", 32, 1, 500),
+    "qwen_image_21_dog": ("vanilla_tlora", 32, 1, 500),
     "tiny_sdxl": ("tlora", 4, 2, 30),
     "tiny_flux": ("vanilla_tlora", 4, 2, 30),
     "tiny_flux2": ("vanilla_tlora", 4, 2, 30),
@@ -35,6 +36,7 @@ METHODS = {
     "tiny_sd3": ("vanilla_tlora", 4, 2, 30),
     "tiny_qwen_image": ("vanilla_tlora", 4, 2, 30),
     "tiny_krea2": ("vanilla_tlora", 4, 2, 30),
+    "tiny_qwen_image_21": ("vanilla_tlora", 4, 2, 30),
     "toy_sdxl": ("tlora", 16, 8, 400),
     "toy_flux": ("vanilla_tlora", 16, 1, 400),
 }
@@ -104,6 +106,7 @@ def test_published_flux_settings(name: str) -> None:
         ("z_image", 50, 5.0, "Tongyi-MAI/Z-Image"),
         ("sd3", 28, 7.0, "stabilityai/stable-diffusion-3.5-medium"),
         ("krea2", 28, 4.5, "krea/Krea-2-Raw"),
+        ("qwen_image_21", 40, 4.0, "Qwen/Qwen-Image-2.1"),
     ],
 )
 def test_others_have_the_settings_of_their_pipeline_and_of_flux(
@@ -116,7 +119,7 @@ def test_others_have_the_settings_of_their_pipeline_and_of_flux(
 
 
 @pytest.mark.parametrize(
-    "family", ["sdxl", "flux", "flux2", "qwen_image", "z_image", "sd3", "krea2"]
+    "family", ["sdxl", "flux", "flux2", "qwen_image", "z_image", "sd3", "krea2", "qwen_image_21"]
 )
 def test_tiny_settings(family: str) -> None:
     r = named(f"tiny_{family}")

@@ -69,7 +69,7 @@ def test_checks_across_keys_are_not_made_on_what_is_wrong_itself() -> None:
     wrong_family = LEAST.replace("sdxl", "fluxx") + "train: {objective: flow}\n"
     assert mistake(wrong_family) == (
         "line 1: family: must be one of sdxl, flux, flux2, z_image, qwen_image, sd3, krea2, "
-        "got the text 'fluxx'; did you mean flux?"
+        "qwen_image_21, got the text 'fluxx'; did you mean flux?"
     )
 
 

@@ -232,7 +232,7 @@ def test_names(image: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "side"),
-    [((4000, 1024), 1024), ((4000, 1000), 768), ((300, 400), 512)],
+    [((4000, 1024), 1024), ((1000, 600), 768), ((300, 400), 512), ((9000, 1000), 1024)],
 )
 def test_a_small_picture_is_not_blown_up(
     size: tuple[int, int], side: int, tiny_sdxl: Path, tmp_path: Path
@@ -243,8 +243,22 @@ def test_a_small_picture_is_not_blown_up(
     assert made.recipe.train.resolution == side
     assert made.recipe.adapter.rank == 32  # layers of the tiny base are 48 wide
     warned = " ".join(one.text for one in made.reasons if one.level == "warning")
-    assert ("is enlarged to 512" in warned) == (size == (300, 400))
-    assert ("is cut" in warned) == (size[0] == 4000)
+    assert ("is enlarged to 440 x 592" in warned) == (size == (300, 400))
+    assert ("more than 4 times as long as wide: 56% is cut" in warned) == (size[0] == 9000)
+
+
+@pytest.mark.parametrize("recipe", ["photo", "paper"])
+def test_a_photo_keeps_its_shape_but_for_what_was_published(
+    recipe: str, tiny_sdxl: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.png"
+    Image.open(draw_picture(file)).resize((1400, 1800)).save(file)
+    made = start(file, base=str(tiny_sdxl), recipe=recipe)
+    assert made.recipe.train.crop == ("none" if recipe == "photo" else "center")
+    assert ("\n  crop: none   # the photo keeps its shape" in made.text) == (recipe == "photo")
+    told = " ".join(one.text for one in made.reasons)
+    wanted = "trained in its own shape, at 904 x 1160" if recipe == "photo" else "center square is"
+    assert wanted in told
 
 
 def test_it_fits_the_card(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ FAMILIES: Registry[Family] = Registry(
         "qwen_image": "tlora_cli.families.qwen_image:QWEN_IMAGE",
         "sd3": "tlora_cli.families.sd3:SD3",
         "krea2": "tlora_cli.families.krea2:KREA2",
+        "qwen_image_21": "tlora_cli.families.qwen_image_21:QWEN_IMAGE_21",
     },
 )
 """Name -> family; the first is the one that is taken if nothing says another."""

@@ -104,6 +104,7 @@ class Krea2(PackedFlow):
     standard_denoiser: ClassVar = {}
     standard_vae: ClassVar = {}
     standard_text_parameters = 4_437_815_808  # Qwen3-VL-4B, with what sees
+    standard_text_waiting = 34 * 100_930_816 + 24 * 12_596_224
     resolutions = (1024, 768, 512)
     samplers: ClassVar = {
         "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
@@ -125,6 +126,7 @@ class Krea2(PackedFlow):
         "24gb": {**SMALL, "quantization": "int8"},
         "16gb": {**SMALL, "quantization": "nf4", "resolution": 768},
         "12gb": {**SMALL, "quantization": "nf4", "resolution": 512},
+        "8gb": {**SMALL, "quantization": "nf4", "offload": True, "resolution": 768},
     }
     hub_tags = ("krea2", "krea2-diffusers")
     licenses: ClassVar = dict.fromkeys((BASE, TURBO), LICENSE)

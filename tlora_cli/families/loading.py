@@ -143,12 +143,13 @@ def _load(
 ) -> Any:
     if base.is_file:
         return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
-    options: dict[str, Any] = dict(absent)
+    place = str(base.path or base.model)
+    options: dict[str, Any] = {**absent, **family.made_parts(place, base.revision)}
     if quantized is not None:
         mapping = {family.denoiser: quantized}
         options["quantization_config"] = PipelineQuantizationConfig(quant_mapping=mapping)
     return resolve(pipeline_of(family, index)).from_pretrained(
-        str(base.path or base.model),
+        place,
         revision=base.revision,
         variant=base.variant,
         dtype={"default": dtype, "vae": torch.float32},

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 BASE = "Qwen/Qwen-Image"
 STEPS, GUIDANCE = 50, 4.0  # defaults of the pipeline (diffusers 0.42)
+SMALL = {"gradient_checkpointing": True, "quantization": "nf4"}
 FOREIGN = (
     r"single_|double_blocks|attn2|to_gate|to_qkv|[._]norm1|[._]ff(_context)?[._]|time_guidance_embed"
-    r"|context_embedder|vector_in|text_fusion"
+    r"|context_embedder|vector_in|text_fusion|img_mlp[._](proj|out|gate_layer)"
 )
-"""Those of FLUX, FLUX.2, Stable Diffusion 3 and Krea 2, whose blocks are called alike."""
+"""Those of FLUX, FLUX.2, Stable Diffusion 3, Krea 2 and 2.1, whose blocks are called alike."""
 
 
 class QwenImage(PackedFlow):
@@ -72,6 +73,7 @@ class QwenImage(PackedFlow):
     standard_denoiser: ClassVar = {}
     standard_vae: ClassVar = {}
     standard_text_parameters = 8_292_166_656  # Qwen2.5-VL-7B, with what sees
+    standard_text_waiting = 26 * 233_057_792 + 32 * 19_702_200
     resolutions = (1024, 768, 512)
     samplers: ClassVar = {
         "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
@@ -88,7 +90,12 @@ class QwenImage(PackedFlow):
         "sampling": {"steps": STEPS, "guidance": GUIDANCE},
     }
     masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
-    memory_presets: ClassVar = {"24gb": {"gradient_checkpointing": True, "quantization": "nf4"}}
+    memory_presets: ClassVar = {
+        "24gb": SMALL,
+        "16gb": {**SMALL, "offload": True},
+        "12gb": {**SMALL, "offload": True},
+        "8gb": {**SMALL, "offload": True, "resolution": 768},
+    }
     kohya = Kohya("networks.lora_qwen_image", "qwen_image", own_names=True)  # musubi-tuner
     hub_tags = ("qwen-image", "qwen-image-diffusers")
     licenses: ClassVar = dict.fromkeys((BASE, f"{BASE}-2512"), License("apache-2.0"))

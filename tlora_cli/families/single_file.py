@@ -69,7 +69,7 @@ def _load(
     dtype: torch.dtype,
 ) -> Any:
     local: dict[str, Any] = {"config": str(folder), "local_files_only": True}
-    parts: dict[str, Any] = dict(absent)
+    parts: dict[str, Any] = {**absent, **family.made_parts(str(folder), None)}
     if family.denoiser not in absent:
         options = {**local, "subfolder": family.denoiser, "dtype": dtype}
         loader = resolve(family.denoiser_class)

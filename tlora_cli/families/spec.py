@@ -45,6 +45,15 @@ class Family(Stated, ABC):
         """Widths and heights in pixels must be multiples of this."""
         return self.vae_factor * self.latent_patch
 
+    def made_parts(self, model: str, revision: str | None) -> dict[str, Any]:
+        """Return the parts of the pipeline that are made otherwise than it would make them.
+
+        Args:
+            model: a diffusers folder or a Hub id.
+            revision: of the Hub's repository.
+        """
+        return {}
+
     # --- text and pictures into tensors -------------------------------------------------------
 
     @abstractmethod
@@ -155,6 +164,14 @@ class Family(Stated, ABC):
         guidance: float,
     ) -> Tensor:
         """Return the denoiser's answer (B, C, h, w) for noisy latents at timesteps t (0..T)."""
+
+    def refused_call(self, arguments: Mapping[str, Any]) -> str:
+        """Return why a mask of ranks would not hold in a call of the denoiser; empty if it does.
+
+        Args:
+            arguments: of the call, by their names.
+        """
+        return ""
 
     # --- sampling -----------------------------------------------------------------------------
 

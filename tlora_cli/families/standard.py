@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
@@ -58,6 +59,27 @@ def meta_vae(family: str, base: str | None = None) -> Any:
     kind = FAMILIES[family]
     with torch.device("meta"):
         return resolve(kind.vae_class).from_config(_config(kind.standard_vae, base, "vae"))
+
+
+@contextmanager
+def masks_with_values() -> Iterator[None]:
+    """Inside, `torch.where` takes a mask that has values beside tensors that have none.
+
+    A transformer whose layout depends on a mask reads it, so that one is on the CPU where all else
+    is on the meta device. The function is replaced, as a torch function mode is not in force where
+    a backward pass computes blocks again.
+    """
+    own = torch.where
+
+    def where(mask: Any, *values: Any, **more: Any) -> Any:
+        bare = any(isinstance(one, Tensor) and one.is_meta for one in values)
+        return own(mask.to("meta") if bare else mask, *values, **more)
+
+    torch.where = where  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.where = own
 
 
 def latent_sides(family: str, vae: Any, width: int, height: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.formulas.schedules import SCHEDULES, RankSchedule
+from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.batched_factors import BatchedUpdates
 from tlora_cli.injection.call_state import CallState
 from tlora_cli.injection.changes import Change, LowRankUpdate, MadeT
@@ -85,6 +86,9 @@ class Adapter:
         timestep = self.family.timestep_input.of(args, kwargs)
         sample = self.family.latent_input.of(args, kwargs)
         device = sample.device if sample is not None else timestep.device
+        masked = self.schedule is not None and not self.schedule.always_full
+        if masked and (why := self.family.refused_call(kwargs)):
+            raise UserError(why)
         self.call.set_timestep(timestep, device)
         if self._updates.stacks:
             autocast = autocast_dtype(device.type)

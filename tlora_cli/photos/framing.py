@@ -28,7 +28,7 @@ of a longer one the middle is taken."""
 
 @dataclass(frozen=True)
 class Frame:
-    """What is taken of a photo.
+    """The part of a photo that is taken, and its size after that.
 
     Attributes:
         width, height: of the result in pixels; with `multiple`, of one of as many pixels.

@@ -120,7 +120,12 @@ def operations_of_call(family_name: str, base: str, width: int, height: int) -> 
         width: pixels.
         height: pixels.
     """
-    from tlora_cli.families.standard import latent_sides, meta_denoiser, meta_vae
+    from tlora_cli.families.standard import (
+        latent_sides,
+        masks_with_values,
+        meta_denoiser,
+        meta_vae,
+    )
 
     family = FAMILIES[family_name]
     place = folder_of(base)
@@ -129,7 +134,7 @@ def operations_of_call(family_name: str, base: str, width: int, height: int) -> 
     noisy = torch.empty(1, family.latent_channels(denoiser), *sides, device="meta")
     text = random_conditioning(family_name, denoiser, 1, text_tokens(family_name, place))
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    with counter, masks_with_values(), torch.no_grad():
         family.predict(denoiser, noisy, torch.full((1,), 500.0, device="meta"), text, 1.0)
     return float(counter.get_total_flops())
 

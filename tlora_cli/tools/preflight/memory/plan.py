@@ -20,6 +20,7 @@ from tlora_cli.families.shapes import random_conditioning, text_tokens
 from tlora_cli.families.standard import (
     cast,
     latent_sides,
+    masks_with_values,
     meta_denoiser,
     meta_vae,
     text_parameters,
@@ -227,7 +228,7 @@ def attach_planned(recipe: Recipe, denoiser: Any) -> Adapter:
 
 def _lived(run: Any) -> LiveMemory:
     live = LiveMemory()
-    with flash_attention(), live:
+    with flash_attention(), masks_with_values(), live:
         result = run()
         del result
     return live
