@@ -97,6 +97,14 @@ def traits_of(image: TrainingImage) -> Traits:
     )
 
 
+def used(traits: Traits, frame: Frame) -> str:
+    """Return what of a picture is trained on, in words."""
+    if frame.multiple is None:
+        return f"{traits.size}, of which the center square is used"
+    width, height = frame.size((traits.width, traits.height))
+    return f"{traits.size}, trained in its own shape, at {width} x {height}"
+
+
 def advice(name: str, traits: Traits, frame: Frame) -> Iterator[Finding]:
     """Yield what may be wrong with a picture.
 

@@ -24,7 +24,7 @@ from tlora_cli.sampling.known_world import another_base, strangers
 from tlora_cli.tools.preflight.downloads import look_at_download
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, ok, warning
 from tlora_cli.tools.preflight.fitting import Room, plan_for, thriftier
-from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of
+from tlora_cli.tools.preflight.image_checks import Traits, advice, traits_of, used
 from tlora_cli.tools.preflight.memory import MemoryPlan, planned_denoiser
 from tlora_cli.tools.preflight.recipe_text import recipe_text, scalar
 from tlora_cli.training.run_folder import RunFolder
@@ -134,7 +134,7 @@ def make_start(wishes: Wishes, room: Room | None) -> Start:
     recipe, saved, why = _fitting(_recipe(wishes, own), wishes, own, room)
     frame = frame_of(recipe)
     reasons = [
-        *(ok("pictures", f"{name}: {_used(one, frame)}") for name, one in traits.items()),
+        *(ok("pictures", f"{name}: {used(one, frame)}") for name, one in traits.items()),
         *(a for name, one in traits.items() for a in advice(name, one, frame)),
         *(warning("base", told, another_base("--base")) for told in strangers(wishes.base, paths)),
         ok("resolution", _resolution_reason(recipe, traits)),
@@ -173,14 +173,6 @@ def _crop(wishes: Wishes, paths: Sequence[Path]) -> str:
     whole = _frame(wishes, WHOLE, side)
     squares = all(whole.size(picture_size(path, "IMAGE")) == (side, side) for path in paths)
     return CENTER if squares else WHOLE
-
-
-def _used(traits: Traits, frame: Frame) -> str:
-    """Return what of a picture is trained on, in words."""
-    if frame.multiple is None:
-        return f"{traits.size}, of which the center square is used"
-    width, height = frame.size((traits.width, traits.height))
-    return f"{traits.size}, trained in its own shape, at {width} x {height}"
 
 
 def _look(paths: Sequence[Path], frame: Frame) -> dict[str, Traits]:
