@@ -9,7 +9,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from breaking.kills import KINDS, RUNS, kill_all, moments_of
+import pytest
+from breaking.kills import (
+    KINDS,
+    PREVIEW,
+    PRODIGY,
+    RUNS,
+    Moment,
+    kill_all,
+    kill_and_resume,
+    moments_of,
+    run_whole,
+)
+
+from tlora_cli.families import FAMILIES
 
 COUNT = int(os.environ.get("TLORA_KILLS", "8"))
 SEED = 4
@@ -27,3 +40,17 @@ def test_the_moments_reach_every_kind_and_every_run() -> None:
     few = [moments_of(SEED, number) for number in range(8)]
     assert {name for name, _ in few} == set(RUNS)
     assert {moment.kind for _, moments in few for moment in moments} == set(KINDS)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ("sdxl", "flux")])
+def test_a_killed_run_of_any_other_family_resumes_to_the_same_bits(
+    family: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once while saving, and once more, in the midst of a write, while it goes on."""
+    bases = {family: request.getfixturevalue(f"tiny_{family}")}
+    monkeypatch.setitem(RUNS, family, (family, {"rank": 4, "min_rank": 2}, {**PRODIGY, **PREVIEW}))
+    whole = run_whole(family, bases, tmp_path / "whole")
+    moments = [Moment("saving", 0.5), Moment("torn", 0.4)]
+    seen = kill_and_resume(family, bases, tmp_path / "killed", moments, whole)
+    assert seen.count("ended") < len(moments) + 1, "it was never killed"

@@ -46,7 +46,7 @@ def fetching(model: str, variant: str | None = None) -> str:
     Beside the parts that are loaded, repositories hold the whole model in one file, and the parts
     in other number formats and for other programs: tens of gigabytes.
     """
-    kinds = ["*.json", "*.txt", "*.model", f"*/*.{variant}.safetensors"]
+    kinds = ["*.json", "*.txt", "*.model", "*.jinja", f"*/*.{variant}.safetensors"]
     if variant is None:
         kinds[-1] = "*/*.safetensors"
     words = "".join(f' --include "{kind}"' for kind in kinds)

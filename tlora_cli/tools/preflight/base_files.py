@@ -76,7 +76,7 @@ def _single_file(family: Family, base: Base) -> Iterator[Finding]:
         p for p in needed_parts(family, names_below(folder), None) if p.name != family.denoiser
     ]
     if family.single_file_is_whole:  # the folder gives what has no weights
-        parts = [p for p in parts if p.name.startswith(("tokenizer", "scheduler"))]
+        parts = [p for p in parts if p.name.startswith(("tokenizer", "processor", "scheduler"))]
     for part in parts:
         if part.lacking:
             yield problem(
@@ -138,7 +138,7 @@ def _part(part: str, names: list[str], variant: str | None) -> _Part:
     small = [f"{part}/{name}" for name in own if name.endswith((".json", ".txt", ".model"))]
     if not own:
         return _Part(part, [], f"the folder {part} is missing")
-    if part.startswith("tokenizer"):
+    if part.startswith(("tokenizer", "processor")):
         there = any(name in own for name in _TOKENIZER_FILES)
         return _Part(part, small, "" if there else f"{part} holds no vocabulary")
     config = "scheduler_config.json" if part == "scheduler" else "config.json"
