@@ -106,6 +106,14 @@ def test_names_mean_these_layers_of_the_real_models(family: str) -> None:
     others = {n.rpartition(".")[2] for n in found["all"].keys() - linear}
     convolutions = {"conv", "conv1", "conv2", "conv_shortcut", "time_emb_proj"}
     assert others == (convolutions if family == "sdxl" else set())
+    if family not in RANKS:
+        whole = sum(parameter.numel() for parameter in denoiser.parameters())
+        cells = [
+            f"{count} layers, {100 * numbers / whole:.0f}%"
+            for count, numbers in (REAL[family, name] for name in ("attention", "linear"))
+        ]
+        name = f"`{family}` (medium)" if family == "sd3" else f"`{family}`"
+        assert f"| {name} | {' | '.join(cells)} |\n" in DOCUMENT.read_text(encoding="utf-8")
 
 
 def test_the_table_in_the_document_is_that_of_the_real_models() -> None:
