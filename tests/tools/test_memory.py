@@ -104,6 +104,9 @@ def test_attention_keeps_no_scores() -> None:
 # --- against what is measured -----------------------------------------------------------------
 
 
+OTHERS = [pytest.param(method, marks=pytest.mark.full) for method in ("lora", "oft")]
+
+
 def loop_of(given: Recipe, folder: Path) -> loop.TrainingLoop:
     run = RunFolder(folder)
     return loop.TrainingLoop(given, run, Console(quiet=True), RunReports(run, print))
@@ -126,8 +129,12 @@ def allocated(run: Callable[[], object]) -> int:
 @pytest.mark.parametrize(
     ("base", "sections"),
     [
-        ("toy-sdxl", {}),
-        ("toy-sdxl", {"adapter": {"method": "lora"}, "train": {"batch_size": 4}}),
+        pytest.param("toy-sdxl", {}, marks=pytest.mark.full),
+        pytest.param(
+            "toy-sdxl",
+            {"adapter": {"method": "lora"}, "train": {"batch_size": 4}},
+            marks=pytest.mark.full,
+        ),
         ("toy-sdxl", {"train": {"batch_size": 4, "gradient_checkpointing": True}}),
         ("toy-sdxl", {"adapter": {"method": "svdiff"}}),
         ("toy-flux", {"adapter": {"method": "tlora"}, "train": {"batch_size": 4}}),
@@ -162,7 +169,7 @@ def test_weights_and_states_are_what_is_there(tmp_path: Path) -> None:
     assert parts["optimizer"] == moments
 
 
-@pytest.mark.parametrize("method", ["tlora", "lora", "oft"])
+@pytest.mark.parametrize("method", ["tlora", *OTHERS])
 def test_writing_files_takes_what_was_planned(method: str, tmp_path: Path) -> None:
     own = {"train": {"device": "cpu"}, "adapter": {"method": method}}
     given = recipe("toy-sdxl", tmp_path, **own)
@@ -227,11 +234,15 @@ def test_a_plan_for_a_cpu_has_the_pages_of_the_base(tiny_sdxl: Path, tmp_path: P
     assert [one.name for one in on_card.phases] == ["text", "encoding", "training"]
 
 
-def test_scoring_checkpoints_needs_what_previews_need() -> None:
+def test_scoring_checkpoints_needs_what_previews_need(tiny_sdxl: Path) -> None:
     """The encoders are on the CPU."""
-    drawn = recipe("toy-sdxl", train={"preview": PREVIEW})
-    assert plan_memory(recipe("toy-sdxl", train={"select": "auto"})) == plan_memory(drawn)
-    assert plan_memory(recipe("toy-sdxl")) != plan_memory(drawn)
+
+    def plan(**train: Any) -> MemoryPlan:
+        own = {"resolution": 64, "device": "cpu", **train}
+        return plan_memory(recipe(str(tiny_sdxl), adapter={"rank": 4}, train=own))
+
+    assert plan(select="auto") == plan(preview=PREVIEW)
+    assert plan() != plan(preview=PREVIEW)
 
 
 @pytest.mark.gpu
