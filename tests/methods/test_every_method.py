@@ -76,7 +76,9 @@ def test_the_start_changes_nothing(family: str, method: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", ON_LAYERS)
-@pytest.mark.parametrize("t", [0, 999, 437, 300, 700])
+@pytest.mark.parametrize(
+    "t", [0, 999, 437, *(pytest.param(t, marks=pytest.mark.full) for t in (300, 700))]
+)
 def test_the_masked_model_is_the_model_with_the_active_components_merged(
     family: str, method: str, t: int
 ) -> None:

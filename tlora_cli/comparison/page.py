@@ -44,6 +44,7 @@ def page(summary: Summary, title: str) -> str:
         title=title,
         summary=summary,
         kind=kind,
+        lead=summary.metrics[0] if summary.metrics else "",
         sentence=sentence,
         concepts=list(dict.fromkeys(cell.concept for cell in cells)),
         seeds=len({cell.seed for cell in cells}),
