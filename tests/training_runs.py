@@ -161,7 +161,8 @@ def trained_in(checkpoint: Path) -> dict[str, Tensor]:
 
 def named(key: str) -> str:
     """Return `<layer>.<tensor>` of a key in a checkpoint's file."""
-    layer = key.removeprefix("unet.").removeprefix("transformer.").replace(".tlora.", ".")
+    layer = key.removeprefix("unet.").removeprefix("transformer.").removeprefix("word.")
+    layer = layer.replace(".tlora.", ".")
     return layer.replace(".lora_A.weight", ".A").replace(".lora_B.weight", ".B")
 
 
