@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parents[1]
 FREE = ("TLORA_", "PYTEST_")
@@ -37,6 +38,8 @@ MODULES = (
     "transformers.models.t5.modeling_t5",
     "accelerate",
 )
+ENVIRONMENT = dict(os.environ)
+"""The variables of the tests before one of them changes any."""
 START = 120
 """Seconds that the imports may take."""
 
@@ -54,7 +57,7 @@ class ForkServer:
     def __init__(self, path: str = str(ROOT)) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._path = str(Path(self._folder.name) / "calls")
-        self._environment = {**os.environ, "PYTHONPATH": path}
+        self._environment = {**ENVIRONMENT, "PYTHONPATH": path}
         command = [sys.executable, __file__, self._path]
         self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment)
         atexit.register(self.end)
@@ -69,25 +72,30 @@ class ForkServer:
         self, arguments: Sequence[str], cwd: str, environment: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         """Run the command line, as `subprocess.run` would with its output captured as text."""
+        return self.start(arguments, cwd, environment).ended(timeout)
+
+    def start(
+        self,
+        arguments: Sequence[str],
+        cwd: str,
+        environment: Mapping[str, str],
+        program: str | None = None,
+    ) -> Call:
+        """Start the command line and return while it works.
+
+        Args:
+            arguments: the words after `tlora`.
+            cwd: its folder.
+            environment: its variables; `takes` says which can be.
+            program: Python code that is run in place of the command line.
+        """
         call = {"arguments": list(arguments), "cwd": cwd, "environment": dict(environment)}
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            with self._connected() as line, Path(os.devnull).open("rb") as nothing:
-                fds = [nothing.fileno(), out.fileno(), err.fileno()]
-                socket.send_fds(line, [b"call"], fds)
-                line.sendall(json.dumps(call).encode() + b"\n")
-                answers = line.makefile("r")
-                process = int(answers.readline())
-                line.settimeout(timeout)
-                try:
-                    status = int(answers.readline())
-                except TimeoutError:
-                    os.kill(process, signal.SIGKILL)
-                    raise subprocess.TimeoutExpired(["tlora", *arguments], timeout) from None
-            texts = []
-            for stream in (out, err):
-                stream.seek(0)
-                texts.append(stream.read().decode().replace("\r\n", "\n"))
-        return subprocess.CompletedProcess(["tlora", *arguments], status, *texts)
+        out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+        line = self._connected()
+        with Path(os.devnull).open("rb") as nothing:
+            socket.send_fds(line, [b"call"], [nothing.fileno(), out.fileno(), err.fileno()])
+        line.sendall(json.dumps({**call, "program": program}).encode() + b"\n")
+        return Call(["tlora", *arguments], line, out, err)
 
     def _connected(self) -> socket.socket:
         end = time.monotonic() + START
@@ -108,6 +116,47 @@ class ForkServer:
         self._process.kill()
         self._process.wait()
         self._folder.cleanup()
+
+
+class Call:
+    """A call that works, or has ended.
+
+    Args:
+        words: of the command.
+        line: to the server, which says the call's process and its status.
+        out: what it prints.
+        err: likewise, as errors.
+    """
+
+    def __init__(
+        self, words: list[str], line: socket.socket, out: IO[bytes], err: IO[bytes]
+    ) -> None:
+        self._words, self._line, self._streams = words, line, (out, err)
+        self._answers = line.makefile("r")
+        self.pid = int(self._answers.readline())
+
+    def works(self) -> bool:
+        """Whether it has not ended."""
+        return not select.select([self._line], [], [], 0)[0]
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to its process."""
+        os.kill(self.pid, number)
+
+    def ended(self, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Wait for its end; it is killed after so many seconds."""
+        if not select.select([self._line], [], [], timeout)[0]:
+            os.kill(self.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired(self._words, timeout)
+        status = int(self._answers.readline())
+        texts = []
+        for stream in self._streams:
+            stream.seek(0)
+            texts.append(stream.read().decode().replace("\r\n", "\n"))
+            stream.close()
+        self._answers.close()
+        self._line.close()
+        return subprocess.CompletedProcess(self._words, status, *texts)
 
 
 # --- the server's side ----------------------------------------------------------------------------
@@ -164,9 +213,13 @@ def _call(call: dict[str, Any], fds: Sequence[int]) -> None:
     sys.argv = [str(ROOT / "tlora_cli" / "__main__.py"), *call["arguments"]]
     status = 1
     try:
-        from tlora_cli.cli.app import main
+        if call["program"] is not None:
+            exec(call["program"], {"__name__": "__main__"})
+            status = 0
+        else:
+            from tlora_cli.cli.app import main
 
-        status = main()
+            status = main()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fork_server import ForkServer
+from fork_server import Call, ForkServer
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, equal
@@ -105,6 +105,19 @@ def tlora(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str
     )
 
 
+def start_tlora(*arguments: object) -> Call:
+    """Start the command line in a process of its own, and return while it works."""
+    words = [str(argument) for argument in arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return fork_server().start(words, str(ROOT), environment)
+
+
+def run_python(program: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own, which has imported what a training imports."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return fork_server().start([], str(ROOT), environment, program).ended(timeout)
+
+
 @functools.cache
 def fork_server(path: str = str(ROOT)) -> ForkServer:
     """Return the process that the command line is forked from; the same for the same PYTHONPATH."""
@@ -148,7 +161,8 @@ def trained_in(checkpoint: Path) -> dict[str, Tensor]:
 
 def named(key: str) -> str:
     """Return `<layer>.<tensor>` of a key in a checkpoint's file."""
-    layer = key.removeprefix("unet.").removeprefix("transformer.").replace(".tlora.", ".")
+    layer = key.removeprefix("unet.").removeprefix("transformer.").removeprefix("word.")
+    layer = layer.replace(".tlora.", ".")
     return layer.replace(".lora_A.weight", ".A").replace(".lora_B.weight", ".B")
 
 

@@ -34,7 +34,12 @@ def folders(tiny_sdxl: Path, tiny_flux: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("family", "targets"),
-    [("sdxl", "linear"), ("sdxl", "all"), ("flux", "linear"), ("flux", "all")],
+    [
+        ("sdxl", "all"),
+        ("flux", "all"),
+        pytest.param("sdxl", "linear", marks=pytest.mark.full),
+        pytest.param("flux", "linear", marks=pytest.mark.full),
+    ],
 )
 def test_train_and_sample(
     family: str, targets: str, folders: dict[str, Path], tmp_path: Path
@@ -59,7 +64,10 @@ def test_train_and_sample(
     assert Image.open(picture).size == (64, 64)
 
 
-@pytest.mark.parametrize(("family", "method"), [("sdxl", "tlora"), ("flux", "vanilla_tlora")])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("sdxl", "tlora"), pytest.param("flux", "vanilla_tlora", marks=pytest.mark.full)],
+)
 def test_a_run_on_all_layers_resumes_bit_for_bit(
     family: str, method: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -102,7 +110,7 @@ def drawn(pipeline: Any) -> Any:
     ).images[0]  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["lora", "ortho_lora"])
+@pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.full), "ortho_lora"])
 def test_stock_diffusers_and_a_merged_base_draw_the_same_picture(
     method: str, tiny_sdxl: Path, tmp_path: Path
 ) -> None:

@@ -223,6 +223,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(tiny_sdxl: Path, tmp_path: P
 # --- the command line -----------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_the_built_in_world_through_the_command_line(tmp_path: Path) -> None:
     """As a user starts it, with the server of processes: training, judge, tables, page."""
     values = {

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from tlora_cli.comparison.pareto import Point, front, pareto_svg
 from tlora_cli.comparison.summary import Summary, lower_is_better, summarize
 from tlora_cli.comparison.tables import overview, write_tables
 from tlora_cli.comparison.tasks import Result
+from tlora_cli.comparison.verdict import verdict
 from tlora_cli.evaluation.result_files import csv_text
 
 # --- bootstrap ------------------------------------------------------------------------------------
@@ -205,6 +207,8 @@ def test_the_page_holds_everything(summary: Summary) -> None:
     found = Page(text)
     assert not found.open, "every tag is closed"
     assert "ranks & <more>" in found.words
+    assert verdict(summary)[1] in found.words
+    assert found.words.index("has the best TS*") < found.words.index("5 arms, concepts")
     assert all(address.startswith("data:image/jpeg;base64,") for address in found.addresses)
     assert "viewport" in text
     for words in (
@@ -224,6 +228,36 @@ def test_the_page_holds_everything(summary: Summary) -> None:
         assert abs(red - 7) < 6 and abs(green - 90) < 6
     assert found.words.count("V* number 10") == 4, "prompts of all parts of the list are shown"
     assert len(text) < 1_000_000
+
+
+def test_the_sentence_says_the_best_arm_and_whether_it_tells(summary: Summary) -> None:
+    """By hand, on the first metric: told apart, maybe chance, too few, the baseline, alone."""
+    lora, tlora = summary.arms[0], summary.arms[2]
+    name = summary.metrics[0]
+
+    def said(difference: Interval | None, best: float = 0.7, arms: int = 2) -> str:
+        first = replace(lora, metrics={name: Interval(0.6, 0.5, 0.68, 8)})
+        given = {} if difference is None else {name: difference}
+        own = Interval(best, best - 0.1, best + 0.1, 8)
+        second = replace(tlora, metrics={name: own}, differences=given)
+        return verdict(replace(summary, arms=[first, second][2 - arms :]))[1]
+
+    assert said(Interval(0.1, 0.05, 0.15, 8)) == (
+        "tlora r2 has the best TS*, 0.70 [0.60, 0.80]: +0.10 [+0.05, +0.15] against lora r2 over "
+        "8 pairs, which is more than chance."
+    )
+    assert said(Interval(0.1, -0.05, 0.2, 8)).endswith("8 pairs, which may be chance.")
+    assert said(Interval(0.1, 0.05, 0.15, 5)).endswith("fewer than 6 pairs tell nothing.")
+    assert said(Interval(-0.3, -0.4, -0.2, 8), 0.3) == (
+        "lora r2 has the best TS*, 0.60 [0.50, 0.68], and the others are compared with it: "
+        "1 of 1 is worse by more than chance."
+    )
+    assert said(Interval(-0.1, -0.4, 0.2, 8), 0.3).endswith("0 of 1 are worse by more than chance.")
+    assert said(None).endswith("; it is compared with no other arm.")
+    assert said(None, arms=1) == (
+        "tlora r2 has TS* 0.70 [0.60, 0.80] over 8 runs; there is nothing to compare it with."
+    )
+    assert verdict(summarize(summary.plan, {}, {}))[0] == "open"
 
 
 def test_the_page_stays_small(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -12,7 +15,7 @@ import torch
 from huggingface_hub import errors as hub_errors
 from single_file import tiny_flux_converter, write_flux, write_sdxl
 from torch import nn
-from training_runs import moved, run, tlora, write_recipe
+from training_runs import ROOT, moved, run, tlora, write_recipe
 
 from tlora_cli import UserError
 from tlora_cli.families import FAMILIES
@@ -112,13 +115,21 @@ def test_hub_id_from_the_cache_offline(
         (repository / "refs" / name).write_text(COMMIT)
     base = {"model": "someone/tiny", "revision": revision}
     recipe = write_recipe(tiny_sdxl, tmp_path / "t", base=base, train__steps=2)
-    offline = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    trained = tlora("train", "--config", recipe, env=offline)
-    assert trained.returncode == 0, trained.stderr
     adapter = tmp_path / "t" / "run" / "adapter.safetensors"
-    command = ("sample", "--adapter", adapter, "--prompt", "a V*", "--output", tmp_path / "o")
-    sampled = tlora(*command, env=offline)
-    assert sampled.returncode == 0, sampled.stderr
+    commands = (
+        ["train", "--config", str(recipe)],
+        ["sample", "--adapter", str(adapter), "--prompt", "a V*", "--output", str(tmp_path / "o")],
+    )
+    code = (
+        "import sys\nfrom tlora_cli.cli.app import main\n"
+        f"for words in {commands}:\n    sys.argv = ['tlora', *words]\n    assert main() == 0\n"
+    )
+    offline = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **offline}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "o").glob("*.png"))
 
 
 def refused(name: str, base: Base) -> str:

@@ -35,12 +35,19 @@ FORMATS = {
 }
 MASKED = ("tlora", "lycoris", "published")
 """Formats with one component a rank, which a schedule can switch."""
+QUICK = {"flux": ("tlora", "lora")}
+"""Methods that are quick to try; for SDXL all: the other family differs in names only."""
 CASES = [
-    (family, target, method)
+    pytest.param(
+        *(family, target, method),
+        marks=() if method in QUICK.get(family, LOW_RANK) else pytest.mark.full,
+    )
     for family, targets in FORMATS.items()
     for target in targets
     for method in LOW_RANK
 ]
+FIRST = {"sdxl": ("comfyui", "lycoris"), "flux": ("kohya",)}
+"""Formats that are quick to try as the first of a pair: stacked pairs, products, fused layers."""
 TIMES = (0.0, 450.0, 999.0)
 
 
@@ -126,7 +133,12 @@ def test_there_and_back(
 
 
 @pytest.mark.parametrize(
-    ("family", "first"), [(family, first) for family in FORMATS for first in FORMATS[family]]
+    ("family", "first"),
+    [
+        pytest.param(family, first, marks=() if first in FIRST[family] else pytest.mark.full)
+        for family in FORMATS
+        for first in FORMATS[family]
+    ],
 )
 def test_from_each_format_to_each_other(
     family: str, first: str, bases: dict[str, Path], tmp_path: Path

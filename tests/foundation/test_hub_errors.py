@@ -20,7 +20,10 @@ ONLINE = {"HF_HUB_OFFLINE": "0"}
 @pytest.mark.parametrize(
     ("name", "value", "words", "remedy"),
     [
-        ("ALL_PROXY", "socks://127.0.0.1:1/", "the proxy in ALL_PROXY can't be used", "socks5://"),
+        pytest.param(
+            "ALL_PROXY", "socks://127.0.0.1:1/", "the proxy in ALL_PROXY can't be used",
+            "socks5://", marks=pytest.mark.full,
+        ),
         ("ALL_PROXY", "socks5://127.0.0.1:1/", "the proxy in ALL_PROXY", "pip install socksio"),
         ("SSL_CERT_FILE", "/no/ca.pem", "SSL_CERT_FILE names /no/ca.pem", "mend"),
         ("HF_TOKEN", "hf_\u00e4", "the token in HF_TOKEN has a character", "copy it again"),

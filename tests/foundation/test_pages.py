@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -39,7 +41,7 @@ def test_a_picture_that_is_not_there_is_a_dash() -> None:
 
 
 def test_a_value_that_is_missing_or_unknown_is_an_error() -> None:
-    with pytest.raises(Exception, match="'summary' is undefined"):
+    with pytest.raises(Exception, match="'kind' is undefined"):
         render("comparison/page.html.jinja", title="t", concepts=[], seeds=1)
     with pytest.raises(TypeError, match="colour"):
         part(PARTS, "table", heads=[], rows=[], colour="red")
@@ -62,11 +64,15 @@ def test_no_template_loads_or_runs_anything_or_skips_escaping(template: str) -> 
 
 def test_the_base_forbids_what_pages_do_not_need() -> None:
     text = (PACKAGE / "foundation" / "pages" / "base.html.jinja").read_text(encoding="utf-8")
+    assert '<meta http-equiv="Content-Security-Policy"\n  content="default-src \'none\';' in text
+    made = render("foundation/pages/markdown.html.jinja", title="t", text="x")
+    style = made.partition("<style>")[2].partition("</style>")[0]
+    own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-        "form-action 'none'"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"style-src-elem 'sha256-{own}'; base-uri 'none'; form-action 'none'"
     )
-    assert f'<meta http-equiv="Content-Security-Policy"\n  content="{policy}">' in text
+    assert style and f'content="{policy}">' in made
 
 
 def test_a_slider_shows_the_ends_and_the_best_step_of_many() -> None:

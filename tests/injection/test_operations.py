@@ -26,7 +26,7 @@ def test_a_step_dispatches_little_more_than_the_bare_unet(method: str, factor: f
     assert counted(method).operations <= factor * bare
 
 
-@pytest.mark.parametrize("method", ["lora", "tlora"])
+@pytest.mark.parametrize("method", [pytest.param("lora", marks=pytest.mark.full), "tlora"])
 def test_a_step_computes_little_more_than_the_frozen_base(method: str) -> None:
     bare = counted(None).flops
     assert bare == pytest.approx(FLOOR, rel=0.03)

@@ -49,6 +49,10 @@ WAYS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
+LONG = [("sdxl", "whole"), ("sdxl", "in place")]
+"""What takes many seconds to compile; the other family is tried in the same ways."""
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Callable[[str], Path]:
     """Return a function: family -> file of an adapter that moves its small model."""
@@ -64,8 +68,14 @@ def file(tmp_path: Path) -> Callable[[str], Path]:
 @pytest.mark.parametrize(
     "ran", [False, pytest.param(True, marks=pytest.mark.full)], ids=["fresh", "ran before"]
 )
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "way"),
+    [
+        pytest.param(family, way, marks=pytest.mark.full if (family, way) in LONG else ())
+        for family in FAMILIES
+        for way in WAYS
+    ],
+)
 def test_a_compiled_or_wrapped_denoiser(
     family: str, way: str, ran: bool, file: Callable[[str], Path]
 ) -> None:
@@ -190,6 +200,7 @@ def test_weights_that_are_not_in_memory_are_told(file: Callable[[str], Path]) ->
     assert "enable_model_cpu_offload" in refused.value.do
 
 
+@pytest.mark.full
 def test_a_pipeline_with_a_compiled_unet(tiny_sdxl: Path, tmp_path: Path) -> None:
     """Drawn through the stock pipeline, as users do."""
     from diffusers import StableDiffusionXLPipeline

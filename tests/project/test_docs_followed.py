@@ -178,8 +178,8 @@ def runs_here(line: Line) -> bool:
 HERE = [line for line in ALL_LINES if runs_here(line)]
 
 
-LONG = ("cookbook", "study")
-"""Pages with commands of half a minute."""
+LONG = ("cookbook", "study", "toyworld", "start")
+"""Pages that take long; test_init.py follows the most of start."""
 
 
 @pytest.mark.parametrize(

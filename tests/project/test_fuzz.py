@@ -15,10 +15,10 @@ from breaking.guard import try_all
 
 TIMES = int(os.environ.get("TLORA_FUZZ", "1"))
 KINDS = {
-    "recipes": (recipes.prepare, 200),
-    "adapters": (adapters.prepare, 100),
-    "pictures": (pictures.prepare, 25),
-    "folders": (folders.prepare, 24),
+    "recipes": (recipes.prepare, 100),
+    "adapters": (adapters.prepare, 60),
+    "pictures": (pictures.prepare, 15),
+    "folders": (folders.prepare, 12),
 }
 
 

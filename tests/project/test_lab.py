@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
+from training_runs import run_python
 
 from tlora_cli.comparison.bootstrap import Interval
 from tlora_cli.comparison.grid_io import load_grid
@@ -280,8 +279,12 @@ def test_the_page_says_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     page.parent.mkdir()
 
     def write_page() -> None:
-        options = ("--runs", tmp_path / "runs", "--page", page)
-        subprocess.run([sys.executable, "scripts/lab.py", *options], check=True, cwd=ROOT)
+        words = ["lab.py", "--runs", str(tmp_path / "runs"), "--page", str(page)]
+        done = run_python(
+            f"import runpy, sys; sys.argv = {words}; sys.path.insert(0, 'scripts');"
+            "runpy.run_path('scripts/lab.py', run_name='__main__')"
+        )
+        assert done.returncode == 0, done.stderr
 
     write_page()
     first = page.read_text()

@@ -85,6 +85,7 @@ def test_the_page_can_be_followed(
     whole = "\n".join(blocks(LIBRARY, "python"))
     whole = whole.replace("stabilityai/stable-diffusion-xl-base-1.0", str(tiny_sdxl))
     whole = whole.replace("train.steps=400", "train.steps=2").replace("rank=64, s", "rank=8, s")
+    whole = whole.replace('"output.dir=runs/momo"', '"output.dir=runs/momo", "sampling.steps=2"')
     exec(compile(whole, "library.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "did you mean `train.steps`?" in printed

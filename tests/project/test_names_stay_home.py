@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+import functools
+from collections.abc import Collection
 from pathlib import Path
 
 from tlora_cli.families import FAMILIES
@@ -17,11 +18,14 @@ PROGRAM = "foundation/packages.py"
 """The file that says the program's own name, which one method shares."""
 
 
-def strings(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the string constants of a file with their lines."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.lineno, node.value
+@functools.cache
+def strings(file: Path) -> list[tuple[int, str]]:
+    """Return the string constants of a file with their lines."""
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
 
 
 def strays(names: Collection[str], homes: Collection[str]) -> list[str]:

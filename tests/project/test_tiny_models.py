@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from diffusers import (
 )
 from make_tiny_models import WRITERS, main
 from safetensors.torch import load_file
+from training_runs import run_python
 
 from tlora_cli.families import FAMILIES as KINDS
 from tlora_cli.families import family_of
@@ -290,8 +289,12 @@ def test_fills_a_new_or_empty_folder(tmp_path: Path, exists: bool) -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/make_tiny_models.py", str(tmp_path), "--family", "flux"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    words = ["make_tiny_models.py", str(tmp_path), "--family", "flux"]
+    done = run_python(
+        f"import runpy, sys; sys.argv = {words}; sys.path.insert(0, 'scripts');"
+        "runpy.run_path('scripts/make_tiny_models.py', run_name='__main__')"
+    )
+    assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"wrote {tmp_path / 'tiny-flux'} (")
     assert not (tmp_path / "tiny-sdxl").exists()
 

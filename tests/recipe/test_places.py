@@ -108,15 +108,21 @@ def test_a_run_keeps_the_whole_path_and_resumes_from_any_shell(
     tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HERE", str(tmp_path))
-    changes: dict[str, Any] = {"output__dir": "${HERE}/runs", "concept__images": "$HERE/photo.png"}
+    for name in ("DATA", "MODELS", "NAME", "EMPTY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("TLORA_HERE", str(tmp_path))
+    here = "${TLORA_HERE}"
+    changes: dict[str, Any] = {
+        "output__dir": f"{here}/runs",
+        "concept__images": f"{here}/photo.png",
+    }
     file = write_recipe(tiny_sdxl, tmp_path, train__steps=2, **changes)
     done = tlora("train", "--config", file, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob("$*"))
     kept = load_recipe(tmp_path / "runs" / "recipe.yaml")
     assert kept.concept.images == str(tmp_path / "photo.png")
-    monkeypatch.delenv("HERE")
+    monkeypatch.delenv("TLORA_HERE")
     done = tlora("train", "--resume", "--output", "runs", "--set", "train.steps=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

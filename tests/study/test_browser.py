@@ -182,8 +182,15 @@ def test_a_rater_answers_by_keys_through_a_killed_server(
     page.close()
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        (SIZES[0], "light"),
+        (SIZES[1], "dark"),
+        pytest.param(SIZES[0], "dark", marks=pytest.mark.full),
+        pytest.param(SIZES[1], "light", marks=pytest.mark.full),
+    ],
+)
 def test_pages_fit_and_can_be_read(
     browser: Any, study: Study, server: Server, size: tuple[int, int], scheme: str
 ) -> None:

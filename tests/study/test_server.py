@@ -36,7 +36,7 @@ def study(tmp_path: Path) -> Study:
 @contextmanager
 def serving(study: Study) -> Iterator[StudyServer]:
     with StudyServer(study, 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
         try:
             yield server

@@ -49,9 +49,13 @@ def test_a_drawing_is_learned_without_a_recipe_file(
     assert written.concept.scenes is not None and written.train.steps == 1000
     for name in ("scenes.png", "report.html", "masks/1_overlay.png"):
         assert Path("runs/momo", name).exists(), name
-    assert tlora(monkeypatch, "train", "toy:momo/1", "--class", "cat", *FEW) == 0
-    assert Path("runs/momo-2/adapter.safetensors").exists(), "a second run has a name of its own"
     assert tlora(monkeypatch, "train", "--resume", "--output", "runs/momo") == 0
+    words = ("train", "toy:momo/1", "--class", "cat", "--recipe", "paper")
+    assert tlora(monkeypatch, *words, *FEW[:2], *FEW[4:]) == 0
+    assert Path("runs/momo-2/adapter.safetensors").exists(), "a second run has a name of its own"
+    again = load_recipe(Path("momo-2.yaml"))
+    assert (again.recipe, again.concept.masks, again.concept.scenes) == (PAPER, None, None)
+    assert again.train.steps == 400, "the published recipe is a word away"
 
 
 def test_a_picture_of_ones_own_of_the_world(
@@ -59,17 +63,9 @@ def test_a_picture_of_ones_own_of_the_world(
 ) -> None:
     drawn = draw(CONCEPTS["otto"].scenes()[1])
     drawn.image.save("mine.png")
-    words = ("train", "mine.png", "--class", "car", "--base", "toy-sdxl")
-    assert tlora(monkeypatch, *words, *FEW) == 0
+    words = ("train", "mine.png", "--class", "car", "--base", "toy-sdxl", "--recipe", "paper")
+    assert tlora(monkeypatch, *words, *FEW[:2], *FEW[4:]) == 0
     assert Path("runs/mine/adapter.safetensors").exists()
-
-
-def test_the_published_recipe_is_a_word_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("train", "toy:momo/1", "--class", "cat", "--recipe", "paper", *FEW[:2], *FEW[4:])
-    assert tlora(monkeypatch, *words) == 0
-    written = load_recipe(Path("momo.yaml"))
-    assert (written.recipe, written.concept.masks, written.concept.scenes) == (PAPER, None, None)
-    assert written.train.steps == 400
 
 
 @pytest.mark.parametrize(

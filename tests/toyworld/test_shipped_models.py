@@ -64,7 +64,7 @@ def shares(found: Readings, wanted: Readings) -> dict[str, float]:
 
 def test_the_judge_reads_drawings() -> None:
     """The judge was trained on all combinations; what is new to it are the drawings."""
-    scenes = [*fresh("judge", 500, True), *fresh("judge", 500, False)]
+    scenes = [*fresh("judge", 200, True), *fresh("judge", 200, False)]
     right = shares(reading.read(drawings(scenes)), [scene.values for scene in scenes])
     assert all(share >= HARD.get(name, 0.99) for name, share in right.items()), right
 
@@ -132,7 +132,7 @@ def test_clip_finds_the_caption_among_a_hundred() -> None:
     model = CLIPModel.from_pretrained(model_folder("toy-clip"), dtype=torch.float32).eval()
     processor = CLIPProcessor.from_pretrained(model_folder("toy-clip"))
     hits = []
-    for draw_number in range(3):
+    for draw_number in range(1):
         rng = random.Random(f"test clip {draw_number}")
         chosen: dict[tuple[str, ...], Scene] = {}
         while len(chosen) < 100:
@@ -218,7 +218,7 @@ def test_a_base_draws_what_it_is_asked(base: str) -> None:
 def test_nobody_knows_a_concept_before_it_is_learned(base: str) -> None:
     concept = CONCEPTS["pip"]
     room = Studio(base, torch.device("cpu"))
-    drawn = room.draw(base_prompt(concept, 32), concept=f"sks {concept.class_name}")
+    drawn = room.draw(base_prompt(concept, 16), concept=f"sks {concept.class_name}")
     assert studio.prompted(drawn).value >= 0.4, "the class is drawn, so the pictures count"
     found = studio.identity(drawn, concept)
     expected = chance(concept.marking, concept.feature)

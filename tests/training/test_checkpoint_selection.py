@@ -211,7 +211,11 @@ def test_prompts_lie_evenly_in_the_suite() -> None:
 
 @pytest.mark.parametrize(
     ("base", "ema", "seed"),
-    [("tiny_sdxl", None, 0), ("tiny_flux", None, 1), ("tiny_sdxl", {"decay": 0.3}, 0)],
+    [
+        ("tiny_sdxl", {"decay": 0.3}, 0),
+        ("tiny_flux", None, 1),
+        pytest.param("tiny_sdxl", None, 0, marks=pytest.mark.full),
+    ],
 )
 def test_the_best_checkpoint_becomes_the_result_and_training_is_untouched(
     base: str, ema: Any, seed: int, tmp_path: Path, request: pytest.FixtureRequest, offline: None

@@ -1,6 +1,6 @@
 """Runs killed with SIGKILL at seeded moments, many of them while saving: nothing is lost.
 
-TLORA_KILLS is how many runs; the full count is 100:
+The quick tests kill four runs, the full ones eight. TLORA_KILLS is how many; 100 are many:
 `TLORA_KILLS=100 pytest tests/training/test_kills.py`.
 """
 
@@ -24,16 +24,19 @@ from breaking.kills import (
 
 from tlora_cli.families import FAMILIES
 
-COUNT = int(os.environ.get("TLORA_KILLS", "8"))
+COUNT = int(os.environ.get("TLORA_KILLS", "4"))
 SEED = 4
 """Of the moments; the first eight have each kind of moment and each run."""
 
 
+@pytest.mark.parametrize(
+    "runs", [range(COUNT), pytest.param(range(4, 8), id="more", marks=pytest.mark.full)]
+)
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(
-    tiny_sdxl: Path, tiny_flux: Path, tmp_path: Path
+    runs: range, tiny_sdxl: Path, tiny_flux: Path, tmp_path: Path
 ) -> None:
     bases = {"sdxl": tiny_sdxl, "flux": tiny_flux}
-    assert kill_all(range(COUNT), SEED, bases, tmp_path, print) >= COUNT
+    assert kill_all(runs, SEED, bases, tmp_path, print) >= len(runs)
 
 
 def test_the_moments_reach_every_kind_and_every_run() -> None:

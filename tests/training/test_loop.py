@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,14 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fork_server import Call
 from PIL import Image
+from safetensors.torch import load_file
 from training_runs import (
-    ROOT,
     draw_picture,
     moved,
     recipe_values,
     run,
+    run_python,
     same_tensors,
+    start_tlora,
     tlora,
     write_recipe,
 )
@@ -47,13 +48,39 @@ def base(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(getattr(request, "param", "tiny_sdxl"))
 
 
+@pytest.fixture(scope="module")
+def finished(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run with the settings of `recipe_values`; do not write to it."""
+    folder = tmp_path_factory.mktemp("finished")
+    assert run(tiny_sdxl, folder).adapter
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(finished: Path) -> Path:
+    """Return the adapter of that run."""
+    return finished / "run" / "adapter.safetensors"
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "run" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("base", ["tiny_sdxl", "tiny_flux"], indirect=True)
-@pytest.mark.parametrize("method", ["lora", "vanilla_tlora", "ortho_lora", "tlora"])
+@pytest.mark.parametrize(
+    ("base", "method"),
+    [
+        ("tiny_sdxl", "tlora"),
+        ("tiny_flux", "vanilla_tlora"),
+        ("tiny_sdxl", "lora"),
+        pytest.param("tiny_sdxl", "vanilla_tlora", marks=pytest.mark.full),
+        pytest.param("tiny_sdxl", "ortho_lora", marks=pytest.mark.full),
+        pytest.param("tiny_flux", "lora", marks=pytest.mark.full),
+        pytest.param("tiny_flux", "ortho_lora", marks=pytest.mark.full),
+        pytest.param("tiny_flux", "tlora", marks=pytest.mark.full),
+    ],
+    indirect=["base"],
+)
 def test_every_method_trains(base: Path, method: str, tmp_path: Path) -> None:
     masked = method in ("vanilla_tlora", "tlora")
     adapter = {"method": method, "rank": 4, **({"min_rank": 1} if masked else {})}
@@ -86,7 +113,6 @@ def test_training_lowers_the_loss(tiny_sdxl: Path, tmp_path: Path) -> None:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "checkpointing": {"train__gradient_checkpointing": True},
     "bf16": {"train__precision": "bf16"},
     "batch": {"train__batch_size": 3},
     "logit_normal": {"train__timesteps": {"distribution": "logit_normal", "low": 500}},
@@ -104,13 +130,10 @@ def test_variants_train(tiny_sdxl: Path, variant: str, tmp_path: Path) -> None:
     assert moved(outcome.adapter)
 
 
-def test_checkpointing_gives_the_same_weights(tiny_sdxl: Path, tmp_path: Path) -> None:
-    plain = run(tiny_sdxl, tmp_path / "a")
-    checked = run(tiny_sdxl, tmp_path / "b", train__gradient_checkpointing=True)
-    assert plain.adapter and checked.adapter
-    from safetensors.torch import load_file
-
-    a, b = load_file(plain.adapter), load_file(checked.adapter)
+def test_checkpointing_gives_the_same_weights(tiny_sdxl: Path, whole: Path, tmp_path: Path) -> None:
+    checked = run(tiny_sdxl, tmp_path, train__gradient_checkpointing=True)
+    assert checked.adapter
+    a, b = load_file(whole), load_file(checked.adapter)
     assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)
 
 
@@ -168,10 +191,9 @@ def test_tensorboard_events(tiny_sdxl: Path, tmp_path: Path) -> None:
 # --- nothing lost -------------------------------------------------------------------------------
 
 KILLED = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
-sys.path[:0] = [{root!r}, {tests!r}]
-from tlora_cli.training import loop, previews
+from tlora_cli.training import loop
 where, when = {where!r}, {when}
 original = getattr(loop.TrainingLoop, where)
 count = 0
@@ -189,10 +211,7 @@ loop.train(load_recipe(Path({recipe!r})))
 
 def train_and_kill(recipe: Path, where: str, when: int) -> None:
     """Start a run in a process of its own that kills itself at a call of a method of the loop."""
-    code = KILLED.format(
-        root=str(ROOT), tests=str(ROOT / "tests"), where=where, when=when, recipe=str(recipe)
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = run_python(KILLED.format(where=where, when=when, recipe=str(recipe)))
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -226,10 +245,9 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 def test_a_run_killed_while_saving_keeps_the_checkpoint_before(
-    tiny_sdxl: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_sdxl: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The power fails between writing a checkpoint's files and renaming its folder."""
-    whole = run(tiny_sdxl, tmp_path / "whole")
 
     class PowerCut(BaseException):
         pass
@@ -253,8 +271,8 @@ def test_a_run_killed_while_saving_keeps_the_checkpoint_before(
     assert [p.name for p in checkpoints(folder)] == ["checkpoint-000002"]
     assert any(p.name.startswith(".tlora-unfinished-") for p in folder.iterdir())
     resumed = run(tiny_sdxl, tmp_path / "cut", resume=True)
-    assert whole.adapter and resumed.adapter
-    assert same_tensors(whole.adapter, resumed.adapter)
+    assert resumed.adapter
+    assert same_tensors(whole, resumed.adapter)
     assert not any(p.name.startswith(".tlora-unfinished-") for p in folder.iterdir())
 
 
@@ -414,23 +432,16 @@ def test_odd_folder_names(tiny_sdxl: Path, tmp_path: Path) -> None:
         assert (tmp_path / name / "adapter.safetensors").exists()
 
 
-def start(recipe: Path) -> subprocess.Popen[str]:
+def start(recipe: Path) -> Call:
     """Start `tlora train` and wait until some steps are done."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tlora_cli", "train", "--config", str(recipe)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    call = start_tlora("train", "--config", recipe)
     record = recipe.parent / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (record.exists() and record.read_text().count("\n") >= 3):
-        assert process.poll() is None, process.communicate()
+        assert call.works(), call.ended(0)
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    return process
+    return call
 
 
 @pytest.mark.parametrize(
@@ -447,14 +458,14 @@ def test_an_interrupted_run_saves_says_how_to_go_on_and_resumes_to_the_same_bits
         "train__steps": 120,
         "train__checkpoint": {"every": 1000, "keep": 1},
     }
-    process = start(write_recipe(tiny_sdxl, tmp_path / "stopped", **settings))
-    process.send_signal(number)
-    out, err = process.communicate(timeout=120)
+    call = start(write_recipe(tiny_sdxl, tmp_path / "stopped", **settings))
+    call.send_signal(number)
+    done = call.ended(120)
     folder = tmp_path / "stopped" / "run"
-    assert process.returncode == 128 + number, err
-    assert "stopping after this step and saving" in err
-    assert f"tlora train --resume --output {folder}" in err
-    assert "Traceback" not in out + err
+    assert done.returncode == 128 + number, done.stderr
+    assert "stopping after this step and saving" in done.stderr
+    assert f"tlora train --resume --output {folder}" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
     [kept] = checkpoints(folder / "checkpoints")
     step = int(kept.name.split("-")[1])
     assert 3 <= step < 120
@@ -511,14 +522,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(
 
 
 def test_a_finished_run_is_not_trained_again(
-    tiny_sdxl: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny_sdxl: Path, finished: Path, whole: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = run(tiny_sdxl, tmp_path)
-    assert outcome.adapter
-    stamp = outcome.adapter.stat().st_mtime_ns
-    again = run(tiny_sdxl, tmp_path, resume=True)
-    assert again.adapter == outcome.adapter
-    assert outcome.adapter.stat().st_mtime_ns == stamp
+    stamp = whole.stat().st_mtime_ns
+    again = run(tiny_sdxl, finished, resume=True)
+    assert again.adapter == whole
+    assert whole.stat().st_mtime_ns == stamp
     assert "already complete" in capfd.readouterr().err
 
 
@@ -530,25 +539,23 @@ def test_a_finished_run_can_go_on_for_more_steps(tiny_sdxl: Path, tmp_path: Path
     assert same_tensors(whole.adapter, more.adapter)
 
 
-def test_a_folder_with_another_run_is_refused(tiny_sdxl: Path, tmp_path: Path) -> None:
-    outcome = run(tiny_sdxl, tmp_path)
-    assert outcome.adapter
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+def test_a_folder_with_another_run_is_refused(tiny_sdxl: Path, finished: Path) -> None:
+    before = {p: p.read_bytes() for p in (finished / "run").rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="already holds a run"):
-        run(tiny_sdxl, tmp_path)
+        run(tiny_sdxl, finished)
     with pytest.raises(UserError) as caught:
-        run(tiny_sdxl, tmp_path, resume=True, train__seed=7, adapter__rank=8)
+        run(tiny_sdxl, finished, resume=True, train__seed=7, adapter__rank=8)
     assert "adapter.rank: was 4, is 8" in str(caught.value)
     assert "train.seed: was 0, is 7" in str(caught.value)
-    after = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    after = {p: p.read_bytes() for p in (finished / "run").rglob("*") if p.is_file()}
     assert after == before
 
 
 def test_two_runs_in_one_folder_are_refused(tiny_sdxl: Path, tmp_path: Path) -> None:
-    process = start(write_recipe(tiny_sdxl, tmp_path, train__steps=2000))
+    call = start(write_recipe(tiny_sdxl, tmp_path, train__steps=2000))
     try:
         with pytest.raises(UserError, match="another tlora run is working in this folder"):
             run(tiny_sdxl, tmp_path, resume=True, train__steps=2000)
     finally:
-        process.kill()
-        process.communicate()
+        call.send_signal(signal.SIGKILL)
+        call.ended(60)

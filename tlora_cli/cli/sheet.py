@@ -69,6 +69,10 @@ def sheet(
             autocompletion=completing(QUANTIZATIONS),
         ),
     ] = None,
+    offload: Annotated[
+        bool,
+        typer.Option("--offload", help="Keep the base in main memory, for a small card; slower."),
+    ] = False,
     device: Annotated[
         str, typer.Option(help=f"{either(DEVICES)}.", autocompletion=completing(DEVICES))
     ] = "auto",
@@ -98,6 +102,7 @@ def sheet(
         "base": base,
         "precision": precision,
         "quantization": quantization,
+        "offload": offload,
         "device": device,
         "anyway": anyway,
         "settings": size,

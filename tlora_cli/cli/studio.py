@@ -32,7 +32,7 @@ def studio(
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"the studio needs {' and '.join(missing)}, which is not installed",
+            f"the studio needs packages that are not installed: {', '.join(missing)}",
             do="pip install 'tlora[studio]'",
             kind=Status.MISSING,
         )

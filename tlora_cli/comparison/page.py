@@ -8,6 +8,7 @@ from tlora_cli.comparison.pareto import Point, pareto_svg
 from tlora_cli.comparison.published import beside
 from tlora_cli.comparison.summary import ArmSummary, Summary, lower_is_better
 from tlora_cli.comparison.tables import explained, missing
+from tlora_cli.comparison.verdict import verdict
 from tlora_cli.foundation.bundled import BUNDLES
 from tlora_cli.foundation.durations import clock
 from tlora_cli.foundation.pages.templates import NOTHING, render
@@ -37,10 +38,14 @@ def page(summary: Summary, title: str) -> str:
     cells = summary.plan.cells
     made, left_out = sheets(summary)
     heads, rows = beside(summary)
+    kind, sentence = verdict(summary)
     return render(
         "comparison/page.html.jinja",
         title=title,
         summary=summary,
+        kind=kind,
+        lead=summary.metrics[0] if summary.metrics else "",
+        sentence=sentence,
         concepts=list(dict.fromkeys(cell.concept for cell in cells)),
         seeds=len({cell.seed for cell in cells}),
         missing={name: summary.failed.get(name, "not run") for name in missing(summary)},

@@ -6,6 +6,7 @@ What counts is not what a pipeline is called, but which parts it has and what th
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -162,7 +163,8 @@ def _check_weights(family: Family, folder: Path) -> None:
         for file in files:
             with safe_open(file, framework="pt") as opened:
                 names.update(opened.keys())
-        wanted = set(meta_denoiser(family.name, str(folder)).state_dict())
+        config = (folder / family.denoiser / "config.json").read_text(encoding="utf-8")
+        wanted = _names_of_weights(family.name, str(folder), config)
     except Exception:  # loading tells of files that are damaged, and settings that make no model
         return
     if extra := sorted(names - wanted):
@@ -173,6 +175,13 @@ def _check_weights(family: Family, folder: Path) -> None:
             where=str(folder / family.denoiser),
             do="use a base in fp32, fp16 or bf16 that save_pretrained wrote",
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _names_of_weights(family: str, folder: str, config: str) -> frozenset[str]:
+    """Return the names of a denoiser's weights; a run loads a base in parts, and asks each time."""
+    del config  # with the folder it says which denoiser it is: an edited file is asked again
+    return frozenset(meta_denoiser(family, folder).state_dict())
 
 
 def _class_name(place: str) -> str:

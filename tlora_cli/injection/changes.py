@@ -7,6 +7,7 @@ other weights, `LearnedWord` gives a word vectors of its own in a text encoder. 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -154,8 +155,14 @@ class LowRankUpdate(Change):
 
     def numbers_in_file(self) -> int:
         """Return the size of the pair."""
-        shapes = (tensor.to("meta") for tensor in self.tensors())
-        return sum(factor.numel() for factor in delta_form(self.formula.combine(*shapes)))
+        return _numbers_in_pair(self.formula, *(tensor.shape for tensor in self.tensors()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _numbers_in_pair(formula: LowRank, *shapes: torch.Size) -> int:
+    """Return the size of a pair of factors; a denoiser has hundreds of layers of few shapes."""
+    tensors = (torch.empty(shape, device="meta") for shape in shapes)
+    return sum(factor.numel() for factor in delta_form(formula.combine(*tensors)))
 
 
 class OtherWeights(Change):

@@ -33,7 +33,9 @@ def generate(
     Raises:
         UserError: for an adapter, base or prompt that doesn't fit.
     """
-    with memory_explained("lower --batch-size, --width and --height, or use --quantization nf4"):
+    with memory_explained(
+        "lower --batch-size, --width and --height, or use --offload or --quantization nf4"
+    ):
         return _generate(request, notify, drawn or (lambda file, _: notify(str(file))))
 
 

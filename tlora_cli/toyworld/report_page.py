@@ -119,6 +119,10 @@ def _sentence(scored: Sequence[Scored]) -> str:
     return f"Of {count} pictures in other places, {scored[0].name} gets wholly right {own}{more}."
 
 
+def _times(count: int) -> str:
+    return {0: "never", 1: "once"}.get(count, f"{count} times")
+
+
 def _compared(scored: Sequence[Scored]) -> list[str]:
     """Return of each other adapter how likely chance alone makes such a difference to the first."""
     lines = []
@@ -131,7 +135,7 @@ def _compared(scored: Sequence[Scored]) -> list[str]:
             continue
         p = binomtest(alone, alone + against).pvalue
         lines.append(
-            f"Alone right on the same prompt and seed: {own.name} {alone} times, {other.name} "
-            f"{against} (sign test: p = {p:.2g})."
+            f"On the same prompt and seed only {own.name} is right {_times(alone)}, only "
+            f"{other.name} {_times(against)} (sign test: p = {p:.2g})."
         )
     return lines

@@ -6,13 +6,18 @@ A template is named by its path in this package, such as `comparison/page.html.j
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
+_STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 MOST_FRAMES = 14
 """Most frames of a slider (`steps` of `parts.html.jinja`)."""
 
@@ -71,9 +76,19 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["MOST_FRAMES"] = MOST_FRAMES
+    environment.filters["style_hashes"] = _style_hashes
     environment.filters["place"] = _place
     environment.filters["places"] = _places
     return environment
+
+
+def _style_hashes(html: str) -> Markup:
+    """Return the sources by which a Content-Security-Policy takes the style elements in HTML."""
+    from markupsafe import Markup
+
+    digests = (hashlib.sha256(one.encode()).digest() for one in _STYLE.findall(html))
+    sources = (f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return Markup(" ".join(sources))
 
 
 def _place(value: float) -> str:

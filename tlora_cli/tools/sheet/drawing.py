@@ -68,7 +68,7 @@ def draw_sheet(
     """
     sources = [find_source(one) for one in asked.adapters]
     plan = plan_cells(sources, asked.axes, asked.given, asked.scale, asked.seed)
-    with memory_explained("lower --width and --height, or use --quantization nf4"):
+    with memory_explained("lower --width and --height, or use --offload or --quantization nf4"):
         sessions = _sessions(plan, asked, notify)
         _check_schedules(plan, sessions)
         with explained(asked.output):
