@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from breaking import adapters, folders, pictures, recipes
+from breaking import adapters, folders, lists, pictures, recipes
 from breaking.guard import try_all
 
 TIMES = int(os.environ.get("TLORA_FUZZ", "1"))
@@ -19,6 +19,7 @@ KINDS = {
     "adapters": (adapters.prepare, 100),
     "pictures": (pictures.prepare, 25),
     "folders": (folders.prepare, 24),
+    "lists": (lists.prepare, 60),
 }
 
 
