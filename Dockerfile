@@ -1,6 +1,8 @@
 # tlora on an NVIDIA GPU. torch's wheels bring their own CUDA libraries; the base image adds what
-# the container needs to see the driver. Its CUDA version is that of the pinned torch.
-FROM nvidia/cuda:13.0.2-base-ubuntu24.04
+# the container needs to see the driver. Its CUDA version is that of the pinned torch. The arguments
+# are for machines without CUDA; scripts/build_image shows them in use.
+ARG BASE=nvidia/cuda:13.0.2-base-ubuntu24.04
+FROM ${BASE}
 
 ARG DEBIAN_FRONTEND=noninteractive
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -19,11 +21,13 @@ ENV PATH=/opt/venv/bin:$PATH
 
 # torch has a layer of its own: it is large and changes seldom.
 COPY constraints.txt /opt/tlora/
-RUN pip install -c /opt/tlora/constraints.txt torch
+ARG TORCH=torch
+RUN pip install -c /opt/tlora/constraints.txt ${TORCH}
 
 COPY pyproject.toml README.md LICENSE /opt/tlora/
 COPY tlora_cli /opt/tlora/tlora_cli
-RUN pip install -c /opt/tlora/constraints.txt "/opt/tlora[cuda]"
+ARG EXTRAS=[cuda]
+RUN pip install -c /opt/tlora/constraints.txt "/opt/tlora${EXTRAS}"
 
 # Home and cache are open to every user, so `docker run --user` can be the owner of your folder.
 ENV HOME=/cache \

@@ -5,10 +5,10 @@
     python scripts/fuzz.py --recipes 500 --seed 7
     python scripts/fuzz.py --adapters 1 --first 1234        one case again
 
-Recipes (one in ten a grid), adapter files, pictures and masks, run folders and prompts files are
-made from a seed and the case's number. Each must be taken, or refused with a message: no other
-exception, no more than 10 seconds or 2 GB, no program started, no file written elsewhere. The exit
-status is 1 if anything else happened.
+Recipes (one in ten a grid), adapter files, pictures and masks, run folders and prompts files, lists
+of photos, axes of sheets, studies and evaluations are made from a seed and the case's number. Each
+must be taken, or refused with a message: no other exception, no more than 10 seconds or 2 GB, no
+program started, no file written elsewhere. The exit status is 1 if anything else happened.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tlora_cli.cli.quiet import hush_libraries
 
 hush_libraries()
 
-from breaking import adapters, folders, pictures, recipes
+from breaking import adapters, folders, lists, pictures, recipes
 from breaking.guard import try_all
 
 KINDS = {
@@ -34,6 +34,7 @@ KINDS = {
     "adapters": (adapters.prepare, 2000),
     "pictures": (pictures.prepare, 500),
     "folders": (folders.prepare, 1000),
+    "lists": (lists.prepare, 1000),
 }
 """Name -> what makes the cases, and how many are tried."""
 

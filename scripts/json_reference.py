@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 
-from tlora_cli.cli.events import COMMANDS, COMMON, EVENTS, VERSION, Event, Field, schema
+from tlora_cli.cli.event_kinds import Event, Field
+from tlora_cli.cli.event_schema import schema
+from tlora_cli.cli.events import COMMANDS, COMMON, EVENTS, VERSION
 from tlora_cli.foundation.files import write_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -22,17 +25,19 @@ HEAD = f"""# For programs: `--json`
 tlora train --config configs/toy_sdxl.yaml --json
 ```
 
-prints one JSON object a line on standard output, and nothing for people. So do
-{", ".join(f"`{name}`" for name in COMMANDS[:-1])} and `{COMMANDS[-1]}`. The
-[schema](json.schema.json) (JSON Schema 2020-12) holds each line. `tlora doctor --json` and
+prints one JSON object a line on standard output, and nothing for people. These commands do so:
+
+{fill(", ".join(f"`{name}`" for name in COMMANDS[:-1]) + f" and `{COMMANDS[-1]}`.", 100)}
+
+The [schema](json.schema.json) (JSON Schema 2020-12) holds each line. `tlora doctor --json` and
 `tlora toyworld gate --json` are older: each prints one object over several lines, of its own kind.
 
 - The last object is `end`, with the exit status of [the table](service.md#exit-status). Where it
   is missing, the process was killed.
 - Version {VERSION}: names and meanings stay. Fields and events may be added within a version, so
   leave alone what you don't know. A name that goes or means something else is a new version.
-- Words in `text`, `what`, `where`, `fix`, `about` and `notes` are for people and may change;
-  `kind`, `status`, `level` and `state` are for programs.
+- Words in `text`, `what`, `where`, `fix`, `about`, `notes`, `doubt` and `verdict` are for people
+  and may change; `kind`, `status`, `level` and `state` are for programs.
 - Numbers that are not finite are null.
 
 `--quiet` leaves results, warnings and errors, in text as with `--json`; `--log-level` is finer:
@@ -64,7 +69,7 @@ def _section(name: str, event: Event) -> list[str]:
     return [
         f"### `{name}`",
         "",
-        f"{event.about[0].upper()}{event.about[1:]}. Printed by {said}.",
+        fill(f"{event.about[0].upper()}{event.about[1:]}. Printed by {said}.", 100),
         "",
         *_table(event.fields),
         "",

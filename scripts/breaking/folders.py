@@ -98,10 +98,18 @@ def _mutate(chance: random.Random, folder: Path, resumes: bool) -> str:
     if resumes and chance.random() < 0.7:
         files = [path for path in files if path.suffix in (".pt", ".jsonl")]
     file = chance.choice(files)
-    changes = (_bytes, _bytes, _cut, _gone, _kind, _other)
-    change = {"metrics.jsonl": _line, "about.json": _about}.get(file.name, chance.choice(changes))
+    known = {"metrics.jsonl": _line, "about.json": _about}
+    if (change := known.get(file.name)) is None:
+        return f"{file.relative_to(folder)}, {mutate_file(chance, file)}"
     change(chance, file)
     return f"{file.relative_to(folder)}, {change.__name__[1:]}"
+
+
+def mutate_file(chance: random.Random, file: Path) -> str:
+    """Damage a file of any kind, remove it or put something else in its place; return which."""
+    change = chance.choice((_bytes, _bytes, _cut, _gone, _kind, _other))
+    change(chance, file)
+    return change.__name__[1:]
 
 
 def _bytes(chance: random.Random, file: Path) -> None:

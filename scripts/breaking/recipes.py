@@ -16,6 +16,7 @@ from breaking.guard import Case, Make
 from tlora_cli.cli.app import main
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
+from tlora_cli.families import FAMILIES
 from tlora_cli.recipe.reading import dump_recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,11 @@ def prepare(folder: Path, seed: int) -> Make:
 
 
 SMALL = (
+    *(
+        f"family: {name}\nbase: b\nrecipe: photo\nconcept: {{images: a.png, class: dog}}\n"
+        "train: {steps: 9}\noutput: {dir: run}\n"
+        for name in FAMILIES
+    ),
     "family: sdxl\nbase: b\nconcept: {images: a.png, class: dog}\noutput: {dir: run}\n",
     "family: flux\nbase: b\nconcept: {images: [a, b], masks: [a, b], class: x, prior: {count: 2}}\n"
     "adapter: {schedule: {kind: piecewise, points: [[0, 4], [9, 2]]}, rank: 4, min_rank: 2}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import Any
 import json_reference as reference
 import jsonschema
 import pytest
+from PIL import Image
+from study_folders import answer_all, small_study
 from training_runs import write_recipe
 
 from tlora_cli.cli import commands
 from tlora_cli.cli.app import main
-from tlora_cli.cli.events import COMMANDS, EVENTS, check_event
+from tlora_cli.cli.event_schema import check_event
+from tlora_cli.cli.events import COMMANDS, EVENTS
 from tlora_cli.foundation.errors import Status
+from tlora_cli.study.trials import EQUAL, Trial
 
 Printed = Callable[..., list[dict[str, Any]]]
 SCHEMA = json.loads(reference.SCHEMA.read_text("utf-8"))
@@ -159,6 +164,64 @@ def test_validate(printed: Printed, tiny_sdxl: Path, tmp_path: Path) -> None:
     assert only(wrong, "summary")["next"] is None
 
 
+def test_merge_and_publish(printed: Printed, trained: Path, tmp_path: Path) -> None:
+    written = printed("merge", trained, "--output", tmp_path / "whole.safetensors")
+    assert events(written) == ["merged", "end"]
+    merged = only(written, "merged")
+    assert Path(merged["output"]).is_file() and merged["dtype"] == "fp32"
+    assert any("rank" in note for note in merged["notes"])
+    assert [one["event"] for one in written].count("message") == 0
+
+    base = ("--base", "stabilityai/stable-diffusion-xl-base-1.0")
+    told = printed("publish", trained, "--output", tmp_path / "page", *base)
+    assert events(told) == ["published", "end"]
+    published = only(told, "published")
+    assert published["address"] is None
+    assert all(Path(published[key]).exists() for key in ("folder", "card", "page"))
+
+
+def test_init_and_mask(printed: Printed, tmp_path: Path) -> None:
+    """The first photo has a subject, the second one is noise, which is doubted."""
+    photo = "toy:momo/1"
+    begun = printed("init", photo, "--class", "cat", "--base", "toy-sdxl", "--output", "momo.yaml")
+    assert set(events(begun)) == {"finding", "initialized", "end"}
+    recipe = only(begun, "initialized")
+    assert (recipe["base"], recipe["family"]) == ("toy-sdxl", "sdxl")
+    assert only(printed("recipe", "check", recipe["recipe"]), "recipe")["ok"]
+    assert recipe["next"] == "tlora train --config momo.yaml"
+    again = printed("init", photo, "--class", "cat", "--base", "toy-sdxl", "--output", "momo.yaml")
+    assert events(again) == ["error", "end"]
+
+    plain = tmp_path / "gray.png"
+    Image.new("RGB", (96, 96), "gray").save(plain)
+    found = printed("mask", photo, plain, "--out", "masks")
+    assert events(found) == ["mask", "mask", "error", "end"]
+    good, bad = [one for one in found if one["event"] == "mask"]
+    assert 0 < good["coverage"] < 1 and good["doubt"] is None
+    assert Path(good["mask"]).is_file() and Path(good["overlay"]).is_file()
+    assert bad["photo"] == str(plain) and bad["doubt"]
+    assert only(found, "error")["where"] == bad["overlay"]
+    assert only(found, "end")["kind"] == "mistake"
+
+
+def always_first(trial: Trial, question: str, draw: random.Random) -> str:
+    """Prefer the first method, where the pictures differ."""
+    return "same" if trial.kind == EQUAL else "left" if trial.first_left else "right"
+
+
+def test_study_report(printed: Printed, tmp_path: Path) -> None:
+    study = small_study(tmp_path, ("tlora", "lora"), concepts=2, pairs=12)
+    for name in ("Ann", "Bob"):
+        answer_all(study, name, always_first)
+    answer_all(study, "Lefty", lambda trial, question, draw: "left")
+    told = only(printed("study", "report", study.folder), "studied")
+    assert all(Path(file).is_file() for file in told["files"])
+    [overall] = [one for one in told["shares"] if one["question"] == "overall"]
+    assert (overall["first"], overall["other"], overall["share"]) == ("tlora", "lora", 1)
+    assert overall["answers"] > 0 and "tlora" in told["verdict"][0]
+    assert told["left_out"] == ["Lefty"]
+
+
 def test_recipe_check(printed: Printed, tiny_sdxl: Path, tmp_path: Path) -> None:
     good = write_recipe(tiny_sdxl, tmp_path)
     bad = tmp_path / "bad.yaml"
@@ -233,6 +296,9 @@ def test_quiet(said: Callable[..., tuple[int, str, str]], tiny_sdxl: Path, tmp_p
     lines = f"adapter: {run / 'adapter.safetensors'}\nreport:  {run / 'report.html'}\n"
     assert (status, out, err) == (0, lines, "")
     assert said("recipe", "check", recipe, "--quiet") == (0, "", "")
+    merged = tmp_path / "m.safetensors"
+    quiet = said("merge", run / "adapter.safetensors", "--output", merged, "--quiet")
+    assert quiet == (0, f"wrote {merged} in fp32\n", "")
     status, out, err = said("recipe", "check", "none.yaml", "--log-level", "error")
     assert status == 2 and err.startswith("error: ")
     assert said("recipe", "check", recipe, "--log-level", "loud")[0] == 2

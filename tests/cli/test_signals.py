@@ -20,6 +20,8 @@ import pytest
 from compare_runs import grid_values, write_grid
 from training_runs import ROOT, draw_picture, run, same_tensors, tlora, write_recipe
 
+from tlora_cli import UserError
+from tlora_cli.cli.app import main
 from tlora_cli.foundation import stopping
 from tlora_cli.training.interruption import Interruption
 
@@ -155,6 +157,39 @@ def test_a_stop_that_python_drops_comes_again(capsys: pytest.CaptureFixture[str]
     assert stop.value.number == signal.SIGTERM
     assert capsys.readouterr().err == ""
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_stop_that_a_library_swallows_comes_again(number: signal.Signals) -> None:
+    """Libraries in C take an exception for a sign of theirs and go on."""
+    swallowed = []
+    with pytest.raises(stopping.Stopped) as stop, stopping.stoppable():
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except BaseException as error:
+            swallowed.append(type(error))
+        time.sleep(5)
+    assert stop.value.number == number and swallowed == [stopping.Stopped]
+
+
+@pytest.mark.parametrize("wrong", [ValueError("no shape"), UserError("the file is damaged")])
+def test_an_error_in_place_of_a_stop_is_the_stop(
+    wrong: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As torch does with what is raised while it looks at the type of a value."""
+
+    def replaced(*_: object) -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(5)
+        raise wrong
+
+    monkeypatch.setattr("tlora_cli.cli.recipe.load_recipe", replaced)
+    monkeypatch.setattr("sys.argv", ["tlora", "recipe", "show", "a.yaml"])
+    assert main() == 129
+    assert capfd.readouterr().err.startswith("stopped by SIGHUP; ")
+    time.sleep(2 * stopping.AGAIN)  # and no signal comes after the end
 
 
 def test_a_hang_up_never_insists(capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from breaking import adapters, folders, pictures, recipes
+from breaking import adapters, folders, lists, pictures, recipes
 from breaking.guard import try_all
 
 TIMES = int(os.environ.get("TLORA_FUZZ", "1"))
@@ -19,6 +19,7 @@ KINDS = {
     "adapters": (adapters.prepare, 60),
     "pictures": (pictures.prepare, 15),
     "folders": (folders.prepare, 12),
+    "lists": (lists.prepare, 30),
 }
 
 

@@ -57,6 +57,12 @@ def _docker() -> list[tuple[str, str]]:
     return [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
 
 
+def _docker_arguments() -> dict[str, str]:
+    """Return the build arguments with their defaults."""
+    given = [arguments.partition("=") for name, arguments in _docker() if name == "ARG"]
+    return {name: value for name, _, value in given}
+
+
 def _blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
@@ -181,7 +187,7 @@ def test_docker_runs_tlora_as_a_plain_user() -> None:
     assert last["ENTRYPOINT"] == '["tini", "--", "tlora"]'
     assert last["USER"] not in ("root", "0")
     names = [name for name, _ in instructions]
-    assert names[0] == "FROM"
+    assert names[:2] == ["ARG", "FROM"]
     assert names.index("USER") > max(i for i, name in enumerate(names) if name == "RUN")
 
 
@@ -194,12 +200,16 @@ def test_docker_installs_pinned_versions() -> None:
     installs = [a for name, a in _docker() if name == "RUN" and "pip install" in a]
     assert len(installs) == 2
     assert all("-c /opt/tlora/constraints.txt" in arguments for arguments in installs)
-    assert installs[0].endswith(" torch")
+    assert installs[0].endswith(" ${TORCH}") and _docker_arguments()["TORCH"] == "torch"
+    assert installs[1].endswith('"/opt/tlora${EXTRAS}"')
+    assert _docker_arguments()["EXTRAS"] == "[cuda]"
 
 
 def test_docker_base_is_a_fixed_version() -> None:
     image = next(arguments for name, arguments in _docker() if name == "FROM")
-    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu24\.04", image)
+    assert image == "${BASE}"
+    base = _docker_arguments()["BASE"]
+    assert re.fullmatch(r"nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu24\.04", base)
 
 
 # --- README ---------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def test_pages_fit_and_can_be_read(
     answer_all(study, "Ann", answer)
     answer_all(study, "Bob", answer)
     answer_all(study, "Always <left>", lambda trial, question, draw: "left")
-    report = write_report(study)[0][0]
+    report = write_report(study).files[0]
     addresses = [server.address, f"{server.address}rate?rater=Eve", report.as_uri()]
     for address in addresses:
         page, said = opened(browser, size, scheme)

@@ -9,6 +9,7 @@ import typer
 from tlora_cli.cli.choices import DEVICES, check_name, completing, either
 from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.bundled import bundle_of_picture
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.photos.captions import CHECKPOINT
@@ -68,5 +69,5 @@ def caption(
             write_text(file, f"{found.text}\n")
             typer.echo(f"{file}: {found.text}")
             for doubt in found.doubts:
-                typer.echo(f"warning: {file} {doubt}", err=True)
-    typer.echo("next: read them, correct them in any editor; then --set concept.captions=true")
+                reporter.warn(f"{file} {doubt}")
+    reporter.advise("next: read them, correct them in any editor; then --set concept.captions=true")

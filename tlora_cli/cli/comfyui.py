@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tlora_cli.cli.reporter import reporter
+
 
 def comfyui(
     path: Annotated[Path, typer.Argument(help="ComfyUI's folder, the one with custom_nodes.")],
@@ -20,5 +22,7 @@ def comfyui(
 
     folder = install(path)
     typer.echo(f"wrote {folder}")
-    typer.echo("  start ComfyUI again, and copy your adapter.safetensors into its models/loras")
-    typer.echo(f"  drop a file of {folder / WORKFLOWS} onto its page, or add the node Load T-LoRA")
+    reporter.advise(
+        "  start ComfyUI again, and copy your adapter.safetensors into its models/loras",
+        f"  drop a file of {folder / WORKFLOWS} onto its page, or add the node Load T-LoRA",
+    )

@@ -106,6 +106,4 @@ def convert(
         text=written,
         notes=notes,
     )
-    if not reporter.as_json:
-        for note in notes:
-            reporter.inform(f"  {note}")
+    reporter.advise(*(f"  {note}" for note in notes))

@@ -154,9 +154,7 @@ def evaluate(
         scores=scores.summary,
         notes=notes,
     )
-    if not reporter.as_json:
-        for line in [*notes, f"results: {output}", f"page: {page}"]:
-            reporter.inform(line)
+    reporter.advise(*notes, f"results: {output}", f"page: {page}")
 
 
 def _checkpoint(given: str) -> tuple[str, str | None]:

@@ -7,69 +7,38 @@ something else, is a new version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from tlora_cli.foundation.errors import Status
+from tlora_cli.cli.event_kinds import (
+    KINDS,
+    NUMBER,
+    NUMBER_OR_NONE,
+    STATUSES,
+    TEXT,
+    TEXT_OR_NONE,
+    TEXTS,
+    TRUTH,
+    WHOLE,
+    WHOLE_OR_NONE,
+    Event,
+    Field,
+    objects,
+    one_of,
+)
 
 VERSION = 1
 """The version of the objects; every one says it."""
-
-Kind = dict[str, Any]
-"""A JSON schema of a value."""
-TEXT: Kind = {"type": "string"}
-TEXT_OR_NONE: Kind = {"type": ["string", "null"]}
-WHOLE: Kind = {"type": "integer"}
-WHOLE_OR_NONE: Kind = {"type": ["integer", "null"]}
-NUMBER: Kind = {"type": "number"}
-NUMBER_OR_NONE: Kind = {"type": ["number", "null"]}
-TRUTH: Kind = {"type": "boolean"}
-TEXTS: Kind = {"type": "array", "items": TEXT}
-KINDS: Kind = {"enum": [status.word for status in Status]}
-STATUSES: Kind = {"enum": [int(status) for status in Status]}
-
-
-def one_of(*words: str | None) -> Kind:
-    """Return the schema of one of a few words."""
-    return {"enum": list(words)}
-
-
-@dataclass(frozen=True)
-class Field:
-    """A field of an object.
-
-    Attributes:
-        kind: what values it has; all objects of an event have all of its fields.
-        about: what it says.
-    """
-
-    kind: Kind
-    about: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """A kind of object.
-
-    Attributes:
-        about: when it is printed.
-        commands: that print it; empty for all.
-        fields: its own, beside those of every object.
-    """
-
-    about: str
-    commands: tuple[str, ...] = ()
-    fields: Mapping[str, Field] = field(default_factory=dict)
-
 
 COMMANDS = (
     "batch",
     "compare",
     "convert",
     "evaluate",
+    "init",
+    "mask",
+    "merge",
+    "publish",
     "recipe check",
     "sample",
+    "study report",
     "train",
     "validate",
 )
@@ -90,7 +59,7 @@ EVENTS = {
         },
     ),
     "error": Event(
-        "what ended the command, or, in `recipe check`, what is wrong with a file",
+        "what ended the command, or, in `recipe check` and `mask`, what is wrong with a file",
         fields={
             "status": Field(STATUSES, "the exit status it means"),
             "kind": Field(KINDS, "its name"),
@@ -114,8 +83,8 @@ EVENTS = {
         },
     ),
     "finding": Event(
-        "one thing that was looked at before a run",
-        ("train", "validate", "batch"),
+        "one thing that was looked at before a run, or why a recipe is as it is",
+        ("train", "validate", "batch", "init"),
         {
             "level": Field(one_of("ok", "warning", "problem"), "problem: the run would fail"),
             "about": Field(TEXT, "what was looked at, in a word or two"),
@@ -181,22 +150,31 @@ EVENTS = {
             "file": Field(TEXT, "the recipe"),
             "ok": Field(TRUTH, "whether nothing is wrong with it"),
             "mistakes": Field(
-                {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "properties": {
-                            "key": TEXT,
-                            "line": WHOLE_OR_NONE,
-                            "set": TEXT_OR_NONE,
-                            "text": TEXT,
-                        },
-                        "required": ["key", "line", "set", "text"],
-                        "additionalProperties": False,
-                    },
-                },
+                objects(key=TEXT, line=WHOLE_OR_NONE, set=TEXT_OR_NONE, text=TEXT),
                 "each with its dotted `key`, its `line` or the `--set` it comes from, and `text`",
             ),
+        },
+    ),
+    "initialized": Event(
+        "the recipe was written",
+        ("init",),
+        {
+            "recipe": Field(TEXT, "the new file"),
+            "base": Field(TEXT, "the base model that it names"),
+            "family": Field(TEXT, "of that model"),
+            "next": Field(TEXT, "the command that trains"),
+        },
+    ),
+    "mask": Event(
+        "the mask of a photo was written",
+        ("mask",),
+        {
+            "photo": Field(TEXT, "the photo"),
+            "mask": Field(TEXT, "its mask, white on the subject"),
+            "overlay": Field(TEXT, "a picture to look at"),
+            "coverage": Field(NUMBER, "share of the photo that the subject takes"),
+            "by": Field(TEXT, "what found it"),
+            "doubt": Field(TEXT_OR_NONE, "why it is hardly right; null if nothing is wrong"),
         },
     ),
     "converted": Event(
@@ -207,6 +185,25 @@ EVENTS = {
             "format": Field(TEXT, "as `--to` names it"),
             "text": Field(TEXT, "what it holds, in words"),
             "notes": Field(TEXTS, "what to know about it"),
+        },
+    ),
+    "merged": Event(
+        "the model was written",
+        ("merge",),
+        {
+            "output": Field(TEXT, "the new file or folder"),
+            "dtype": Field(TEXT, "number format of its weights"),
+            "notes": Field(TEXTS, "what was merged, and what to know about it"),
+        },
+    ),
+    "published": Event(
+        "the folder was written, and uploaded if that was asked for",
+        ("publish",),
+        {
+            "folder": Field(TEXT, "the new folder"),
+            "card": Field(TEXT, "its model card"),
+            "page": Field(TEXT, "the card as a page to look at"),
+            "address": Field(TEXT_OR_NONE, "of the repository; null if nothing was uploaded"),
         },
     ),
     "progress": Event(
@@ -258,37 +255,26 @@ EVENTS = {
             "failed": Field(WHOLE, "photos without one"),
         },
     ),
+    "studied": Event(
+        "page and tables of the study are written",
+        ("study report",),
+        {
+            "files": Field(TEXTS, "page and tables"),
+            "verdict": Field(TEXTS, "what the answers say, in sentences"),
+            "shares": Field(
+                objects(
+                    first=TEXT,
+                    other=TEXT,
+                    question=TEXT,
+                    share=NUMBER_OR_NONE,
+                    low=NUMBER_OR_NONE,
+                    high=NUMBER_OR_NONE,
+                    answers=WHOLE,
+                ),
+                "of answers that prefer `first` over `other`, with the ends of the 95% interval",
+            ),
+            "left_out": Field(TEXTS, "raters who seem not to have looked"),
+        },
+    ),
 }
 """Name -> what it is. Printing another, or other fields, is a fault that `check_event` tells of."""
-
-
-def check_event(name: str, fields: Mapping[str, Any]) -> None:
-    """Raise a ValueError if an event is not known, or its fields are others than those."""
-    known = EVENTS[name].fields.keys() if name in EVENTS else None
-    if known != fields.keys():
-        raise ValueError(f"the event {name} has {sorted(fields)}, and should have {known}")
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of one object, that is, of one line."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "What tlora prints with --json: one object a line",
-        "oneOf": [_object(name, event) for name, event in EVENTS.items()],
-    }
-
-
-def _object(name: str, event: Event) -> dict[str, Any]:
-    fields = {**COMMON, **event.fields}
-    properties = {key: {**one.kind, "description": one.about} for key, one in fields.items()}
-    properties["event"] = {"const": name}
-    if event.commands:
-        properties["command"] = {"enum": list(event.commands)}
-    return {
-        "title": name,
-        "description": event.about,
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }

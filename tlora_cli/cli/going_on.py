@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tlora_cli.foundation.packages import PRODUCT
+from tlora_cli.foundation.stopping import stop_behind
 
 Command = Callable[..., None]
 
@@ -25,10 +26,12 @@ def going_on(how: Callable[[], str]) -> Iterator[None]:
     """Add to a stop within the block how to go on after it; the innermost block knows best."""
     try:
         yield
-    except KeyboardInterrupt as stop:
+    except (KeyboardInterrupt, Exception) as error:
+        if (stop := stop_behind(error)) is None:
+            raise
         if not getattr(stop, "__notes__", None):
             stop.add_note(how())
-        raise
+        raise stop from None
 
 
 def goes_on(how: str) -> Callable[[Command], Command]:

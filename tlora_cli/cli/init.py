@@ -11,9 +11,11 @@ import typer
 
 from tlora_cli.cli.choices import check_known, completing, either
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
+from tlora_cli.cli.told_findings import tell_findings
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.tools.preflight.findings import lines, ok
+from tlora_cli.tools.preflight.findings import ok
 
 
 def init(
@@ -39,12 +41,12 @@ def init(
 ) -> None:
     """Write a recipe for one or a few pictures that fits this machine, and say why it is so.
 
-    On a terminal it asks for what no option says. Nothing is overwritten.
+    On a terminal it asks for what no option says, unless with --json. Nothing is overwritten.
     """
     check_known("--family", family, FAMILIES)
     if output is not None:
         _refuse_existing(output)
-    asks = sys.stdin.isatty() and not yes
+    asks = sys.stdin.isatty() and not yes and not reporter.as_json
     if not asks and not (class_name or "").strip():
         raise UserError("nothing says what the pictures show", do="add --class dog, say")
     while asks and not class_name:  # before what takes seconds to load
@@ -73,12 +75,14 @@ def init(
     assert class_name
     start = make_start(Wishes(images, class_name, model, kind, name), room)
     write_text(target, start.text)
-    for line in lines([ok("base", f"{model}: {why}"), *start.reasons]):
-        typer.echo(line)
+    tell_findings([ok("base", f"{model}: {why}"), *start.reasons])
     file = shlex.quote(str(target))
     planned = f" --card {shlex.quote(card)}" if card else ""
-    typer.echo(f"wrote {target}\nnext: tlora validate {file}{planned}")
-    typer.echo(f"      tlora train --config {file}")
+    train = f"tlora train --config {file}"
+    reporter.result(
+        "initialized", f"wrote {target}", recipe=str(target), base=model, family=kind, next=train
+    )
+    reporter.advise(f"next: tlora validate {file}{planned}", f"      {train}")
 
 
 def _refuse_existing(file: Path) -> None:

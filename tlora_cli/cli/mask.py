@@ -10,6 +10,7 @@ import typer
 
 from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import Status, UserError
 
 if TYPE_CHECKING:
@@ -73,16 +74,27 @@ def mask(
     for path, own in zip(paths, files, strict=True):
         found = finder.find(path, str(path), seen.get(path))
         own.write(found)
-        typer.echo(f"{own.mask}: {found.coverage:.0%} of {path}, by {found.by}")
-        typer.echo(f"{own.overlay}: to look at")
+        reporter.result(
+            "mask",
+            [
+                f"{own.mask}: {found.coverage:.0%} of {path}, by {found.by}",
+                f"{own.overlay}: to look at",
+            ],
+            photo=str(path),
+            mask=str(own.mask),
+            overlay=str(own.overlay),
+            coverage=found.coverage,
+            by=found.by,
+            doubt=found.doubt,
+        )
         if found.doubt:
             doubtful += 1
-            wrong = UserError(f"the mask of {path} {found.doubt}", str(own.overlay), own.remedy)
-            typer.echo(f"error: {wrong}", err=True)
+            what = f"the mask of {path} {found.doubt}"
+            reporter.error(UserError(what, str(own.overlay), own.remedy))
     if doubtful:
         raise typer.Exit(Status.MISTAKE)
     folder = shlex.quote(str(out))
-    typer.echo(f"next: if they are wrong, paint in them; then --set concept.masks={folder}")
+    reporter.advise(f"next: if they are wrong, paint in them; then --set concept.masks={folder}")
 
 
 def _seen(base: str, class_name: str, photos: list[Path]) -> dict[Path, Seen]:
@@ -106,7 +118,7 @@ def _seen(base: str, class_name: str, photos: list[Path]) -> dict[Path, Seen]:
     settings = published_settings(name, chosen_method(name), model).get("train", {})
     train = TrainConfig.model_validate(settings)
     device = choose_device(train.device, train.precision)
-    typer.echo(f"loading {model}", err=True)
+    reporter.inform(f"loading {model}", err=True)
     with memory_explained("leave --base out; or train with masks: auto and train.quantization"):
         maps = look(FAMILIES[name], Base(model), train, class_name, asked, "PHOTO", device)
     return {photo: Seen(model, one) for photo, one in zip(asked, maps, strict=True)}

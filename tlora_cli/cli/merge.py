@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
 
 
@@ -55,6 +56,7 @@ def merge(
 
     known_dtype(dtype)
     about = merge_file(adapter, output, base=base, base_config=base_config, dtype=dtype, rank=rank)
-    typer.echo(f"wrote {output} in {dtype}")
-    for note in about:
-        typer.echo(f"  {note}")
+    reporter.result(
+        "merged", f"wrote {output} in {dtype}", output=str(output), dtype=dtype, notes=about
+    )
+    reporter.advise(*(f"  {note}" for note in about))

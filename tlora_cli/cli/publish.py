@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli.choices import DEVICES, check_known, check_name, completing, either
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
 
 ALSO = ("kohya", "comfyui")
@@ -77,7 +78,19 @@ def publish(
         source, output, base, license_, also or (), pictures, prompt or (), count, seed, device,
         training_pictures, upload, public,
     )  # fmt: skip
-    address = publish(wanted, typer.echo)
+    address = publish(wanted, reporter.inform)
     write_card_page(output, page)
-    typer.echo(f"wrote {output}; its page is {output / 'README.md'}, to look at here as {page}")
-    typer.echo(f"uploaded to {address}" if address else "nothing was uploaded: add --upload")
+    card = output / "README.md"
+    reporter.result(
+        "published",
+        [
+            f"wrote {output}; its page is {card}, to look at here as {page}",
+            *([f"uploaded to {address}"] if address else []),
+        ],
+        folder=str(output),
+        card=str(card),
+        page=str(page),
+        address=address,
+    )
+    if address is None:
+        reporter.advise("nothing was uploaded: add --upload")

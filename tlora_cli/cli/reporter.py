@@ -18,7 +18,8 @@ from typing import IO, Any, cast
 
 from rich.console import Console
 
-from tlora_cli.cli.events import VERSION, check_event
+from tlora_cli.cli.event_schema import check_event
+from tlora_cli.cli.events import VERSION
 from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.line_stream import LineStream
 
@@ -83,6 +84,12 @@ class Reporter:
             self.warn(text.removeprefix(WARNING))
         else:
             self._message("info", text, text, err)
+
+    def advise(self, *lines: str) -> None:
+        """Say to people alone what the fields of a result say already, or what to do next."""
+        if not self.as_json:
+            for line in lines:
+                self.inform(line)
 
     def warn(self, text: str) -> None:
         """Say what may not be as meant."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tlora_cli.cli.choices import (
@@ -18,6 +17,7 @@ from tlora_cli.cli.choices import (
     either,
 )
 from tlora_cli.cli.quiet import hush_libraries
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
 
 
@@ -110,7 +110,7 @@ def sheet(
     asked = SheetRequest(
         adapters, tuple(dict.fromkeys(prompt)), axes, given, output, scale, seed, drawing
     )
-    console = Console(stderr=True)
+    console = reporter.console()
     columns = (
         TextColumn("pictures {task.completed}/{task.total}"),
         BarColumn(),

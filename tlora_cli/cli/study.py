@@ -9,6 +9,7 @@ import typer
 
 from tlora_cli.cli.command import Command, shared
 from tlora_cli.cli.going_on import goes_on
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
 
 app = typer.Typer(
@@ -52,7 +53,7 @@ def new(
         f"{'concept' if len(study.concepts) == 1 else 'concepts'}, "
         f"{study.methods[0].name} with {', '.join(one.name for one in study.methods[1:])}"
     )
-    typer.echo(f"next:  tlora study serve {output}")
+    reporter.advise(f"next:  tlora study serve {output}")
 
 
 @goes_on("every answer is kept; go on with:\n  {again}")
@@ -76,11 +77,16 @@ def report(study: Folder) -> None:
     from tlora_cli.study.design import read_study
     from tlora_cli.study.report import write_report
 
-    files, lines = write_report(read_study(study))
-    for line in lines:
-        typer.echo(line)
-    for file in files:
-        typer.echo(str(file))
+    written = write_report(read_study(study))
+    files = [str(file) for file in written.files]
+    reporter.result(
+        "studied",
+        [*written.verdict, *files],
+        files=files,
+        verdict=written.verdict,
+        shares=written.shares,
+        left_out=written.left_out,
+    )
 
 
 def _reference(given: str) -> tuple[str, Path]:
@@ -95,4 +101,4 @@ def _reference(given: str) -> tuple[str, Path]:
 
 app.command(cls=Command)(shared(new))
 app.command(cls=Command)(shared(serve))
-app.command(cls=Command)(shared(report))
+app.command(cls=Command)(shared(report, prints_objects=True))

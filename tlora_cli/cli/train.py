@@ -128,8 +128,7 @@ def train(
         step=outcome.step,
     )
     prompt = '"a photo of a V* in the snow"'
-    if not reporter.as_json:
-        reporter.inform(f"sample:  tlora sample --adapter {quote(adapter)} --prompt {prompt}")
+    reporter.advise(f"sample:  tlora sample --adapter {quote(adapter)} --prompt {prompt}")
     if open_:
         open_page(page)
 

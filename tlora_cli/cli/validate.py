@@ -85,5 +85,4 @@ def _end(found: Sequence[Finding], command: str) -> None:
         reporter.inform(summary(found))
     if status:
         raise typer.Exit(status)
-    if not reporter.as_json:
-        reporter.inform(f"next: {command}")
+    reporter.advise(f"next: {command}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tlora_cli.foundation.bundled import bundle_of_picture
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.photos.finding import name_of
 from tlora_cli.photos.folder import pictures_in
 from tlora_cli.recipe.reading import read_text
@@ -70,22 +71,32 @@ def read_photos(source: Path, class_name: str | None) -> list[Photo]:
 def _rows(file: Path, class_name: str) -> Iterator[_Row]:
     """Yield line, photo, class and name of each row of a list."""
     text = read_text(file, "list of photos")
-    reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
-    heads = [head.strip().lower() for head in next(reader, [])]
+    if "\0" in text:
+        raise UserError("the list holds a zero byte, so it is no text", str(file), "save it as CSV")
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=_delimiter(text))
+    try:
+        lines = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise UserError(
+            f"the list can't be read as CSV: {error}",
+            where=f"{file}, line {reader.line_num}",
+            do="save it as CSV from a spreadsheet, or mend the line",
+        ) from error
+    heads = [head.strip().lower() for head in (lines[0][1] if lines else [])]
     if PHOTO not in heads or set(heads) - set(COLUMNS) or len(set(heads)) < len(heads):
         raise UserError(
             f"the first line must name the columns, and is {','.join(heads) or 'empty'}",
             where=f"{file}, line 1",
             do=f"write {','.join(COLUMNS)}; {CLASS} and {NAME} may be left out",
         )
-    for row in reader:
+    for number, row in lines[1:]:
         if not any(cell.strip() for cell in row):
             continue
         cells = dict(zip(heads, (cell.strip() for cell in row), strict=False))
         photo = cells.get(PHOTO, "") if len(row) <= len(heads) else ""
         if photo and not bundle_of_picture(photo):
-            photo = str(file.parent / Path(photo).expanduser())
-        yield reader.line_num, photo, cells.get(CLASS) or class_name, cells.get(NAME, "")
+            photo = str(file.parent / expanded(photo))
+        yield number, photo, cells.get(CLASS) or class_name, cells.get(NAME, "")
 
 
 def _delimiter(text: str) -> str:

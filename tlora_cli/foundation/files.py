@@ -189,6 +189,23 @@ def _permitted(path: Path) -> str:
     return f"run the container as the folder's owner: --user {owner.st_uid}:{owner.st_gid}; or {do}"
 
 
+def expanded(name: str | Path) -> Path:
+    """Return a path with `~` filled in; as it stands where no such home is known."""
+    path = Path(name)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether there is a file that can be read: no folder, no pipe, and a possible name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def in_container() -> bool:
     """Return whether this runs in a container, by the marks of Docker, Podman and others."""
     marks = (Path("/.dockerenv"), Path("/run/.containerenv"))

@@ -6,8 +6,10 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from tlora_cli.foundation.errors import Status
@@ -31,6 +33,74 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+@dataclass
+class _Asked:
+    """The signal that asked last to stop.
+
+    Attributes:
+        number: of the signal.
+        raised: the exception of it, while there is one.
+        heard: whether the program ends because of it.
+    """
+
+    number: int | None = None
+    raised: Callable[[], Stopped | None] = lambda: None
+    heard: bool = False
+
+
+_asked: _Asked | None = None
+"""Within `stoppable`, what was asked for."""
+
+
+def raised(number: int) -> Stopped:
+    """Return what to raise for a signal; if it gets lost on its way, the signal comes again.
+
+    Python drops what is raised in a callback of its own, as while it imports or collects, and
+    libraries written in C take any exception for a sign of theirs.
+    """
+    stop = Stopped(number)
+    if _asked is not None:
+        _asked.number = number
+        _asked.raised = weakref.ref(stop, lambda _: _send_again(number))
+    return stop
+
+
+def _send_again(number: int) -> None:
+    asked = _asked
+
+    def send() -> None:
+        if asked is not None and asked is _asked and not asked.heard and asked.raised() is None:
+            os.kill(os.getpid(), number)
+
+    if asked is not None and not asked.heard:
+        again = threading.Timer(AGAIN, send)
+        again.daemon = True
+        again.start()
+
+
+def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the stop that an exception comes from, or None: it is one, or it has taken its place.
+
+    After a signal any error is taken for its work: what failed is what the exception broke into,
+    and a library may have kept nothing of it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    finished = isinstance(error, SystemExit) and error.code in (0, None)
+    number = _asked.number if _asked is not None else None
+    return None if number is None or finished else Stopped(number)
+
+
+def hear(stop: KeyboardInterrupt) -> Status:
+    """Let a signal not come again, since the program ends now; return the exit status."""
+    if _asked is not None:
+        _asked.heard = True
+    return status_of_stop(stop)
 
 
 def status_of_stop(stop: KeyboardInterrupt) -> Status:
@@ -60,33 +130,28 @@ def handling(handler: Handler) -> Iterator[None]:
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Have each of the signals raise `Stopped` within, as Ctrl-C raises KeyboardInterrupt."""
-    report = sys.unraisablehook
+    global _asked
+    outer, report = _asked, sys.unraisablehook
 
     def lost(told: Any) -> None:
-        # Python drops what is raised in a callback of its own, as while it imports or collects.
-        if isinstance(told.exc_value, Stopped):
-            number = told.exc_value.number
-            signal.signal(number, stop)
-            again = threading.Timer(AGAIN, os.kill, (os.getpid(), number))
-            again.daemon = True
-            again.start()
-        else:
+        if not isinstance(told.exc_value, Stopped):  # which comes again
             report(told)
 
-    sys.unraisablehook = lost
+    _asked, sys.unraisablehook = outer or _Asked(), lost
     try:
         with handling(stop):
             yield
     finally:
-        sys.unraisablehook = report
+        _asked, sys.unraisablehook = outer, report
 
 
 def stop(number: int, frame: Any) -> None:
     """Raise `Stopped`. A hang-up comes twice, from the shell and the system: once is enough."""
     if number == HANGUP:
         leave_lost_terminal()
-        signal.signal(number, signal.SIG_IGN)
-    raise Stopped(number)
+        if _asked is not None and (_asked.heard or _asked.raised() is not None):
+            return
+    raise raised(number)
 
 
 def leave_lost_terminal() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tlora_cli.foundation.bundled import bundle_of_picture, picture_files
 from tlora_cli.foundation.errors import UserError, system_reason
+from tlora_cli.foundation.files import expanded
 from tlora_cli.photos.folder import pictures_in
 
 IMAGES_KEY, MASKS_KEY = "concept.images", "concept.masks"
@@ -28,7 +29,7 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
         UserError: if something named is missing or not a file, or nothing is found.
     """
     if isinstance(spec, str):
-        path = Path(spec).expanduser()
+        path = expanded(spec)
         return _list_folder(path, key) if _is_folder(path, key) else _named(spec, key)
     if not spec:
         raise UserError("the list of pictures is empty", where=key, do="name at least one picture")
@@ -38,7 +39,7 @@ def find_images(spec: str | Sequence[str], key: str) -> list[Path]:
 def name_of(image: str) -> str:
     """Return a name for a run, of the picture's or the folder's."""
     bundle = bundle_of_picture(image)
-    stem = bundle.parts_of(image)[0] if bundle else Path(image).expanduser().resolve().stem
+    stem = bundle.parts_of(image)[0] if bundle else expanded(image).resolve().stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "concept"
 
 
@@ -49,7 +50,7 @@ def match_masks(paths: list[Path], masks: str | Sequence[str]) -> list[Path]:
         UserError: if one is missing, or which is whose can't be told.
     """
     found = find_images(masks, MASKS_KEY)
-    if isinstance(masks, str) and _is_folder(Path(masks).expanduser(), MASKS_KEY):
+    if isinstance(masks, str) and _is_folder(expanded(masks), MASKS_KEY):
         matched = [_mask_of(path, found, masks) for path in paths]
     elif len(found) == len(paths):
         matched = found
@@ -91,7 +92,7 @@ def _named(name: str, key: str) -> list[Path]:
 
 
 def _check_file(name: str, key: str) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     try:
         if path.is_file():
             return path

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.files import folder_atomically, write_text
+from tlora_cli.foundation.files import folder_atomically, is_regular, write_text
 from tlora_cli.foundation.pictures import read_picture, save_png
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.study.folders import Drawn, check_folders, dumped, in_common
@@ -182,6 +182,33 @@ def _write(study: Study, names_of: dict[Path, str]) -> None:
         write_text(unfinished / FILE, dumped({"version": VERSION, **values}))
 
 
+_KINDS: dict[Any, type] = {"int": int, "str": str}
+"""Kinds of fields, as annotations write them."""
+
+
+def _check(study: Study) -> None:
+    """Raise a ValueError if a study that was read can't be one: files are edited and damaged."""
+    records: list[Any] = [*study.methods, *study.concepts, *study.pairs]
+    for one in records:
+        for field in fields(one):
+            kind, value = _KINDS.get(field.type), getattr(one, field.name)
+            if kind is not None and type(value) is not kind:
+                raise ValueError(f"{field.name} is {value!r}")
+    if type(study.seed) is not int or type(study.pairs_each) is not int or study.pairs_each < 1:
+        raise ValueError("the seed or the number of pairs is no whole number")
+    if len({one.name for one in study.methods}) < max(2, len(study.methods)):
+        raise ValueError("two methods of different names are the least")
+    for number, pair in enumerate(study.pairs):
+        if pair.number != number or not 0 < pair.other < len(study.methods):
+            raise ValueError(f"the pair {number} is of no two methods")
+        if not 0 <= pair.concept < len(study.concepts):
+            raise ValueError(f"the pair {number} is of no concept")
+    shown = [name for pair in study.pairs for name in (pair.first, pair.second)]
+    shown += [name for one in study.concepts for name in one.reference]
+    if not study.pairs or not all(isinstance(one, str) and one.isalnum() for one in shown):
+        raise ValueError("a picture's name is not one that tlora gives")
+
+
 def read_study(folder: Path) -> Study:
     """Return the study of a folder.
 
@@ -189,6 +216,8 @@ def read_study(folder: Path) -> Study:
         UserError: if it holds none, or one of another version.
     """
     try:
+        if not is_regular(folder / FILE):
+            raise FileNotFoundError(folder / FILE)
         found: Any = parse_json((folder / FILE).read_text("utf-8"))
         if found["version"] != VERSION:
             raise UserError(
@@ -196,10 +225,10 @@ def read_study(folder: Path) -> Study:
                 where=str(folder),
                 do="go on with the version that made it",
             )
-        return Study(
+        study = Study(
             folder,
-            int(found["seed"]),
-            int(found["pairs_each"]),
+            found["seed"],
+            found["pairs_each"],
             tuple(Method(**one) for one in found["methods"]),
             tuple(
                 Concept(one["name"], one["class_name"], tuple(one["reference"]))
@@ -207,6 +236,8 @@ def read_study(folder: Path) -> Study:
             ),
             tuple(Pair(**one) for one in found["pairs"]),
         )
+        _check(study)
+        return study
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             "the folder holds no study",

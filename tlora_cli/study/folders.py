@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded, is_regular
 from tlora_cli.foundation.untrusted_json import parse_json
 
 Asked = tuple[str, int]
@@ -55,10 +56,10 @@ def read_folder(given: str, reference: Mapping[str, Path]) -> Drawn:
         UserError: if it is no evaluation, or says no reference picture and none is given.
     """
     name, equals, path = given.partition("=")
-    if not equals or Path(given).expanduser().exists():
+    if not equals or expanded(given).exists():
         name, path = "", given
     method, _, concept = name.partition("/")
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     results = _results(folder)
     learned = results.get("learned", {})
     if not isinstance(learned, dict):
@@ -69,7 +70,7 @@ def read_folder(given: str, reference: Mapping[str, Path]) -> Drawn:
     own = reference.get(concept, reference.get(""))
     said = learned.get("reference", [])
     files = (own,) if own else tuple(folder / str(one) for one in said if isinstance(one, str))
-    if not files or not all(one.is_file() for one in files):
+    if not files or not all(map(is_regular, files)):
         raise UserError(
             f"the photograph of {concept!r} is not known",
             where=str(own or folder),
@@ -87,6 +88,8 @@ def _text(values: Mapping[str, Any], key: str) -> str:
 def _results(folder: Path) -> dict[str, Any]:
     file = folder / "results.json"
     try:
+        if not is_regular(file):
+            raise FileNotFoundError(file)
         found = parse_json(file.read_text("utf-8"))
         if not isinstance(found, dict):
             raise ValueError("it is no table")
@@ -104,6 +107,8 @@ def _pictures(folder: Path, results: Mapping[str, Any]) -> dict[Asked, Path]:
     elsewhere = results.get("folder")
     root = Path(elsewhere) if isinstance(elsewhere, str) else folder
     try:
+        if not is_regular(folder / "pictures.csv"):
+            raise FileNotFoundError(folder / "pictures.csv")
         with (folder / "pictures.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         asked = [(row["prompt"], row["file"]) for row in rows if row["group"] == SUITE]
@@ -117,7 +122,7 @@ def _pictures(folder: Path, results: Mapping[str, Any]) -> dict[Asked, Path]:
     found: dict[Asked, Path] = {}
     for prompt, name in asked:
         path = root / name
-        if not path.is_file():
+        if not is_regular(path):
             raise UserError(
                 "a picture of the evaluation is missing",
                 where=str(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,27 @@ WHOLE = "overall"
 """The question that the verdict is about."""
 
 
-def write_report(study: Study) -> tuple[list[Path], list[str]]:
-    """Write the page and the tables into the study's folder.
+@dataclass(frozen=True)
+class Written:
+    """A report that was written.
 
-    Returns:
-        The files, and what they say in lines for a terminal.
+    Attributes:
+        files: page and tables.
+        verdict: what they say, in sentences.
+        shares: of each other method and question: `first`, `other`, `question`, `share` that
+            prefers the first, `low` and `high` of its 95% interval, `answers`; None where there
+            are too few answers.
+        left_out: names of raters who seem not to have looked.
+    """
+
+    files: list[Path]
+    verdict: list[str]
+    shares: list[dict[str, Any]]
+    left_out: list[str]
+
+
+def write_report(study: Study) -> Written:
+    """Write the page and the tables into the study's folder.
 
     Raises:
         UserError: if the votes can't be read, or the folder can't be written.
@@ -43,7 +60,20 @@ def write_report(study: Study) -> tuple[list[Path], list[str]]:
     }
     for name, text in texts.items():
         write_text(study.folder / name, text)
-    return [study.folder / name for name in texts], verdict(found)
+    shares = [
+        {
+            "first": study.methods[0].name,
+            "other": study.methods[one.other].name,
+            "question": one.question,
+            "share": one.share.value,
+            "low": one.share.low,
+            "high": one.share.high,
+            "answers": one.share.answers,
+        }
+        for one in found.comparisons
+    ]
+    files = [study.folder / name for name in texts]
+    return Written(files, verdict(found), shares, [one.name for one in found.flagged])
 
 
 def verdict(found: Results) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.study.design import Study
-from tlora_cli.study.trials import Trial, trials_of
+from tlora_cli.study.trials import AGAIN, EQUAL, PAIR, Trial, trials_of
 
 FILE = "votes.sqlite"
 QUESTIONS = {
@@ -168,10 +168,26 @@ class Votes:
                 "t.first_left, t.left, t.right FROM votes v JOIN trials t USING (rater, position) "
                 "ORDER BY v.rater, t.position, v.rowid"
             ).fetchall()
-        return [
+        votes = [
             Vote(rater, Trial(p, kind, pair, bool(f), le, ri), question, answer, seconds)
             for rater, question, answer, seconds, p, kind, pair, f, le, ri in rows
         ]
+        if not all(map(self._can_be, votes)):
+            raise _unreadable(self._file, "an answer is none that was given")
+        return votes
+
+    def _can_be(self, vote: Vote) -> bool:
+        trial = vote.trial
+        whole = (vote.rater, trial.position, trial.pair)
+        return (
+            all(type(one) is int for one in whole)
+            and 0 <= trial.pair < len(self._study.pairs)
+            and trial.kind in (PAIR, AGAIN, EQUAL)
+            and vote.question in QUESTIONS
+            and vote.answer in ANSWERS
+            and isinstance(vote.seconds, float)
+            and 0 <= vote.seconds < math.inf
+        )
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -185,11 +201,11 @@ class Votes:
                     yield file
         except sqlite3.IntegrityError:
             raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:  # which a damaged schema raises
             raise _unreadable(self._file, error) from error
 
 
-def _unreadable(file: Path, error: sqlite3.Error) -> UserError:
+def _unreadable(file: Path, error: Exception | str) -> UserError:
     return UserError(
         f"the votes can't be read or written: {error}",
         where=str(file),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tlora_cli.foundation.stopping import HANGUP, Stopped, handling, leave_lost_terminal
+from tlora_cli.foundation.stopping import HANGUP, Stopped, handling, leave_lost_terminal, raised
 
 
 class Interruption:
@@ -31,7 +31,7 @@ class Interruption:
         if number == HANGUP:
             leave_lost_terminal()
         elif self._by_hand:
-            raise Stopped(number)
+            raise raised(number)
         else:
             self._by_hand = True
         if not self.asked:
