@@ -107,7 +107,7 @@ def load_training_image(
     part = box[2] - box[0], box[3] - box[1]
     if part[0] < size[0] or part[1] < size[1]:
         warnings.warn(
-            f"{path} is {_said(photo)} pixels and is enlarged to {_said(size)}; "
+            f"{path} is {_said(photo)} pixels and is enlarged to {size[0]} x {size[1]}; "
             "the adapter will learn its blur",
             stacklevel=3,
         )
