@@ -139,10 +139,11 @@ def same_tensors(a: Path, b: Path) -> bool:
 def same_adapter(a: Path, b: Path) -> bool:
     """Whether two files, of checkpoints or whole, say bit-identical adapters."""
     first, second = (read_adapter(file, ()) for file in (a, b))
-    if first.layers.keys() != second.layers.keys() or first.parts.keys() != second.parts.keys():
+    own, other = {**first.parts, **first.words}, {**second.parts, **second.words}
+    if first.layers.keys() != second.layers.keys() or own.keys() != other.keys():
         return False
     same = [equal(x, second.layers[n][i]) for n, p in first.layers.items() for i, x in enumerate(p)]
-    same += [equal(x, second.parts[n][k]) for n, own in first.parts.items() for k, x in own.items()]
+    same += [equal(x, other[n][k]) for n, parts in own.items() for k, x in parts.items()]
     return len(same) > 0 and all(same)
 
 

@@ -121,7 +121,7 @@ def test_a_learned_word_is_in_the_text_encoders(
     for encoder, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
         [token] = getattr(base, tokenizer)("the", add_special_tokens=False).input_ids
         expected = getattr(base, encoder).get_input_embeddings().weight.detach().clone()
-        expected[token] = parts[f"{encoder}.tlora.vectors"][0]
+        expected[token] = parts[f"word.{encoder}.tlora.vectors"][0]
         assert torch.equal(getattr(merged, encoder).get_input_embeddings().weight, expected)
     with pytest.raises(UserError, match="belongs to the text encoders; a file of the denoiser"):
         command("merge", file, "--output", tmp_path / "merged.safetensors")

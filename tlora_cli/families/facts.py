@@ -35,10 +35,14 @@ class LatentDistribution:
 
 
 class TextEncoder(NamedTuple):
-    """A text encoder and its tokenizer, by their names in the pipeline."""
+    """A text encoder and its tokenizer, by their names in the pipeline.
+
+    `embedding` is the encoder's name in other programs' files of learned words.
+    """
 
     name: str
     tokenizer: str
+    embedding: str = ""
 
 
 class Argument(NamedTuple):

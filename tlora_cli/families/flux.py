@@ -84,8 +84,8 @@ class Flux(RectifiedFlow):
     denoiser_class = "diffusers:FluxTransformer2DModel"
     pipeline_class = "diffusers:FluxPipeline"
     text_encoders = (
-        TextEncoder("text_encoder", "tokenizer"),
-        TextEncoder("text_encoder_2", "tokenizer_2"),
+        TextEncoder("text_encoder", "tokenizer", "clip_l"),
+        TextEncoder("text_encoder_2", "tokenizer_2", "t5xxl"),
     )
     text_tokens = 512  # of T5, as published
     text_tokenizer = "tokenizer_2"

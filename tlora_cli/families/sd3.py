@@ -80,9 +80,9 @@ class StableDiffusion3(RectifiedFlow):
     denoiser_class = "diffusers:SD3Transformer2DModel"
     pipeline_class = "diffusers:StableDiffusion3Pipeline"
     text_encoders = (
-        TextEncoder("text_encoder", "tokenizer"),
-        TextEncoder("text_encoder_2", "tokenizer_2"),
-        TextEncoder("text_encoder_3", "tokenizer_3"),
+        TextEncoder("text_encoder", "tokenizer", "clip_l"),
+        TextEncoder("text_encoder_2", "tokenizer_2", "clip_g"),
+        TextEncoder("text_encoder_3", "tokenizer_3", "t5xxl"),
     )
     text_tokens = 256  # of T5, as the pipeline has it
     text_tokenizer = "tokenizer_3"

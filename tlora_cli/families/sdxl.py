@@ -43,8 +43,8 @@ class StableDiffusionXL(Family):
     denoiser_class = "diffusers:UNet2DConditionModel"
     pipeline_class = "diffusers:StableDiffusionXLPipeline"
     text_encoders = (
-        TextEncoder("text_encoder", "tokenizer"),
-        TextEncoder("text_encoder_2", "tokenizer_2"),
+        TextEncoder("text_encoder", "tokenizer", "clip_l"),
+        TextEncoder("text_encoder_2", "tokenizer_2", "clip_g"),
     )
     text_tokens = 77
     text_tokenizer = "tokenizer"

@@ -17,6 +17,7 @@ from tlora_cli.formats.lora_names import bare
 from tlora_cli.formats.opening import OpenFile, locate, open_file
 from tlora_cli.formats.registry import FORMATS
 from tlora_cli.formats.spec import Format, Origin, Reader
+from tlora_cli.formats.tlora_file import VECTORS
 from tlora_cli.formats.weights import AdapterFile, AdapterWeights
 from tlora_cli.foundation.errors import UserError
 
@@ -60,6 +61,11 @@ class OpenAdapter:
         return header.get("ss_v_parameterization", "").lower() == "true" or (
             header.get("modelspec.prediction_type", "").lower() in ("v", "v_prediction")
         )
+
+    @property
+    def learned_word(self) -> bool:
+        """Whether it has learned a word, which belongs to the text encoders."""
+        return any(key.endswith(VECTORS) for key in self._file.keys)
 
     @property
     def needs_weights(self) -> bool:

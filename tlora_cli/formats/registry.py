@@ -20,6 +20,7 @@ FORMATS: Registry[Format] = Registry(
         "comfyui": "tlora_cli.formats.comfyui.export:COMFYUI",
         "lycoris": "tlora_cli.formats.lycoris:LYCORIS",
         "published": "tlora_cli.formats.published:PUBLISHED",
+        "embedding": "tlora_cli.formats.embedding:EMBEDDING",
     },
 )
 """Name, as `tlora convert --to` takes it -> format; the first is tlora's own."""

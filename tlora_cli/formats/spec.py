@@ -46,6 +46,7 @@ class Format:
         folder: whether the output is a folder.
         slices: whether it is written as slices of ranks that are switched on one by one.
         low_rank_only: whether it has no place for methods that are no product of factors.
+        words: whether it has a place for a learned word.
     """
 
     name: str
@@ -54,3 +55,4 @@ class Format:
     folder: bool = False
     slices: bool = False
     low_rank_only: bool = True
+    words: bool = False

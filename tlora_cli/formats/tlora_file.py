@@ -3,7 +3,8 @@
 Weights carry the diffusers/PEFT names, so stock diffusers loads the same file (unmasked). The
 header has `lora_adapter_metadata` for that loader, and `tlora.*` keys with what sampling needs.
 Methods that are no product of factors (OFT, SVDiff, ...) have their own parameters in it, as
-`<layer>.tlora.<parameter>`; only tlora reads these.
+`<layer>.tlora.<parameter>`; only tlora reads these. So are a learned word's vectors,
+`word.<encoder>.tlora.vectors`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -41,8 +43,15 @@ from tlora_cli.foundation.untrusted_json import parse_json
 
 PART = "tlora."
 """Before the name of a tensor that is no LoRA factor; a layer's name and a dot stand before it."""
+WORD = "word."
+"""Before the name of a text encoder, for what belongs to a learned word."""
+VECTORS = f".{PART}vectors"
+"""Behind the name of a text encoder: the vectors of a learned word."""
 DOWN, UP = "lora_A.weight", "lora_B.weight"
 """Names of a layer's two factors."""
+
+Parts: TypeAlias = dict[str, dict[str, Tensor]]
+"""Name of a layer or text encoder -> name of a tensor -> the tensor."""
 
 
 def write(
@@ -62,7 +71,7 @@ def write(
     """
     family = FAMILIES[weights.family or ""]
     tensors = peft_tensors(weights, dtype)
-    for name, parts in weights.parts.items():
+    for name, parts in (*weights.parts.items(), *weights.words.items()):
         for part, tensor in parts.items():
             tensors[key_of(family, name, f"{PART}{part}")] = _stored(tensor, dtype)
     header = header_of(weights, timestep_scale)
@@ -95,8 +104,12 @@ def write_trained(
 
 
 def key_of(family: Family, name: str, part: str) -> str:
-    """Return the key of a tensor of a layer, or of a text encoder with a learned word."""
-    owner = name if name in family.encoder_names else f"{family.denoiser}.{name}"
+    """Return the key of a tensor of a layer, or of a text encoder with a learned word.
+
+    Stock diffusers takes what begins with an encoder's own name for a LoRA of it, so a word's key
+    begins with `WORD`; files of earlier versions have none.
+    """
+    owner = f"{WORD}{name}" if name in family.encoder_names else f"{family.denoiser}.{name}"
     return f"{owner}.{part}"
 
 
@@ -160,8 +173,12 @@ def read(file: AdapterFile) -> AdapterWeights:
     """
     header, tensors, path = file.header, file.tensors, file.path
     family, info = origin(tensors, header, path)
-    if any(f".{PART}" in key for key in tensors):
-        return _read_parts(file, family, info)
+    if header["tlora.format_version"] == TRAINED_VERSION:
+        return _read_trained(file, family, info)
+    parts = _by_layer({key: tensors[key] for key in tensors if f".{PART}" in key}, family, path)
+    words = _take_words(parts, family)
+    if parts or len(words) == len(tensors):
+        return _read_parts(file, family, info, parts, words)
     with damage_explained(path):
         prefix = f"{FAMILIES[family or ''].denoiser}."
         schedule = read_schedule(header)
@@ -175,9 +192,9 @@ def read(file: AdapterFile) -> AdapterWeights:
         if key.endswith(f".{DOWN}")
     }
     whole = {name: (a, b) for name, (a, b) in layers.items() if b is not None}
-    if len(whole) * 2 != len(tensors):
+    if len(whole) * 2 + sum(map(len, words.values())) != len(tensors):
         whole = {}
-    return _checked(AdapterWeights(whole, copies, schedule, family, info), path)
+    return _checked(AdapterWeights(whole, copies, schedule, family, info, words=words), path)
 
 
 def _checked(weights: AdapterWeights, path: Path) -> AdapterWeights:
@@ -196,40 +213,50 @@ def _checked(weights: AdapterWeights, path: Path) -> AdapterWeights:
     return weights
 
 
-def _read_parts(file: AdapterFile, family: str | None, info: AdapterInfo) -> AdapterWeights:
-    """Read the tensors of a method; it knows what they mean."""
+def _read_trained(file: AdapterFile, family: str | None, info: AdapterInfo) -> AdapterWeights:
+    """Read a checkpoint's file, and the start that it leaves out."""
     header, path = file.header, file.path
     parts = _by_layer(file.tensors, family, path)
-    if header["tlora.format_version"] == TRAINED_VERSION:
-        start = _by_layer(start_of(path, header, info), family, path)
-        with damage_explained(path):
-            schedule, copies = read_schedule(header), int(header["tlora.copies"])
-            pairs = pairs_of(info.method, parts, start, header)
-        return _checked(AdapterWeights(pairs, copies, schedule, family, info), path)
+    words = _take_words(parts, family)
+    start = _by_layer(start_of(path, header, info), family, path)
+    with damage_explained(path):
+        schedule, copies = read_schedule(header), int(header["tlora.copies"])
+        pairs = pairs_of(info.method, parts, start, header)
+    return _checked(AdapterWeights(pairs, copies, schedule, family, info, words=words), path)
+
+
+def _read_parts(
+    file: AdapterFile, family: str | None, info: AdapterInfo, parts: Parts, words: Parts
+) -> AdapterWeights:
+    """Return what belongs to a method without ranks; it knows what its tensors mean."""
+    header, path = file.header, file.path
     with damage_explained(path):
         if info.method is None:
             raise ValueError("it names no method")
         blocks = parse_json(header.get("tlora.blocks", "null"))
         if blocks is not None and not isinstance(blocks, int):
             raise ValueError(f"blocks is {blocks}")
-    return AdapterWeights({}, 1, None, family, info, parts, blocks)
+    return AdapterWeights({}, 1, None, family, info, parts, words, blocks)
 
 
-def _by_layer(
-    tensors: Mapping[str, Tensor], family: str | None, path: Path
-) -> dict[str, dict[str, Tensor]]:
+def _by_layer(tensors: Mapping[str, Tensor], family: str | None, path: Path) -> Parts:
     """Return tensors whose names have `PART` by layer and name."""
     kind = FAMILIES[family or ""]
     prefix = f"{kind.denoiser}."
-    parts: dict[str, dict[str, Tensor]] = {}
+    parts: Parts = {}
     for key, tensor in tensors.items():
-        layer, found, part = key.removeprefix(prefix).partition(f".{PART}")
+        layer, found, part = key.removeprefix(prefix).removeprefix(WORD).partition(f".{PART}")
         if not found or not (key.startswith(prefix) or layer in kind.encoder_names):
             raise UserError(
                 f"the adapter has a tensor of no known meaning: {key}", str(path), AGAIN
             )
         parts.setdefault(layer, {})[part] = tensor
     return parts
+
+
+def _take_words(parts: Parts, family: str | None) -> Parts:
+    """Take out and return what belongs to text encoders."""
+    return {name: parts.pop(name) for name in FAMILIES[family or ""].encoder_names if name in parts}
 
 
 def copy_with_info(source: Path, target: Path, info: AdapterInfo) -> None:
@@ -263,4 +290,6 @@ def _convert(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     return []
 
 
-TLORA_FILE = Format(PRODUCT, Reader(matches, origin, read), _convert, low_rank_only=False)
+TLORA_FILE = Format(
+    PRODUCT, Reader(matches, origin, read), _convert, low_rank_only=False, words=True
+)

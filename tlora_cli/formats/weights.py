@@ -80,8 +80,9 @@ class AdapterWeights:
         layers: layer name within the denoiser -> its pair of factors, scale folded in.
         copies: how many blocks of R rows each `down` has.
         schedule: None if the file should have one but doesn't say it, or if there are no ranks.
-        parts: of methods without ranks, whose changes are no pairs: name of a layer, or of a text
-            encoder with a learned word -> name -> tensor. `layers` is empty then.
+        parts: of methods without ranks, whose changes are no pairs: name of a layer -> name ->
+            tensor. `layers` is empty then.
+        words: name of a text encoder -> name -> tensor of the learned word.
         blocks: number of diagonal blocks, of OFT and GSOFT.
         family: name of the model family, or None if the file doesn't say.
     """
@@ -92,12 +93,13 @@ class AdapterWeights:
     family: str | None
     info: AdapterInfo
     parts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    words: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     blocks: int | None = None
 
     @property
     def low_rank(self) -> bool:
-        """Whether it is pairs of factors, a LoRA to other tools, and not other weights or words."""
-        return not self.parts
+        """Whether it has pairs of factors, a LoRA to other tools, perhaps with a word beside it."""
+        return bool(self.layers) or self.schedule is not None
 
     @property
     def rank(self) -> int:

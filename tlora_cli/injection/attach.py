@@ -82,6 +82,7 @@ def attach(
     targets: str | None = None,
     info: AdapterInfo | None = None,
     text: Any = None,
+    word_rate: float | None = None,
 ) -> Adapter:
     """Put a new, trainable adapter on a denoiser (or on the denoiser of a pipeline).
 
@@ -104,6 +105,8 @@ def attach(
         info: where it comes from; `method`, `init` and `seed` are filled in. Its placeholder and
             class are what a learned word is, and starts from.
         text: the pipeline with the text encoders, if it is another one; for learned words.
+        word_rate: learn a word beside the method's own changes (pivotal tuning), at this multiple
+            of the learning rate; default: a word is learned by the methods that are one, at 1.
 
     Raises:
         UserError: if nothing matches, the size does not fit a layer, or a name is unknown.
@@ -113,9 +116,11 @@ def attach(
     check_ready(modules_of(model))
     layers = chosen_modules(method, family, model, targets)
     chosen = METHODS[method]
-    if chosen.word and family.no_learned_words:
+    learns = chosen.word or word_rate is not None
+    if learns and family.no_learned_words:
         raise UserError(
-            f"{method} learns a word: {family.no_learned_words}", do="use another method"
+            f"a word is to be learned: {family.no_learned_words}",
+            do="use another method" if chosen.word else "leave word_rate out",
         )
     check_convolutions(chosen, layers)
     if chosen.low_rank:
@@ -130,9 +135,10 @@ def attach(
     made = new_changes(method, layers, StartSettings(rank, init, init_std, blocks), seed)
     filled = dataclasses.replace(info or AdapterInfo(), method=method, init=init, seed=seed)
     encoders: dict[str, nn.Module] = {}
-    if chosen.word:
+    if learns:
         encoders = embeddings_of(text or denoiser)
-        made |= new_words(text or denoiser, filled.placeholder, filled.class_name)
+        rate = 1.0 if word_rate is None else word_rate
+        made |= new_words(text or denoiser, filled.placeholder, filled.class_name, rate)
     blocked = blocks if chosen.divides else None
     return Adapter(model, family, made, schedule, filled, True, blocked, encoders)
 

@@ -83,8 +83,8 @@ class Change(nn.Module, ABC):
         """Return how many numbers `store` puts into a file."""
         return sum(tensor.numel() for tensor in self.parameters())
 
-    def _store_state(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
-        file.parts[name] = {k: copies.begin(tensor) for k, tensor in self.state_dict().items()}
+    def _state(self, copies: HostCopies) -> dict[str, Tensor]:
+        return {key: copies.begin(tensor) for key, tensor in self.state_dict().items()}
 
     def _hold(self, start: Start) -> None:
         """Take the tensors of a start as parameters and buffers; dots in names make submodules."""
@@ -209,7 +209,7 @@ class OtherWeights(Change):
 
     def store(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
         """Store the method's own parameters."""
-        self._store_state(name, file, copies)
+        file.parts[name] = self._state(copies)
 
 
 class LearnedWord(Change):
@@ -218,12 +218,14 @@ class LearnedWord(Change):
     Args:
         ids: the word's token numbers.
         start: (D,) where each vector begins, such as the mean embedding of the class's tokens.
+        rate: learning rate, relative to the recipe's.
     """
 
     ids: Tensor
 
-    def __init__(self, ids: Sequence[int], start: Tensor) -> None:
+    def __init__(self, ids: Sequence[int], start: Tensor, rate: float = 1.0) -> None:
         super().__init__()
+        self.rate = rate
         self.vectors = nn.Parameter(start.detach().float().repeat(len(ids), 1))
         self.register_buffer("ids", torch.tensor(ids), persistent=False)
 
@@ -247,7 +249,7 @@ class LearnedWord(Change):
 
     def store(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
         """Store the vectors."""
-        self._store_state(name, file, copies)
+        file.words[name] = self._state(copies)
 
 
 def new_change(method: Method, start: Start, rank: int, module: Any = None) -> Change:

@@ -137,9 +137,7 @@ def load_words(pipeline: Any, path: str | Path | OpenAdapter) -> list[RemovableH
         UserError: if the file can't be read or does not fit.
     """
     opened = _opened(path)
-    _, info = opened.origin
-    method = METHODS.get(info.method or "")
-    if method is None or not method.word:
+    if not opened.learned_word:
         return []
     words = _words(pipeline, opened.read(()), str(opened.given))
     modules = embeddings_of(pipeline)
@@ -152,11 +150,11 @@ def _opened(path: str | Path | OpenAdapter) -> OpenAdapter:
 
 def _words(pipeline: Any, weights: AdapterWeights, where: str) -> dict[str, LearnedWord]:
     """Return the file's learned words for the text encoders that the pipeline has."""
-    if not any(name in weights.parts for name in ENCODERS):
+    if not weights.words or not embeddings_of(pipeline):  # text is encoded by another pipeline
         return {}
     made = new_words(pipeline, weights.info.placeholder, weights.info.class_name)
     for name, word in made.items():
-        _fill(name, word, weights.parts.get(name, {}), where)
+        _fill(name, word, weights.words.get(name, {}), where)
     return made
 
 
@@ -195,7 +193,14 @@ def changes_of(
         if name in fitting
     }
     if not weights.low_rank:
-        changes |= _without_ranks(weights, model, denoiser, where)
+        changes |= _without_ranks(weights, denoiser, where)
+    if weights.words and model is denoiser:
+        raise UserError(
+            "the adapter has learned a word, which belongs to the text encoders",
+            where=where,
+            do="load it on the whole pipeline",
+        )
+    changes |= _words(model, weights, where)
     for change in changes.values():
         change.requires_grad_(trainable)
     return changes
@@ -213,29 +218,18 @@ def _update(down: Tensor, up: Tensor, copies: int, trainable: bool, layer: Any) 
     return made.to(layer.weight.device)
 
 
-def _without_ranks(
-    weights: AdapterWeights, model: Any, denoiser: nn.Module, where: str
-) -> dict[str, Change]:
-    """Return what a method that changes the weights themselves, or a word, does to each module."""
+def _without_ranks(weights: AdapterWeights, denoiser: nn.Module, where: str) -> dict[str, Change]:
+    """Return what a method that changes the weights themselves does to each module."""
     method = weights.info.method or ""
     again = "get the file again, or save it again from its checkpoint"
     if method not in METHODS or METHODS[method].low_rank:
         raise UserError(f"the file's method is {method or 'not said'}", where, again)
-    learned = weights.parts.keys() & ENCODERS.keys()
-    if learned and model is denoiser:
-        raise UserError(
-            f"{method} has learned a word, which belongs to the text encoders",
-            where=where,
-            do="load it on the whole pipeline",
-        )
     modules = {name: m for name, m in modules_of(denoiser).items() if name in weights.parts}
-    if missing := weights.parts.keys() - modules.keys() - learned:
+    if missing := weights.parts.keys() - modules.keys():
         raise lacking(min(missing), where)
     changes = new_changes(method, modules, StartSettings(blocks=weights.blocks or 1), seed=0)
     for name, change in changes.items():
         _fill(name, change, weights.parts[name], where)
-    if embeddings_of(model):  # none where text is encoded by another pipeline
-        changes |= _words(model, weights, where)
     return changes
 
 

@@ -35,8 +35,16 @@ def _embedding(encoder: Any) -> nn.Module:
     return module
 
 
-def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[str, LearnedWord]:
+def new_words(
+    pipeline: Any, word: str | None, class_name: str | None, rate: float = 1.0
+) -> dict[str, LearnedWord]:
     """Return vectors for a word in every text encoder, starting at the class's mean embedding.
+
+    Args:
+        pipeline: with the text encoders.
+        word: the placeholder.
+        class_name: of the concept.
+        rate: learning rate, relative to the recipe's.
 
     Raises:
         UserError: if there is no word, no class, or no text encoder.
@@ -50,7 +58,7 @@ def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[s
     modules = embeddings_of(pipeline)
     if not modules:
         raise UserError(
-            "the method learns a word, and the pipeline has no text encoders",
+            "a word is to be learned, and the pipeline has no text encoders",
             do="attach to a whole pipeline",
         )
     made = {}
@@ -58,7 +66,7 @@ def new_words(pipeline: Any, word: str | None, class_name: str | None) -> dict[s
         table = module.get_parameter("weight")
         tokenizer = getattr(pipeline, ENCODERS[name])
         start = table[_tokens(tokenizer, class_name)].mean(0)
-        made[name] = LearnedWord(_tokens(tokenizer, word), start).to(table.device)
+        made[name] = LearnedWord(_tokens(tokenizer, word), start, rate).to(table.device)
     return made
 
 

@@ -131,6 +131,11 @@ class Recipe(Section):
         named = recipe_settings(data.get("recipe"), family, method, model)
         return merged(merged({"adapter": {"method": method}}, named), data)
 
+    @property
+    def learns_word(self) -> bool:
+        """Whether the placeholder's embedding is learned, so that the text encoders stay."""
+        return self.train.word_lr is not None or METHODS[self.adapter.method].word
+
     def problems(self) -> Iterator[Problem]:
         """Yield settings that the family doesn't know."""
         family = FAMILIES[self.family]
@@ -141,10 +146,12 @@ class Recipe(Section):
                 ("train.objective", "family"),
             )
         yield from self._reach_problems(family)
-        if METHODS[self.adapter.method].word and family.no_learned_words:
+        if self.learns_word and family.no_learned_words:
+            is_word = METHODS[self.adapter.method].word
             yield Problem(
-                f"{self.adapter.method} learns a word: {family.no_learned_words}; use another",
-                ("adapter.method", "family"),
+                f"a word is to be learned: {family.no_learned_words}; "
+                + ("use another method" if is_word else "leave it out"),
+                ("adapter.method" if is_word else "train.word_lr", "family"),
             )
         quantized = self.train.quantization is not None
         if quantized and self.adapter.init.startswith("weights"):

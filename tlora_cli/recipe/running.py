@@ -22,6 +22,11 @@ def execution_problems(
             f"{execution} is for the low-rank methods, and {adapter.method} is none; use eager",
             (key, "adapter.method"),
         )
+    if train.word_lr is not None:
+        yield Problem(
+            f"{execution} and a learned word don't go together: texts are encoded anew; use eager",
+            (key, "train.word_lr"),
+        )
     if train.quantization:
         yield Problem(
             f"{execution} and a quantized base don't go together; use eager",

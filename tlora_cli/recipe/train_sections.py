@@ -129,6 +129,12 @@ class TrainConfig(Section):
         0, ge=0, lt=2**63, description="Seed of the adapter's start and of every step's noise."
     )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    word_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Learning rate of the placeholder's own embedding, learned beside the adapter "
+        "(pivotal tuning); null: it stays as it is, but for methods that are a learned word.",
+    )
     lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
     max_grad_norm: float | None = Field(
         None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."

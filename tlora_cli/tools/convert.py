@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 
 from torch import nn
 
@@ -69,6 +70,13 @@ def convert_file(
     known = matrix_layers(model)
     weights = opened.read(known)
     if not weights.low_rank and target.low_rank_only:
+        if not weights.parts:
+            raise UserError(
+                f"{weights.info.method} has learned a word and nothing else; {to} has no place for "
+                "it",
+                where,
+                "write the word itself: --to embedding",
+            )
         raise UserError(
             f"{weights.info.method} changes the weights themselves; {to} knows low-rank updates",
             where,
@@ -89,7 +97,12 @@ def convert_file(
         weights, family=name, schedule=schedule, info=_info(weights, schedule, given)
     )
     notes = [*target.write(output, new, rows_of(known)), *said]
-    count = f"{len(new.layers or new.parts)} layers"
+    if new.words and not target.words:
+        notes.append(
+            f"the learned word {new.info.placeholder or ''} is not in it, and without it prompts "
+            f"draw something else: tlora convert {quote(where)} --to embedding writes it"
+        )
+    count = f"{len(new.layers or new.parts)} layers" if new.low_rank or new.parts else "a word"
     if schedule is None:
         return f"{name} {new.info.method}, {count}", notes
     rank = f"rank {schedule.rank}"

@@ -26,7 +26,6 @@ from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import folder_atomically, require_space, write_atomically
 from tlora_cli.injection.load import changes_of, matrix_layers
 from tlora_cli.injection.words import ENCODERS, embeddings_of
-from tlora_cli.methods import METHODS
 from tlora_cli.sampling.base_model import base_of_adapter, family_for
 
 DTYPES = {name: devices.DTYPES[name] for name in ("fp32", "fp16")}
@@ -91,8 +90,7 @@ def merge_file(
     whole = output.suffix.lower() != ".safetensors"
     _require_space(family, where, output, whole, DTYPES[dtype])
     copied = where.path if whole and where.path is not None and where.path.is_dir() else None
-    method = METHODS.get(info.method or "")
-    learned = ("text",) if method is not None and method.word else ()
+    learned = ("text",) if opened.learned_word else ()
     parts = ("denoiser", *learned) if copied or not whole else PARTS
     pipeline = load_pipeline(family, where, parts=parts)
     denoiser: Any = getattr(pipeline, family.denoiser)
@@ -138,15 +136,16 @@ def _merge(
     changes = changes_of(weights, pipeline, denoiser, where)
     words = [encoder for encoder in ENCODERS if encoder in changes]
     for encoder in words:
-        _check_word(encoder, len(weights.parts[encoder]["vectors"]), weights, whole, where)
+        _check_word(encoder, len(weights.words[encoder]["vectors"]), weights, whole, where)
     modules = {**dict(denoiser.named_modules()), **embeddings_of(pipeline)}
     for name, change in changes.items():
         own = dict(modules[name].named_parameters(recurse=False))
         # Of the text encoders only a word's vectors change, as a whole: no update is rounded.
         change.merge(own, Tensor.copy_ if name in words else rounding.put, keep)
-    if keep is not None:
-        return _about_ranks(weights, keep), []
-    about = [f"merged {weights.info.method}, {len(changes) - len(words)} modules"]
+    if keep is None:
+        about = [f"merged {weights.info.method}, {len(changes) - len(words)} modules"]
+    else:
+        about = _about_ranks(weights, keep)
     if words:
         about.append(f"the word {weights.info.placeholder} is in the text encoders' embeddings")
     return about, words
@@ -191,8 +190,8 @@ def _check_word(
     placeholder = weights.info.placeholder
     if not whole:
         raise UserError(
-            f"{weights.info.method} has learned the word {placeholder}, which belongs to the text "
-            "encoders; a file of the denoiser alone can't hold it",
+            f"the adapter has learned the word {placeholder}, which belongs to the text encoders; "
+            "a file of the denoiser alone can't hold it",
             where=where,
             do="give --output a folder",
         )

@@ -153,7 +153,7 @@ def draw_batch(
         objective: says where timesteps begin.
         timesteps: says which are drawn.
         device: where the batch goes.
-        encode: encodes the concept's captions anew, for methods that learn a word.
+        encode: encodes the concept's captions anew, where a word is learned.
         dropout: of the concept's captions.
         always: give batches of captions without phrases the same parts as those with some, so that
             all are alike; they lead to the same losses.

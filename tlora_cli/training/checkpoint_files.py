@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from tlora_cli.formats.checkpoint_file import START_FILE, checksum, keep_start, read_start
 from tlora_cli.formats.pickles import check_archive
+from tlora_cli.formats.tlora_file import WORD
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.saved_tensors import put, save_trained, start_tensors, trained_tensors
 from tlora_cli.training.run_folder import step_of
@@ -77,11 +78,13 @@ def restore_trained(adapter: Adapter, saved: dict[str, Any]) -> None:
     Raises:
         KeyError, ValueError: if the file is damaged, or of another adapter.
     """
-    own = trained_tensors(adapter)
-    found = {key: saved["adapter"][key] for key in own}
+    own, there = trained_tensors(adapter), saved["adapter"]
+    # A word's keys had no prefix before; a run that began so goes on.
+    names = {key: key if key in there else key.removeprefix(WORD) for key in own}
+    found = {name: there[name] for name in names.values()}
     if checksum(found) != saved["trained"]:
         raise ValueError(f"{ADAPTER_FILE} is damaged")
-    put(own, found)
+    put(own, {key: found[name] for key, name in names.items()})
 
 
 def restore_start(adapter: Adapter, folder: Path, wanted: str | None) -> None:

@@ -12,7 +12,6 @@ import torch
 from tlora_cli.families import Conditioning, Family
 from tlora_cli.families.text_length import check_lengths
 from tlora_cli.families.text_rows import evened
-from tlora_cli.methods import METHODS
 from tlora_cli.photos.training_images import latent_mask
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.draw import Texts, encode_texts
@@ -33,8 +32,8 @@ class EncodedTexts:
         by_base: prompts of what the base draws before it is adapted; None if nothing.
         drawn: returns the embeddings of all prompts that are drawn while training; None if none
             are.
-        encode: encodes a caption anew, for methods that learn a word; else None.
-        encoders: the pipeline, for methods that learn a word; else None.
+        encode: encodes a caption anew, where a word is learned; else None.
+        encoders: the pipeline, where a word is learned; else None.
     """
 
     captions: Mapping[str, Conditioning]
@@ -91,7 +90,7 @@ def encode_all(
             for caption, both in _phrased(recipe, captions).items()
         }
     encode, encoders = None, None
-    if METHODS[recipe.adapter.method].word:  # the encoders stay: their answers change at each step
+    if recipe.learns_word:  # the encoders stay: their answers change at each step
         encoders = pipeline
         for name in family.encoder_names:
             getattr(pipeline, name).requires_grad_(False)

@@ -62,7 +62,7 @@ class TrainingData:
         prior: pictures of the class, if the class is to be kept.
         digest: of the concept's pictures and masks, to tell if they changed before a resume.
         pictures: small copies of them.
-        encode: encodes a caption of the concept anew, for methods that learn a word; else None.
+        encode: encodes a caption of the concept anew, where a word is learned; else None.
         dropout: of captions, if they are left out at times.
         sheet: of the scenes, if there are any.
     """
@@ -189,6 +189,7 @@ def _attach(recipe: Recipe, pipeline: Any, encoders: Any) -> Adapter:
         targets=own.targets,
         info=adapter_info(recipe),
         text=encoders,
+        word_rate=train.word_lr and train.word_lr / train.optimizer.lr,
     )
     if train.gradient_checkpointing:
         adapter.enable_gradient_checkpointing()

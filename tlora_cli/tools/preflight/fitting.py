@@ -125,6 +125,9 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
     if METHODS[recipe.adapter.method].word:
         yield warning("memory", f"there is no plan for {recipe.adapter.method}; try --deep")
         return
+    if recipe.learns_word:
+        text = "a word is learned, so the text encoders stay; what they compute with isn't planned"
+        yield warning("memory", text, "try --deep, which measures a step")
     plan = plan_for(recipe, room)
     for phase in plan.phases:
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in phase.parts.items())

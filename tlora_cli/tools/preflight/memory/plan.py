@@ -134,6 +134,8 @@ def plan_memory(recipe: Recipe) -> MemoryPlan:
     shared = {**kept, "adapter": held, "optimizer": moments}
     if train.ema:
         shared["average"] = 4 * trained
+    if recipe.learns_word:  # their answers change at each step
+        shared["text encoders"] = text
     phases = [Phase("text", {"text encoders": text})]
     on_cpu = _on_cpu(recipe)
     if on_cpu and (pages := pages_read(recipe)):
