@@ -52,13 +52,14 @@ class ForkServer:
 
     Args:
         path: where it finds modules, as PYTHONPATH has it.
+        pretend: whether the device of `pretend_device.py` is its accelerator.
     """
 
-    def __init__(self, path: str = str(ROOT)) -> None:
+    def __init__(self, path: str = str(ROOT), pretend: bool = False) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._path = str(Path(self._folder.name) / "calls")
         self._environment = {**ENVIRONMENT, "PYTHONPATH": path}
-        command = [sys.executable, __file__, self._path]
+        command = [sys.executable, __file__, self._path, *(["pretend"] if pretend else [])]
         self._process = subprocess.Popen(command, cwd=ROOT, env=self._environment)
         atexit.register(self.end)
 
@@ -162,10 +163,12 @@ class Call:
 # --- the server's side ----------------------------------------------------------------------------
 
 
-def serve(path: str) -> None:
+def serve(path: str, pretend: bool = False) -> None:
     """Import, then fork for each call, until killed or until the tests are gone."""
     import importlib
 
+    if pretend:  # before modules take what they use from each other
+        importlib.import_module("pretend_device").install()
     for name in MODULES:
         importlib.import_module(name)
     parent = os.getppid()
@@ -235,4 +238,4 @@ def _call(call: dict[str, Any], fds: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], sys.argv[2:] == ["pretend"])

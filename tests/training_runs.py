@@ -124,6 +124,12 @@ def fork_server(path: str = str(ROOT)) -> ForkServer:
     return ForkServer(path)
 
 
+@functools.cache
+def pretend_server() -> ForkServer:
+    """Return one whose accelerator is the device of `pretend_device.py`."""
+    return ForkServer(pretend=True)
+
+
 @contextmanager
 def mounted(folder: Path, size: str) -> Iterator[Path]:
     """Yield a folder on a real file system of its own."""

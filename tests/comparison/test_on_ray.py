@@ -143,8 +143,12 @@ def test_a_token_that_the_cluster_does_not_take(
 def test_a_batch_whose_workers_are_killed(
     cluster: Cluster, environment: dict[str, str], tiny_sdxl: Path, tmp_path: Path
 ) -> None:
-    """Twice a worker dies in the midst of a run; all adapters are those of undisturbed runs."""
-    photos, out, count = tmp_path / "photos", tmp_path / "out", 4
+    """Twice a worker dies in the midst of a run; adapters are those of undisturbed runs.
+
+    TLORA_PHOTOS=200 trains so many; four of them are trained alone, too.
+    """
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    count = int(os.environ.get("TLORA_PHOTOS", "4"))
     photos.mkdir()
     for number in range(count):
         draw_picture(photos / f"photo{number}.png", number)
@@ -166,10 +170,11 @@ def test_a_batch_whose_workers_are_killed(
         if at_work:
             at_work[0].kill()
             killed += 1
-    said, _ = command.communicate(timeout=900)
+    said, _ = command.communicate(timeout=900 + 30 * count)
     assert command.returncode == 0 and killed == 2, said
     assert f"{count} of {count} have an adapter" in said
-    for number in range(count):
+    assert len(list(out.glob("*/run/adapter.safetensors"))) == count
+    for number in range(0, count, max(1, count // 4)):
         picture = str(photos / f"photo{number}.png")
         alone = run(tiny_sdxl, tmp_path / f"alone{number}", concept__images=picture, **changes)
         adapter = out / f"photo{number}" / "run" / "adapter.safetensors"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tlora_cli.formats.weights import AdapterInfo, Pair
 from tlora_cli.formulas.products import delta_form
+from tlora_cli.foundation.devices import on_host
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_atomically
 from tlora_cli.foundation.untrusted_json import parse_json
@@ -34,16 +35,10 @@ START, KERNELS = "tlora.start", "tlora.kernels"
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of tensors with their names and shapes, on whatever device they are."""
     digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = on_cpu(tensors[name])
+    for name, tensor in sorted(on_host(dict(tensors)).items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def on_cpu(tensor: Tensor) -> Tensor:
-    """Return a tensor as files take it; the tensor itself if it is so already."""
-    return tensor.detach().cpu().contiguous()
 
 
 # --- the start --------------------------------------------------------------------------------
@@ -57,9 +52,9 @@ def keep_start(file: Path, tensors: Mapping[str, Tensor], doubt: bool = False) -
         tensors: of the start.
         doubt: read the whole file to see whether it does, not its header alone.
     """
-    now = checksum(tensors)
+    stored = on_host(dict(tensors))
+    now = checksum(stored)
     if _said(file) != now or (doubt and not _holds(file, now)):
-        stored = {name: on_cpu(tensor) for name, tensor in tensors.items()}
         header = {"format": "pt", START: now}
         write_atomically(file, lambda temporary: save_file(stored, temporary, metadata=header))
     return now

@@ -224,6 +224,53 @@ def copy_to_host(tensor: Tensor) -> HostCopy:
     return HostCopy(copied, event)
 
 
+class HostCopies:
+    """Copies of tensors to the host, which waits once for all of them.
+
+    A device makes them one after the other, among what else it was told to do, so a tensor may be
+    changed or dropped as soon as its copy has begun.
+    """
+
+    def __init__(self) -> None:
+        self._devices: set[torch.device] = set()
+
+    def begin(self, tensor: Tensor) -> Tensor:
+        """Return the tensor on the host, detached and contiguous: read it only after `wait`."""
+        tensor = tensor.detach()
+        if not is_accelerator(tensor.device):
+            return tensor.contiguous()
+        self._devices.add(tensor.device)
+        values = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return values.copy_(tensor, non_blocking=True)
+
+    def wait(self) -> None:
+        """Wait until all are whole."""
+        for device in self._devices:
+            wait_for(device)
+        self._devices.clear()
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told."""
+    torch.cuda.current_stream(device).synchronize()
+
+
+def on_host(value: Any) -> Any:
+    """Return a value with its tensors on the host, in dicts, lists and tuples; waits once."""
+    copies = HostCopies()
+
+    def moved(one: Any) -> Any:
+        if isinstance(one, Tensor):
+            return copies.begin(one)
+        if isinstance(one, dict):
+            return {key: moved(inner) for key, inner in one.items()}
+        return type(one)(map(moved, one)) if type(one) in (list, tuple) else one
+
+    there = moved(value)
+    copies.wait()
+    return there
+
+
 class CopyStream:
     """Copies memory of the host to a device, beside what the device computes.
 

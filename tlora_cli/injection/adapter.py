@@ -22,6 +22,7 @@ from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
 from tlora_cli.formulas.schedules import SCHEDULES, RankSchedule
+from tlora_cli.foundation.devices import HostCopies
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.batched_factors import BatchedUpdates
 from tlora_cli.injection.call_state import CallState
@@ -267,10 +268,11 @@ class Adapter:
 
     def weights(self) -> AdapterWeights:
         """Return the adapter as a file holds it."""
-        file = self.without_tensors()
+        file, copies = self.without_tensors(), HostCopies()
         with torch.no_grad():
             for name, change in self.layers.items():  # one layer at a time on the GPU
-                change.store(name, file)
+                change.store(name, file, copies)
+        copies.wait()
         return file
 
     def without_tensors(self) -> AdapterWeights:

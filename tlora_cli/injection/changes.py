@@ -20,6 +20,7 @@ from tlora_cli.formats.weights import AdapterWeights
 from tlora_cli.formulas.convolution import Convolution, as_matrices
 from tlora_cli.formulas.masked_low_rank import masked_low_rank
 from tlora_cli.formulas.products import Products, delta_form
+from tlora_cli.foundation.devices import HostCopies
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.swapped_weights import swap_weights
 from tlora_cli.methods import LowRank, Method, Start, Weights
@@ -70,15 +71,21 @@ class Change(nn.Module, ABC):
         """
 
     @abstractmethod
-    def store(self, name: str, file: AdapterWeights) -> None:
-        """Put its tensors, on the CPU, into what an adapter file holds of the module `name`."""
+    def store(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
+        """Put its tensors into what an adapter file holds of the module `name`.
+
+        Args:
+            name: of the module.
+            file: that gets them, to be read when the copies are whole.
+            copies: bring them to the host.
+        """
 
     def numbers_in_file(self) -> int:
         """Return how many numbers `store` puts into a file."""
         return sum(tensor.numel() for tensor in self.parameters())
 
-    def _state(self) -> dict[str, Tensor]:
-        return {key: tensor.cpu() for key, tensor in self.state_dict().items()}
+    def _state(self, copies: HostCopies) -> dict[str, Tensor]:
+        return {key: copies.begin(tensor) for key, tensor in self.state_dict().items()}
 
     def _hold(self, start: Start) -> None:
         """Take the tensors of a start as parameters and buffers; dots in names make submodules."""
@@ -146,12 +153,12 @@ class LowRankUpdate(Change):
         merged = torch.addmm(weight.flatten(1), up[:, chosen], down[chosen])
         put(weight, merged.view_as(weight))
 
-    def store(self, name: str, file: AdapterWeights) -> None:
+    def store(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
         """Store the pair of factors, whatever they are made of."""
         down, up = self.factors()
         if self.convolution is not None:
             down, up = self.convolution.stored(down, up)
-        file.layers[name] = (down, up) if down.is_meta else (down.cpu(), up.cpu())
+        file.layers[name] = copies.begin(down), copies.begin(up)
 
     def numbers_in_file(self) -> int:
         """Return the size of the pair."""
@@ -207,9 +214,9 @@ class OtherWeights(Change):
         for name, merged in self.weights(own).items():
             put(own[name], merged)
 
-    def store(self, name: str, file: AdapterWeights) -> None:
+    def store(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
         """Store the method's own parameters."""
-        file.parts[name] = self._state()
+        file.parts[name] = self._state(copies)
 
 
 class LearnedWord(Change):
@@ -247,9 +254,9 @@ class LearnedWord(Change):
         for token, vector in zip(self.ids.tolist(), self.vectors, strict=True):
             put(table[token], vector.to(table))
 
-    def store(self, name: str, file: AdapterWeights) -> None:
+    def store(self, name: str, file: AdapterWeights, copies: HostCopies) -> None:
         """Store the vectors."""
-        file.words[name] = self._state()
+        file.words[name] = self._state(copies)
 
 
 def new_change(method: Method, start: Start, rank: int, module: Any = None) -> Change:

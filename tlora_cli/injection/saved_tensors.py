@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tlora_cli.formats.tlora_file import DOWN, PART, UP, key_of, write_trained
+from tlora_cli.foundation.devices import on_host
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.changes import Change, LowRankUpdate
 
@@ -82,7 +83,7 @@ def save_trained(adapter: Adapter, path: Path, start: str | None) -> None:
     }
     write_trained(
         path,
-        trained_tensors(adapter),
+        on_host(trained_tensors(adapter)),
         adapter.without_tensors(),
         timestep_scale=adapter.family.timestep_scale,
         start=start,

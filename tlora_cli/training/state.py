@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tlora_cli.formats.checkpoint_file import START_FILE
+from tlora_cli.foundation.devices import on_host
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import (
     folder_atomically,
@@ -79,7 +80,7 @@ class TrainingState:
         }
         if self.average:  # the file holds the average
             state["weights"] = trained_tensors(self.adapter)
-        return state
+        return dict(on_host(state))
 
     def load_dict(self, saved: dict[str, Any], folder: Path) -> None:
         """Take everything back.
@@ -279,7 +280,8 @@ class Checkpoints:
         """Return the recipe's number format, or float32 where that can't hold a weight."""
         most = torch.finfo(self.dtype).max
         parameters = self.state.adapter.parameters()
-        if all(bool((tensor.abs() <= most).all()) for tensor in parameters):
+        fits = [(tensor.abs() <= most).all() for tensor in parameters]
+        if all(torch.stack(fits).tolist()):  # read together
             return self.dtype
         name = str(self.dtype).removeprefix("torch.")
         warnings.warn(

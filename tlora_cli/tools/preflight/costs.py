@@ -33,8 +33,8 @@ from tlora_cli.training.disk_space import DiskSpace, disk_space
 from tlora_cli.training.from_recipe import sampling_settings
 from tlora_cli.training.shape import largest_size
 
-SIDE, TIMES = {"cpu": 1024, "cuda": 8192}, 4
-"""Matrices that a device is timed with: their side, and how many products."""
+SIDE, SIDE_ON_GPU, TIMES = 1024, 8192, 4
+"""Matrices that a device is timed with: their side on a CPU and on a GPU, how many products."""
 TRAINING_CALLS = 3
 """Calls of the denoiser that a training step is worth: forward, and twice that backward."""
 
@@ -143,7 +143,7 @@ def operations_of_call(family_name: str, base: str, width: int, height: int) -> 
 def products_per_second(device: torch.device, precision: str) -> float:
     """Return the operations a second that matrix products reach on a device."""
     dtype = DTYPES[precision] if is_accelerator(device) else torch.float32
-    side = SIDE[device.type]
+    side = SIDE_ON_GPU if is_accelerator(device) else SIDE
     one = torch.randn(side, side, device=device, dtype=dtype)
     (one @ one).sum().item()  # warm, and waited for
     began = time.perf_counter()
