@@ -192,6 +192,14 @@ def test_an_error_in_place_of_a_stop_is_the_stop(
     time.sleep(2 * stopping.AGAIN)  # and no signal comes after the end
 
 
+def test_errors_that_lead_back_to_each_other_are_no_stop() -> None:
+    """As where an error is raised from another that was raised while it was handled."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    with stopping.stoppable():
+        assert stopping.stop_behind(first) is None
+
+
 def test_a_hang_up_never_insists(capfd: pytest.CaptureFixture[str]) -> None:
     """Closing a terminal sends several; the hand that stops a run sends one of another kind."""
     asked = Interruption()

@@ -87,9 +87,11 @@ def stop_behind(error: BaseException) -> KeyboardInterrupt | None:
     and a library may have kept nothing of it.
     """
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:  # they may lead back to the first
         if isinstance(cause, KeyboardInterrupt):
             return cause
+        seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
     finished = isinstance(error, SystemExit) and error.code in (0, None)
     number = _asked.number if _asked is not None else None
