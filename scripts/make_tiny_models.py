@@ -199,7 +199,7 @@ def write_tiny_krea2(folder: Path, seed: int = 0) -> None:
 def write_tiny_qwen_image_21(folder: Path, seed: int = 0) -> None:
     """Write a QwenImage21Pipeline folder, for pictures of 64 to 128 pixels.
 
-    Its processor reads texts alone: one that also reads pictures can't be made without torchvision.
+    Its processor reads texts alone: one that also reads pictures needs one more package.
 
     Args:
         folder: the new folder; it may exist if it is empty.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import json_reference as reference
 import jsonschema
 import pytest
+from diffusers.utils import logging
 from PIL import Image
 from study_folders import answer_all, small_study
 from training_runs import write_recipe
@@ -31,16 +32,20 @@ CHECK = jsonschema.Draft202012Validator(SCHEMA)
 @pytest.fixture
 def said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """Return a function that runs `tlora` and gives its status and both streams."""
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Yield a function that runs `tlora` and gives its status and both streams."""
     monkeypatch.chdir(tmp_path)
+    # As in a process of its own, where libraries are hushed before they are imported.
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
 
     def run(*arguments: object) -> tuple[int, str, str]:
         capfd.readouterr()
         monkeypatch.setattr("sys.argv", ["tlora", *map(str, arguments)])
         return main(), *capfd.readouterr()
 
-    return run
+    yield run
+    logging.set_verbosity(before)
 
 
 @pytest.fixture

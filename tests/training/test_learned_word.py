@@ -173,7 +173,7 @@ def test_a_merged_folder_has_word_and_update(
     ("changes", "message"),
     [
         ({"train__execution": "compile"}, "compile and a learned word don't go together"),
-        ({"family": "z_image"}, "a word is to be learned"),
+        ({"family": "z_image"}, "it learns a word"),
     ],
 )
 def test_recipes_that_can_not_have_it_are_refused(

@@ -1,4 +1,4 @@
-"""What an object of `--json` is made of: fields, and the values that they have."""
+"""The fields of the objects of `--json`, and the values that they have."""
 
 from __future__ import annotations
 

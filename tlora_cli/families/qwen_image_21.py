@@ -119,7 +119,7 @@ class QwenImage21(RectifiedFlow):
     hub_tags = ("qwen-image", "qwen-image-diffusers")
 
     def made_parts(self, model: str, revision: str | None) -> dict[str, Any]:
-        """Return the processor of texts; the base's own needs torchvision, for films."""
+        """Return the processor of texts; the base's own needs one of films, too."""
         from tlora_cli.families.text_processor import text_processor
 
         return {"processor": text_processor(model, "processor", revision)}

@@ -1,7 +1,7 @@
 """Qwen3-VL's processor for texts alone, for pipelines that are given no pictures.
 
-The whole one can't be made without torchvision, which reads films. A pipeline that draws from a
-text needs its tokenizer and its chat template, and these are what this one has.
+The whole one needs a package for films, which must match torch's build exactly. A pipeline that
+draws from a text needs its tokenizer and its chat template, and these are what this one has.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def attach(
     learns = chosen.word or word_rate is not None
     if learns and family.no_learned_words:
         raise UserError(
-            f"a word is to be learned: {family.no_learned_words}",
+            f"{method if chosen.word else 'word_rate'} learns a word: {family.no_learned_words}",
             do="use another method" if chosen.word else "leave word_rate out",
         )
     check_convolutions(chosen, layers)

@@ -14,9 +14,10 @@ from tlora_cli.injection.changes import LearnedWord
 ENCODERS = {
     encoder.name: encoder.tokenizer
     for family in FAMILIES.values()
+    if not family.no_learned_words
     for encoder in family.text_encoders
 }
-"""Text encoder -> its tokenizer, by their names in the pipelines of all families."""
+"""Text encoder -> its tokenizer, by their names in the pipelines of families that learn words."""
 
 
 def embeddings_of(pipeline: Any) -> dict[str, nn.Module]:

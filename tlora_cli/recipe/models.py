@@ -147,9 +147,9 @@ class Recipe(Section):
         yield from self._reach_problems(family)
         if self.learns_word and family.no_learned_words:
             is_word = METHODS[self.adapter.method].word
+            who, do = (self.adapter.method, "use another") if is_word else ("it", "leave it out")
             yield Problem(
-                f"a word is to be learned: {family.no_learned_words}; "
-                + ("use another method" if is_word else "leave it out"),
+                f"{who} learns a word: {family.no_learned_words}; {do}",
                 ("adapter.method" if is_word else "train.word_lr", "family"),
             )
         quantized = self.train.quantization is not None
