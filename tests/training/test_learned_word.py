@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from training_runs import moved, recipe_values, run, same_adapter, same_tensors
 
 from tlora_cli import UserError, attach, load_adapter
-from tlora_cli.formats import AdapterInfo, read_adapter
+from tlora_cli.formats import AdapterInfo, open_adapter, read_adapter
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.sampling.joining import check_joinable
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 WORD = {"train__word_lr": 0.1, "concept__placeholder": "the"}  # one token of the tiny tokenizer
@@ -154,6 +155,12 @@ def test_other_programs_get_it_as_a_file_of_its_own(
     assert torch.equal(held["clip_g"], vectors["text_encoder_2"].float())
     status, said = convert(lora, "embedding", tmp_path / "none.safetensors")
     assert status == 2 and "has learned no word" in said
+
+
+def test_it_is_drawn_with_alone(trained: Path) -> None:
+    opened = open_adapter(trained)
+    with pytest.raises(UserError, match="has learned a word of its own beside the update"):
+        check_joinable([opened, opened])
 
 
 def test_a_merged_folder_has_word_and_update(

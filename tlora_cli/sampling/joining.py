@@ -66,6 +66,8 @@ def check_joinable(opened: Sequence[OpenAdapter]) -> list[str]:
                 f"{_name(one)} was trained with {method.name}, which does not add to the weights "
                 "but replaces them, or learns a word",
             )
+        if one.learned_word:
+            raise _apart(f"{_name(one)} has learned a word of its own beside the update")
         if None not in (own, family) and own != family:
             raise _apart(f"{_name(one)} is for {own}, and {_name(first)} is for {family}")
         objectives = {info.objective or AUTO, base.objective or AUTO}
