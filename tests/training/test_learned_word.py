@@ -13,6 +13,7 @@ from training_runs import moved, recipe_values, run, same_adapter, same_tensors
 
 from tlora_cli import UserError, attach, load_adapter
 from tlora_cli.formats import AdapterInfo, open_adapter, read_adapter
+from tlora_cli.formats.comfyui.node import adapter_file
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.sampling.joining import check_joinable
 
@@ -155,6 +156,16 @@ def test_other_programs_get_it_as_a_file_of_its_own(
     assert torch.equal(held["clip_g"], vectors["text_encoder_2"].float())
     status, said = convert(lora, "embedding", tmp_path / "none.safetensors")
     assert status == 2 and "has learned no word" in said
+
+
+def test_our_node_reads_the_update_and_says_that_there_is_a_word(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    update = adapter_file.read(without_word(trained, tmp_path / "update.safetensors"))
+    assert not caplog.records
+    found = adapter_file.read(trained)
+    assert "has also learned a word" in caplog.text
+    assert found.layers.keys() == update.layers.keys() != set()
 
 
 def test_it_is_drawn_with_alone(trained: Path) -> None:

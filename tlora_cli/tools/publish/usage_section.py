@@ -34,6 +34,11 @@ def use_section(
         parts.append(f"Write `{_code(concept)}` in the prompt; in tlora, `V*` stands for it.")
     prompt = _code(f"a photo of a {concept or 'dog'} in the snow")
     parts.append(_tlora(base, prompt, "V*" if concept else "dog", repository))
+    if weights.words:
+        parts.append(
+            "The adapter has also learned this word, which tlora alone reads from the file. For "
+            "other programs write it by itself: `tlora convert --to embedding`."
+        )
     if weights.low_rank:
         masked = weights.schedule is not None and not weights.schedule.always_full
         parts.append(_diffusers(base, prompt, masked, repository))

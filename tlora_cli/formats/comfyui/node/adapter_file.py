@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ Pair = tuple[Tensor, Tensor]
 """down (copies * R, in) and up (out, copies * R); of a convolution (copies * R, in, k, k) and
 (out, copies * R, 1, 1)."""
 
+_WORD = "word."
+"""Before the names of what belongs to a learned word."""
 _OWN = re.compile(r"(?:unet|transformer)\.(?P<layer>.+)\.(?P<part>lora_[AB])\.weight")
 _LYCORIS = re.compile(
     r"(?:lora_unet|lora_transformer|lycoris)_(?P<layer>[^.]+)"
@@ -88,7 +91,13 @@ def _own(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> AdapterFil
         )
     if header["tlora.format_version"] not in ("1", "2"):
         raise UnreadableError("the file is of a newer tlora: run `tlora comfyui` of that version")
-    parts = _by_layer(tensors, _OWN)
+    update = {key: tensor for key, tensor in tensors.items() if not key.startswith(_WORD)}
+    if update and len(update) < len(tensors):
+        logging.warning(
+            "the adapter has also learned a word, which is not in the model: write it with "
+            "`tlora convert --to embedding` and use `embedding:NAME` in the prompt"
+        )
+    parts = _by_layer(update, _OWN) if update else None
     if parts is None:
         raise UnreadableError(
             f"{header.get('tlora.method', 'this method')} is no product of factors, and acts in "
