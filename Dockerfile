@@ -19,15 +19,19 @@ RUN apt-get update \
 RUN python3 -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 
-# torch has a layer of its own: it is large and changes seldom.
+# torch has a layer of its own: it is large and changes seldom. pip's own settings, such as an index,
+# a proxy or a certificate, are a secret of the build and don't stay in the image:
+#   docker build --secret id=pip,src=pip.conf -t tlora .
 COPY constraints.txt /opt/tlora/
 ARG TORCH=torch
-RUN pip install -c /opt/tlora/constraints.txt ${TORCH}
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install -c /opt/tlora/constraints.txt ${TORCH}
 
 COPY pyproject.toml README.md LICENSE /opt/tlora/
 COPY tlora_cli /opt/tlora/tlora_cli
 ARG EXTRAS=[cuda]
-RUN pip install -c /opt/tlora/constraints.txt "/opt/tlora${EXTRAS}"
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    pip install -c /opt/tlora/constraints.txt "/opt/tlora${EXTRAS}"
 
 # Home and cache are open to every user, so `docker run --user` can be the owner of your folder.
 ENV HOME=/cache \

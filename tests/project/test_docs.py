@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from functools import cache
@@ -115,6 +116,8 @@ def _docker(line: Line) -> None:
     text = (ROOT / "Dockerfile").read_text("utf-8")
     for mount in options(words, "-v"):
         assert re.search(rf"(WORKDIR|VOLUME) {mount.rpartition(':')[2]}$", text, re.MULTILINE)
+    for secret in options(words, "--secret"):
+        assert f"type=secret,{secret.partition(',')[0]}," in text
     if words[1] == "run":
         assert words.index("tlora") > words.index("--gpus")
 
@@ -136,12 +139,19 @@ def _pytest(line: Line) -> None:
     assert all((ROOT / word).is_file() for word in line.words[1:] if not word.startswith("-"))
 
 
+def _sudo(line: Line) -> None:
+    words = line.words[1:]
+    assert words[0] == "./scripts/build_image" and (ROOT / words[0]).is_file()
+    _docker(Line(line.page, shlex.join(["docker", "build", *words[1:]])))
+
+
 OTHERS: dict[str, Callable[[Line], None]] = {
     "docker": _docker,
     "hf": _hf,
     "pip": _pip,
     "pytest": _pytest,
     "python": _python,
+    "sudo": _sudo,
     "./scripts/demo": _script,
     "./scripts/test": _script,
 }
