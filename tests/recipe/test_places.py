@@ -73,7 +73,7 @@ WRONG = {
     "empty": ("${EMPTY}/x", "the variable EMPTY in the path '${EMPTY}/x' is empty"),
     "a default of a shell": ("${DATA:-/x}", "${DATA:-/x} in the path '${DATA:-/x}' is no variable"),
     "Windows": (r"%USERPROFILE%\x.png", "%USERPROFILE% in the path"),
-    "nobody's home": ("~nobody-of-that-name/x", "~nobody-of-that-name in the path"),
+    "nobody's home": ("~nobody-of-that-name/x", "~nobody-of-that-name is the home of nobody here"),
     "a tab": ("C:\temp\new", "holds the control character '\\t'"),
 }
 

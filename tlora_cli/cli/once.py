@@ -10,6 +10,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.variables import filled_path
 
 
@@ -51,7 +52,7 @@ def filled(name: str, value: Any) -> Any:
     if not isinstance(value, Path):
         return value
     try:
-        return Path(filled_path(str(value))).expanduser()
+        return expanded(filled_path(str(value)))
     except ValueError as error:
         raise UserError(
             str(error).partition("; ")[0], f"--{name}".replace("_", "-"), "write the whole path"

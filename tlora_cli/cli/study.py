@@ -11,6 +11,7 @@ from tlora_cli.cli.command import Command, shared
 from tlora_cli.cli.going_on import goes_on
 from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 
 app = typer.Typer(
     name="study",
@@ -91,9 +92,9 @@ def report(study: Folder) -> None:
 
 def _reference(given: str) -> tuple[str, Path]:
     concept, equals, file = given.partition("=")
-    if not equals or Path(given).expanduser().exists():
+    if not equals or expanded(given).exists():
         concept, file = "", given
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         raise UserError("there is no such photograph", str(path), "check --reference")
     return concept, path

@@ -20,6 +20,7 @@ from tlora_cli.cli.opening import open_page
 from tlora_cli.cli.quiet import hush_libraries
 from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import writable
 from tlora_cli.foundation.packages import PRODUCT
 from tlora_cli.foundation.stopping import Stopped
 from tlora_cli.recipe.models import Recipe
@@ -168,7 +169,7 @@ def _resume(recipe: Recipe) -> str:
 
 def _how(recipe: Recipe, config: Path, overrides: list[str]) -> str:
     """Return how to go on with a run that was stopped at once."""
-    if (Path(recipe.output.dir).expanduser() / "recipe.yaml").exists():
+    if (writable(recipe.output.dir) / "recipe.yaml").exists():
         return f"what was saved is kept; continue with:\n  {_resume(recipe)}"
     settings = [word for one in overrides for word in ("--set", one)]
     again = shlex.join([PRODUCT, "train", "--config", str(config), *settings])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlora_cli.comparison.grid import Grid
+from tlora_cli.foundation.files import writable
 from tlora_cli.recipe.models import Recipe
 
 MARK = "grid.yaml"
@@ -90,7 +91,7 @@ class Plan:
     @property
     def folder(self) -> Path:
         """The folder of all runs and tables."""
-        return Path(self.grid.output).expanduser()
+        return writable(self.grid.output)
 
     def cell_folder(self, cell: Cell) -> Path:
         """Return the folder of a cell's run, evaluation and result."""

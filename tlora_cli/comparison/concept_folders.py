@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.photos.folder import pictures_in
 from tlora_cli.recipe.mistakes import KeyPath, Mistake
 
@@ -59,7 +60,7 @@ def _concepts_of(section: Mapping[str, Any]) -> list[dict[str, Any]]:
     count = section.get("pictures")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
         raise UserError(f"pictures must be a number from 1 on, got {count!r}")
-    folder = Path(str(section["folder"])).expanduser()
+    folder = expanded(str(section["folder"]))
     if not folder.is_dir():
         raise UserError(
             f"there is no folder {folder}", do="put a folder with pictures there for each concept"

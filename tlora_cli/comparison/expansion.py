@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tlora_cli.comparison.cells import CELLS, Arm, Cell
@@ -16,6 +15,7 @@ from tlora_cli.comparison.grid import Block, ConceptEntry, label_of
 from tlora_cli.comparison.grid_io import GridFile
 from tlora_cli.foundation.bundled import bundle_of_picture, concepts, picture_files
 from tlora_cli.foundation.errors import UserError, known_names
+from tlora_cli.foundation.files import expanded, writable
 from tlora_cli.methods import METHODS
 from tlora_cli.photos.finding import AUTO, MASKS_KEY
 from tlora_cli.recipe.adapter_sections import ScheduleConfig
@@ -255,7 +255,7 @@ class Expansion:
             choice.variant,
         )
         cell = Cell(arm, name, recipe.train.seed, recipe, real or images or recipe.concept.images)
-        folder = Path(self.grid.output).expanduser() / CELLS / cell.name / "run"
+        folder = writable(self.grid.output) / CELLS / cell.name / "run"
         output = recipe.output.model_copy(update={"dir": str(folder)})
         return Cell(arm, name, cell.seed, recipe.model_copy(update={"output": output}), cell.images)
 
@@ -299,7 +299,7 @@ def _missing(spec: str | list[str] | None, key: str) -> str:
                 picture_files(bundle, one, key)
             except UserError as error:
                 return f"{error.what}; {error.do}"
-        elif not Path(one).expanduser().exists():
+        elif not expanded(one).exists():
             return f"there is no {one}"
     return ""
 

@@ -20,7 +20,7 @@ from tlora_cli.evaluation.encoder_kinds import KINDS
 from tlora_cli.families.loading import no_load_bars
 from tlora_cli.foundation.bundled import Bundle, is_encoder, model_folder
 from tlora_cli.foundation.errors import UserError, known_names
-from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub import asking, folder_or_id
 from tlora_cli.foundation.hub_errors import explained
 
 BATCH = 32
@@ -151,6 +151,7 @@ def load_encoder(
     source = checkpoint or (bundle.encoders.get(name) if bundle else None) or kind.checkpoint
     if is_encoder(source):
         source = str(model_folder(source))
+    source = folder_or_id(source, f"the {name} checkpoint")
     import transformers  # its image processing takes seconds, and most runs look at no picture
 
     load_model = getattr(transformers, kind.model).from_pretrained

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +33,8 @@ from tlora_cli.families.variants import (
 )
 from tlora_cli.foundation import bundled
 from tlora_cli.foundation.errors import Status, UserError, known_names
-from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.files import expanded
+from tlora_cli.foundation.hub import asking, is_hub_id
 from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.foundation.plugins import resolve
 
@@ -74,12 +74,12 @@ class Base:
         """
         if bundled.is_base(self.model):
             return bundled.model_folder(self.model)
-        path = Path(self.model).expanduser()
+        path = expanded(self.model)
         return path if path.exists() else None
 
     def absolute(self) -> Base:
         """Return the same base with local paths absolute, so that it is found from anywhere."""
-        config = str(Path(self.config).expanduser().resolve()) if self.config else None
+        config = str(expanded(self.config).resolve()) if self.config else None
         local = self.path is not None and not bundled.is_base(self.model)
         model = str(self.path.resolve()) if self.path and local else self.model
         return Base(model, self.revision, self.variant, config)
@@ -225,7 +225,7 @@ def read_index(base: Base) -> dict[str, Any]:
 
 
 def _download_index(base: Base) -> Path:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", base.model):
+    if not is_hub_id(base.model):
         raise UserError(
             f"base not found: {base.model}",
             where="base.model",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tlora_cli.families import FAMILIES
+from tlora_cli.foundation.files import expanded
 
 
 def text_tokens(family: str, folder: str | None = None) -> int:
     """Return the length of a text; a folder's tokenizer may cut it shorter."""
     kind = FAMILIES[family]
     tokens = kind.text_tokens
-    file = Path(folder or "").expanduser() / kind.text_tokenizer / "tokenizer_config.json"
+    file = expanded(folder or "") / kind.text_tokenizer / "tokenizer_config.json"
     if folder is None or not file.is_file():
         return tokens
     return min(tokens, int(json.loads(file.read_text("utf-8")).get("model_max_length", tokens)))

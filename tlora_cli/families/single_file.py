@@ -26,6 +26,7 @@ from tlora_cli.families.single_file_facts import (
 from tlora_cli.families.single_file_storage import check_tensors, scaled_tensors, scales_of
 from tlora_cli.families.variants import look_at_folder, pipeline_of, say
 from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.plugins import resolve
 
 
@@ -134,7 +135,7 @@ def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
     Raises:
         UserError: if one is missing.
     """
-    file = Path(model).expanduser()
+    file = expanded(model)
     if not file.is_file():
         raise UserError(
             f"base not found: there is no file {model}",
@@ -148,7 +149,7 @@ def find_single_file(model: str, config: str | None) -> tuple[Path, Path]:
             where="base.config",
             do=f"name a diffusers folder of the same model there; {_what_folders_give()}",
         )
-    folder = Path(config).expanduser()
+    folder = expanded(config)
     if not (folder / "model_index.json").is_file():
         raise UserError(
             f"the folder {config} holds no diffusers configuration: model_index.json is missing",

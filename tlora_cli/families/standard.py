@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.offloading import TURNS
 from tlora_cli.foundation.plugins import resolve
 
@@ -115,7 +115,7 @@ def text_parameters(family: str, base: str | None = None, *, offloaded: bool = F
     kind = FAMILIES[family]
     for encoder in kind.encoder_names if base else ():
         blocks: dict[str, int] = {}
-        for file in (Path(base or "").expanduser() / encoder).glob("*.safetensors"):
+        for file in (expanded(base or "") / encoder).glob("*.safetensors"):
             try:
                 with safe_open(file, framework="pt") as tensors:
                     shapes = {key: tensors.get_slice(key).get_shape() for key in tensors.keys()}  # noqa: SIM118
@@ -139,7 +139,7 @@ def text_parameters(family: str, base: str | None = None, *, offloaded: bool = F
 
 def _config(standard: Mapping[str, Any], base: str | None, part: str) -> dict[str, Any]:
     """Return the configuration in a base's folder, or the standard one."""
-    file = Path(base or "").expanduser() / part / "config.json"
+    file = expanded(base or "") / part / "config.json"
     if base is None or not file.is_file():
         return dict(standard)
     try:

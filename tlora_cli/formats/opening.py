@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tlora_cli.formats.pickles import check_tensors
 from tlora_cli.foundation.errors import UserError, system_reason
+from tlora_cli.foundation.files import expanded
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 """Endings of files that are read with `torch.load`, restricted to tensors."""
@@ -52,7 +53,7 @@ def locate(path: Path) -> Path:
     Raises:
         UserError: if there is none.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if path.is_file():
         return path
     if not path.exists():

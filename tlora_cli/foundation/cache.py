@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tlora_cli.foundation.files import writable
 from tlora_cli.foundation.packages import PRODUCT
 
 VARIABLE = "TLORA_CACHE"
@@ -18,6 +19,5 @@ def cache_folder(name: str) -> Path:
         name: of what is kept there, such as `places`.
     """
     if own := os.environ.get(VARIABLE):
-        return Path(own).expanduser() / name
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / PRODUCT / name
+        return writable(own) / name
+    return writable(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / PRODUCT / name

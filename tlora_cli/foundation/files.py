@@ -190,12 +190,27 @@ def _permitted(path: Path) -> str:
 
 
 def expanded(name: str | Path) -> Path:
-    """Return a path with `~` filled in; as it stands where no such home is known."""
+    """Return a path to read, with `~` filled in; as it stands where no such home is known."""
     path = Path(name)
     try:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+def writable(name: str | Path) -> Path:
+    """Return a path to write, with `~` filled in.
+
+    Raises:
+        UserError: if no such home is known: `~jon/runs` must not become a folder called `~jon`.
+    """
+    path = expanded(name)
+    home = path.parts[0] if path.parts else ""
+    if home == "~":
+        raise UserError("the home folder is not known here", str(name), "set HOME")
+    if home.startswith("~") and not Path(home).exists():
+        raise UserError(f"{home} is the home of nobody here", str(name), "write the whole path")
+    return path
 
 
 def is_regular(path: Path) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from huggingface_hub import constants
 
 from tlora_cli.foundation.bundled import is_base
+from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.hub_errors import has_own_way
 
 PATIENCE = 4.0
@@ -21,6 +23,35 @@ FRESH = 60.0
 """Seconds for which an answer holds."""
 
 _answers: dict[str, tuple[float, bool]] = {}
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name can be that of a repository: OWNER/NAME."""
+    return bool(_ID.fullmatch(name))
+
+
+def folder_or_id(model: str, what: str) -> str:
+    """Return a model's folder with `~` filled in, or its Hub id.
+
+    Args:
+        model: as it was given.
+        what: it is, for the message.
+
+    Raises:
+        UserError: if it is no Hub id, and not there.
+    """
+    path = expanded(model)
+    if path.exists():
+        return str(path)
+    if is_hub_id(model):
+        return model
+    raise UserError(
+        f"{what} can't be loaded: there is no folder {model}",
+        where=model,
+        do="name a folder that is there, or a Hub id, which is OWNER/NAME",
+        kind=Status.MISSING,
+    )
 
 
 @contextmanager
@@ -30,8 +61,8 @@ def asking(model: str) -> Iterator[None]:
     Args:
         model: a folder, a file or a bundled base, for which nobody is asked, or a Hub id.
     """
-    here = is_base(model) or Path(model).expanduser().exists()
-    if here or constants.HF_HUB_OFFLINE or reachable(constants.ENDPOINT):
+    here = is_base(model) or expanded(model).exists()
+    if here or not is_hub_id(model) or constants.HF_HUB_OFFLINE or reachable(constants.ENDPOINT):
         yield
         return
     warnings.warn(

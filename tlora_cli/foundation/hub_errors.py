@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.files import expanded
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -74,7 +75,7 @@ def explained(
     def among(*kinds: type[BaseException]) -> bool:
         return any(isinstance(link, kinds) for link in chain)
 
-    local = Path(model).expanduser().exists()
+    local = expanded(model).exists()
     setting = None if local else _setting(chain)
     if setting:
         what, do, kind = setting

@@ -6,13 +6,16 @@ import os
 import re
 from pathlib import Path
 
+from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import writable
+
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^{}]*)\})")
 _OF_WINDOWS = re.compile(r"%[A-Za-z_]\w*%")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def filled_path(text: str) -> str:
-    """Return a path with the environment's variables in it; ~ is left for `Path.expanduser`.
+    """Return a path with the environment's variables in it; ~ is left for `expanded`.
 
     A path that is there under the very name that was given is left as it is.
 
@@ -33,12 +36,9 @@ def filled_path(text: str) -> str:
             f"${{{found[0].strip('%')}}}, or the path itself"
         )
     try:
-        Path(filled).expanduser()
-    except RuntimeError as error:
-        user = filled.partition("/")[0]
-        raise ValueError(
-            f"{user} in the path {text!r} is the home of nobody here; write the path itself"
-        ) from error
+        writable(filled)
+    except UserError as error:
+        raise ValueError(f"{error.what}, in the path {text!r}; {error.do}") from error
     return filled
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from tlora_cli.formats import OpenAdapter
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.methods import METHODS
 
 AUTO = "auto"
@@ -31,7 +32,7 @@ def named_adapter(text: str) -> Named:
     Raises:
         UserError: if the file is there, and what stands behind the colon is no number.
     """
-    whole = Path(text).expanduser()
+    whole = expanded(text)
     file, colon, number = text.rpartition(":")
     if not colon or not file or whole.exists():
         return Named(whole)
@@ -40,8 +41,8 @@ def named_adapter(text: str) -> Named:
     except ValueError:
         strength = math.nan
     if math.isfinite(strength):
-        return Named(Path(file).expanduser(), strength)
-    if Path(file).expanduser().exists():
+        return Named(expanded(file), strength)
+    if expanded(file).exists():
         raise UserError(
             f"the strength {number!r} is no number",
             where=f"--adapter {text}",

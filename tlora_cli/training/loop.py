@@ -21,7 +21,7 @@ from tlora_cli.foundation.devices import (
     peak_memory,
 )
 from tlora_cli.foundation.environment import without_launchers
-from tlora_cli.foundation.files import locked, remove_leftovers, require_free
+from tlora_cli.foundation.files import locked, remove_leftovers, require_free, writable
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.train_sections import TrainConfig
@@ -90,7 +90,7 @@ def train(
 def _train_alone(
     recipe: Recipe, resume: bool, console: Console, watch: Callable[[StepRecord], None] | None
 ) -> Outcome:
-    run = RunFolder(Path(recipe.output.dir).expanduser())
+    run = RunFolder(writable(recipe.output.dir))
     require_free(run.path)  # else a live run would be told of as one to resume
     run.check(recipe, resume)  # before anything is touched, even the lock
     if not run.holds_run():

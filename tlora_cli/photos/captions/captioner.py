@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub import asking, folder_or_id
 from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.photos.captions import CHECKPOINT
 from tlora_cli.photos.loading import no_bars
@@ -48,6 +48,7 @@ class Captioner:
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        checkpoint = folder_or_id(checkpoint, "the captioning model")
         here = Path(checkpoint).is_dir()
         try:
             with asking(checkpoint), no_bars(here):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from tlora_cli.foundation.errors import UserError
-from tlora_cli.foundation.hub import asking
+from tlora_cli.foundation.hub import asking, folder_or_id
 from tlora_cli.foundation.hub_errors import explained
 from tlora_cli.photos.loading import no_bars
 
@@ -39,6 +39,7 @@ class Segmenter:
         # Its image processing takes seconds, and who only paints over a mask does not need it.
         from transformers import AutoProcessor, CLIPSegForImageSegmentation
 
+        checkpoint = folder_or_id(checkpoint, "the masking checkpoint")
         try:
             with asking(checkpoint), no_bars(Path(checkpoint).is_dir()):
                 model: Any = CLIPSegForImageSegmentation.from_pretrained(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import Base
 from tlora_cli.families.single_file_facts import look_into, scheduler_settings
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, of_error, warning
 from tlora_cli.training.from_recipe import base_of
@@ -36,13 +36,13 @@ def look_at_choices(recipe: Recipe) -> Iterator[Finding]:
 
 def _scheduler_of(family: Family, base: Base) -> Mapping[str, Any]:
     """Return the configuration of a base's scheduler as it will be loaded; empty if unknown."""
-    folder = Path(base.config or "").expanduser() if base.is_file else base.path
+    folder = expanded(base.config or "") if base.is_file else base.path
     if folder is None:
         return {}
     try:
         text = (folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")
         config: dict[str, Any] = dict(json.loads(text))
-        file = Path(base.model).expanduser()
+        file = expanded(base.model)
         if base.is_file and file.suffix.lower() == ".safetensors":
             config |= scheduler_settings(family, look_into(file))
     except (OSError, ValueError, TypeError, UserError):  # told where the base is looked at

@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.text_length import check_lengths, local_tokenizers
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.photos.captions.files import CAPTION, caption_beside
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.framing import Frame
@@ -97,7 +98,7 @@ def _tokenizer_folder(recipe: Recipe) -> Path | None:
     """Return the folder that holds the base's tokenizers; None if it isn't here."""
     base = base_of(recipe)
     if base.is_file:
-        return Path(base.config).expanduser() if base.config else None
+        return expanded(base.config) if base.config else None
     if base.path is not None:
         return base.path
     file = f"{FAMILIES[recipe.family].text_tokenizer}/tokenizer_config.json"

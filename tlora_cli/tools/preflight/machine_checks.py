@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from tlora_cli.foundation.devices import (
 )
 from tlora_cli.foundation.environment import check_alone, notices
 from tlora_cli.foundation.errors import Status, UserError, system_reason
-from tlora_cli.foundation.files import existing_parent, free_space, is_locked
+from tlora_cli.foundation.files import existing_parent, free_space, is_locked, writable
 from tlora_cli.foundation.gpu_only import GPU_ONLY, check_gpu
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
@@ -122,7 +121,7 @@ def look_at_speed(denoiser: Any, on_cpu: bool) -> Iterator[Finding]:
 
 def look_at_output(recipe: Recipe) -> Iterator[Finding]:
     """Yield what is found of the run folder."""
-    run = RunFolder(Path(recipe.output.dir).expanduser())
+    run = RunFolder(writable(recipe.output.dir))
     there = existing_parent(run.path)
     if not there.is_dir():
         yield problem("output", f"{there} is a file", "choose another output.dir")
@@ -158,7 +157,7 @@ def look_at_disk(recipe: Recipe, adapter: Any) -> Finding:
         recipe: of the run.
         adapter: as it will be, with or without values.
     """
-    space, folder = disk_space(adapter, recipe), Path(recipe.output.dir).expanduser()
+    space, folder = disk_space(adapter, recipe), writable(recipe.output.dir)
     needed, free = space.of_run(recipe.train) + _previews(recipe), free_space(folder)
     once = f", and {gigabytes(space.start)} once" if space.start else ""
     text = (

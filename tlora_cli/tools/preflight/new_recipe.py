@@ -12,6 +12,7 @@ from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, family_of_base
 from tlora_cli.foundation.bundled import bundle_of_base, shipped
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.pictures import picture_size
 from tlora_cli.photos.finding import find_images
 from tlora_cli.photos.framing import CENTER, WHOLE, Frame, frame_for
@@ -186,7 +187,7 @@ def _look(paths: Sequence[Path], frame: Frame) -> dict[str, Traits]:
 
 def _rank(plain: Recipe) -> int | None:
     """Return a rank that fits a base narrower than the usual ones, else None."""
-    if bundle_of_base(plain.base.model) or not Path(plain.base.model).expanduser().is_dir():
+    if bundle_of_base(plain.base.model) or not expanded(plain.base.model).is_dir():
         return None
     layers = FAMILIES[plain.family].target_layers(planned_denoiser(plain)).values()
     width = min(min(layer.in_features, layer.out_features) for layer in layers)

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from tlora_cli.foundation import durations
 from tlora_cli.foundation.devices import choose_device, is_accelerator
 from tlora_cli.foundation.errors import Status, UserError
-from tlora_cli.foundation.files import existing_parent, explained, write_text
+from tlora_cli.foundation.files import existing_parent, explained, writable, write_text
 from tlora_cli.foundation.stopping import stoppable
 from tlora_cli.recipe.defaults import merged
 from tlora_cli.recipe.models import Recipe
@@ -92,7 +92,7 @@ def trial_recipe(recipe: Recipe, folder: Path) -> Recipe:
 
 def try_recipe(recipe: Recipe) -> Iterator[Finding]:
     """Run a trial and yield what it took, or why it failed. Nothing is left behind."""
-    with _folder(Path(recipe.output.dir).expanduser()) as folder:
+    with _folder(writable(recipe.output.dir)) as folder:
         try:
             measured = _run_trial(trial_recipe(recipe, folder / "run"), folder)
         except UserError as error:

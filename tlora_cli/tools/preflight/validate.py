@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import torch
 from tlora_cli.families import FAMILIES
 from tlora_cli.foundation.devices import has_accelerator
 from tlora_cli.foundation.errors import Status, UserError
+from tlora_cli.foundation.hub import is_hub_id
 from tlora_cli.methods import METHODS
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.recipe.reading import examine_recipe
@@ -50,9 +50,6 @@ from tlora_cli.tools.preflight.machine_checks import (
     previews_of,
 )
 from tlora_cli.tools.preflight.memory import attach_planned, planned_denoiser
-
-HUB_ID = r"\w[\w.-]*/[\w.-]+"
-"""Form of a base's name that may be one of the Hub, and no path that was misspelled."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +245,7 @@ def look_at_recipe(
         if count(new, "problem"):
             failed.add(check.run)
             out_of_reach = status_of(new) in (Status.MISSING, Status.LATER)
-            if out_of_reach and re.fullmatch(HUB_ID, recipe.base.model):
+            if out_of_reach and is_hub_id(recipe.base.model):
                 far.add(check.run)
         found += new
     return found

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from tlora_cli.foundation.errors import Status, UserError
-from tlora_cli.tools.publish.sources import HUB_ID
+from tlora_cli.foundation.hub import is_hub_id
 
 _LOGIN = "log in with `hf auth login`, with a token that may write, or set HF_TOKEN"
 
@@ -20,7 +20,7 @@ def check_login(repository: str) -> None:
     Raises:
         UserError: if the name is none, nobody is logged in, or the Hub can't be reached.
     """
-    if not HUB_ID.fullmatch(repository):
+    if not is_hub_id(repository):
         raise UserError(f"--upload {repository} is no repository", do="write it as OWNER/NAME")
     try:
         HfApi().whoami()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,13 @@ from tlora_cli.formats import AdapterInfo, AdapterWeights, read_adapter, tlora_f
 from tlora_cli.formats.opening import locate, open_file
 from tlora_cli.foundation.bundled import bundle_of_picture, is_base
 from tlora_cli.foundation.errors import Status, UserError
-from tlora_cli.foundation.files import is_locked
+from tlora_cli.foundation.files import expanded, is_locked
+from tlora_cli.foundation.hub import is_hub_id
 from tlora_cli.foundation.untrusted_json import parse_json
 from tlora_cli.photos.folder import EXTENSIONS
 from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training.kept_images import kept_pictures
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-"""The Hub's name of a repository: OWNER/NAME."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def read_source(path: Path) -> Source:
     Raises:
         UserError: if there is neither, the run is not finished, or the file is not tlora's own.
     """
-    path = path.expanduser()
+    path = expanded(path)
     if path.is_dir() and RunFolder(path).recipe.is_file():
         run: RunFolder | None = RunFolder(path)
         adapter = _finished(RunFolder(path))
@@ -140,7 +137,7 @@ def public_base(info: AdapterInfo, given: str | None) -> str:
             "the adapter does not say which base model it belongs to",
             do="pass --base with its Hub id",
         )
-    if is_base(name) or (HUB_ID.fullmatch(name) and (given or not Path(name).exists())):
+    if is_base(name) or (is_hub_id(name) and (given or not Path(name).exists())):
         return name
     if given:
         raise UserError(f"--base {given} is no Hub id", do="write it as OWNER/NAME")

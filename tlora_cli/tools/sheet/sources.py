@@ -9,6 +9,7 @@ from pathlib import Path
 from tlora_cli.formats import AdapterInfo, open_adapter
 from tlora_cli.formats.opening import locate
 from tlora_cli.foundation.errors import UserError
+from tlora_cli.foundation.files import expanded
 from tlora_cli.methods import PLAIN
 from tlora_cli.training.checkpoint_files import ADAPTER_FILE
 from tlora_cli.training.run_folder import RunFolder, checkpoints, step_of
@@ -61,9 +62,9 @@ def find_source(given: str) -> Source:
         UserError: if there is no adapter.
     """
     name, equals, path = given.partition("=")
-    if not equals or Path(given).expanduser().exists():
+    if not equals or expanded(given).exists():
         name, path = "", given
-    place = Path(path).expanduser()
+    place = expanded(path)
     run = RunFolder(place)
     kept = {step_of(one): one / ADAPTER_FILE for one in checkpoints(run.checkpoints)}
     # A run that isn't finished has checkpoints alone.

@@ -19,6 +19,7 @@ from tlora_cli.families import FAMILIES, Family
 from tlora_cli.families.loading import Base
 from tlora_cli.families.single_file_facts import SingleFile, look_into
 from tlora_cli.foundation.devices import DTYPES
+from tlora_cli.foundation.files import expanded
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.base_files import names_below, needed_parts
 from tlora_cli.training.from_recipe import base_of
@@ -53,7 +54,7 @@ def _bytes(number_format: str) -> int:
 def _files(family: Family, base: Base) -> Iterator[tuple[SingleFile, list[str]]]:
     """Yield files, and the names in each that the denoiser is made of."""
     if base.is_file:
-        path = Path(base.model).expanduser()
+        path = expanded(base.model)
         if path.suffix.lower() == ".safetensors" and path.is_file():
             file = look_into(path)
             yield file, file.denoiser

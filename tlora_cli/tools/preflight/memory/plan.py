@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from tlora_cli.families.standard import (
 from tlora_cli.families.vae import framed
 from tlora_cli.foundation.bundled import is_base, model_folder
 from tlora_cli.foundation.devices import DTYPES, FILE_DTYPES, is_accelerator, named_device
+from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.offloading import TURNS, repeated_blocks
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.injection.attach import attach
@@ -175,7 +175,7 @@ def folder_of(model: str) -> str | None:
     """Return where a base's shapes are found: its folder, or its name; None of a single file."""
     if is_base(model):
         return str(model_folder(model))
-    return None if Path(model).expanduser().is_file() else model
+    return None if expanded(model).is_file() else model
 
 
 def _size(module: nn.Module) -> int:
