@@ -30,7 +30,8 @@ from tlora_cli.cli.quiet import hush_libraries
 hush_libraries()
 
 from breaking import disturbed
-from breaking.disturbed import COMMANDS, MOMENTS, Desk, Ended, expected, recipe
+from breaking.commands import COMMANDS, Desk, file_of, photo, recipe
+from breaking.disturbed import MOMENTS, Ended, expected
 from make_tiny_models import write_tiny_sdxl
 
 # Imported before the forks, not after each.
@@ -75,8 +76,8 @@ def make_desk(place: Path) -> Desk:
     base = place / "tiny-sdxl"
     write_tiny_sdxl(base)
     desk = Desk(base, place / "run" / "adapter.safetensors", place / "run", place / "out")
-    disturbed.photo(desk.folder)
-    words = ["train", disturbed._file(desk, "first.yaml", recipe(desk, desk.run))]
+    photo(desk.folder)
+    words = ["train", file_of(desk, "first.yaml", recipe(desk, desk.run))]
     ended = disturbed.run(words, place)
     assert ended.status == 0, ended.said
     return desk

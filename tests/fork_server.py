@@ -220,7 +220,7 @@ def _call(call: dict[str, Any], fds: Sequence[int]) -> None:
             exec(call["program"], {"__name__": "__main__"})
             status = 0
         else:
-            from tlora_cli.cli.app import main
+            from tlora_cli.__main__ import main
 
             status = main()
     except SystemExit as end:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import shutil
 import signal
@@ -17,17 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from tlora_cli.cli.app import main
+from breaking.commands import with_a_folder_of_nodes
+from tlora_cli.__main__ import main, words_of_signal
 from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.files import TEMPORARY
+from tlora_cli.foundation.stopping import end_at_once_when_asked
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 MOMENTS = (0.02, 0.25, 0.5, 0.75, 0.95)
@@ -36,23 +34,6 @@ NEW_PIDS = 0x20000000
 """CLONE_NEWPID of Linux: the next child is process 1."""
 PATIENCE = 300
 """Seconds that a command may take at most."""
-
-
-@dataclass(frozen=True)
-class Desk:
-    """The files that the commands work on.
-
-    Attributes:
-        base: a small base model.
-        adapter: trained on it.
-        run: the run folder of that adapter.
-        folder: of all that is written; others are read.
-    """
-
-    base: Path
-    adapter: Path
-    run: Path
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -88,111 +69,6 @@ class Ended:
         return (told or lines or [""])[0][:110]
 
 
-def recipe(desk: Desk, output: Path) -> dict[str, Any]:
-    """Return the recipe of a short run with places, class pictures and previews."""
-    return {
-        "family": "sdxl",
-        "base": str(desk.base),
-        "concept": {"images": str(photo(desk.folder)), "class": "dog", "prior": {"count": 2}},
-        "adapter": {"rank": 4, "min_rank": 2},
-        "train": {
-            **{"steps": 8, "resolution": 64, "precision": "fp32", "device": "cpu"},
-            "optimizer": {"name": "adamw", "lr": 1e-3},
-            "checkpoint": {"every": 4, "keep": 2},
-            "preview": {"every": 4, "prompts": ["a V*"], "count": 2},
-        },
-        "sampling": {"steps": 2},
-        "output": {"dir": str(output), "trackers": ["tensorboard"]},
-    }
-
-
-def photo(folder: Path, seed: int = 0) -> Path:
-    """Write a picture beside the folders of commands, and return it."""
-    path = folder.parent / f"photo{seed}.png"
-    if not path.exists():
-        small = np.random.default_rng(seed).integers(0, 255, (6, 6, 3)).astype(np.uint8)
-        Image.fromarray(small).resize((96, 96), Image.Resampling.BICUBIC).save(path)
-    return path
-
-
-def _file(desk: Desk, name: str, data: Any) -> Path:
-    path = desk.folder.parent / name
-    path.write_text(json.dumps(data))  # JSON is YAML
-    return path
-
-
-def _grid(desk: Desk, output: Path) -> Path:
-    short = recipe(desk, output)
-    for key in ("concept", "adapter", "output"):
-        del short[key]
-    prompts = _file(desk, "prompts.json", ["a V* in the snow"])
-    concept = {"name": "toy", "images": str(photo(desk.folder)), "class": "dog"}
-    return _file(
-        desk,
-        "grid.yaml",
-        {
-            "recipe": {**short, "output": {"trackers": []}},
-            "output": str(output),
-            "grid": {"method": ["lora"], "rank": [2], "concept": [concept], "seed": [0]},
-            "evaluate": {
-                **{"metrics": ["clip=toy-clip"], "prompts": str(prompts), "count": 1},
-                **{"base_count": 1, "free_count": 0, "batch_size": 1, "mask": "none"},
-            },
-        },
-    )
-
-
-def _list(desk: Desk) -> Path:
-    path = desk.folder.parent / "list.csv"
-    path.write_text(f"photo,class\n{photo(desk.folder)},dog\n{photo(desk.folder, 1)},dog\n")
-    return path
-
-
-def _comfyui(output: Path) -> Path:
-    with contextlib.suppress(OSError):
-        (output / "custom_nodes").mkdir(parents=True)
-    return output
-
-
-Words = Callable[[Desk, Path], list[Any]]
-COMMANDS: dict[str, Words] = {
-    "train": lambda desk, out: ["train", _file(desk, "recipe.yaml", recipe(desk, out))],
-    "init": lambda desk, out: [
-        *("init", "toy:momo/1", "--class", "cat", "--base", "toy-sdxl", "--yes"),
-        *("--output", out / "momo.yaml"),
-    ],
-    "validate": lambda desk, out: ["validate", _file(desk, "recipe.yaml", recipe(desk, out))],
-    "sample": lambda desk, out: [
-        *("sample", "--adapter", desk.adapter, "--prompt", "V*", "--count", 4, "--steps", 4),
-        *("--output", out),
-    ],
-    "evaluate": lambda desk, out: [
-        *("evaluate", "--adapter", desk.adapter, "--output", out / "scores", "--mask", "none"),
-        *("--metric", "clip=toy-clip", "--count", 1, "--base-count", 1),
-    ],
-    "compare": lambda desk, out: ["compare", _grid(desk, out / "runs")],
-    "batch": lambda desk, out: [
-        *("batch", _list(desk), "--config", _file(desk, "recipe.yaml", recipe(desk, out))),
-        *("--output", out / "runs"),
-    ],
-    "convert": lambda desk, out: [
-        *("convert", desk.adapter, "--to", "kohya", "--output", out / "k.safetensors"),
-    ],
-    "merge": lambda desk, out: ["merge", desk.adapter, "--output", out / "merged"],
-    "publish": lambda desk, out: [
-        *("publish", desk.adapter, "--output", out / "page", "--license", "openrail++"),
-        *("--base", "stabilityai/stable-diffusion-xl-base-1.0"),
-    ],
-    "analyze": lambda desk, out: ["analyze", "--adapter", desk.adapter, "--output", out / "a"],
-    "mask": lambda desk, out: ["mask", "toy:momo/1", "--out", out],
-    "toyworld draw": lambda desk, out: [
-        *("toyworld", "draw", "--count", 4, "--output", out / "drawings"),
-    ],
-    "comfyui": lambda desk, out: ["comfyui", _comfyui(out / "ui")],
-}
-"""Name -> its words, of the files it reads and the folder it writes into."""
-
-
 def run(
     words: list[Any],
     folder: Path,
@@ -206,7 +82,7 @@ def run(
         words: its arguments.
         folder: that it writes into.
         number: the signal to send; None to let it end.
-        after: seconds before that.
+        after: seconds before that, from where the program hears signals: before, Python does.
         first: whether it is process 1 of a namespace, which needs root.
     """
     before = _files(folder)
@@ -221,10 +97,14 @@ def run(
         try:
             if first and ctypes.CDLL(None, use_errno=True).unshare(NEW_PIDS):
                 os._exit(99)
+            from_command, begun = os.pipe()
             command = os.fork()
             if command == 0:
                 os.close(writing)
-                _be(words, log)
+                os.close(from_command)
+                _be(words, log, begun)
+            os.close(begun)
+            os.read(from_command, 1)
             os.write(writing, b"%d" % command)
             os.close(writing)
             ended = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
@@ -245,8 +125,8 @@ def run(
     return Ended(status, said, time.monotonic() - began, sorted(_files(folder) - before))
 
 
-def _be(words: list[Any], log: Path) -> None:
-    """Be the command; does not return."""
+def _be(words: list[Any], log: Path, begun: int) -> None:
+    """Be the command; does not return. What is written to `begun` says that it hears signals."""
     status = 1
     try:
         opened = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -255,7 +135,9 @@ def _be(words: list[Any], log: Path) -> None:
         os.dup2(opened, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         sys.argv = ["tlora", *map(str, words)]
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_at_once_when_asked(words_of_signal)
+        os.write(begun, b".")
+        os.close(begun)
         status = main()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -298,7 +180,7 @@ def read_only(folder: Path) -> Iterator[Path]:
 def full(folder: Path) -> Iterator[Path]:
     """Yield a folder on a disk without a byte left, with an empty one of ComfyUI's."""
     with _file_system(folder, "1m"):
-        _comfyui(folder / "out" / "ui")
+        with_a_folder_of_nodes(folder / "out" / "ui")
         with (
             contextlib.suppress(OSError),
             (folder / "others").open("wb", buffering=0) as file,

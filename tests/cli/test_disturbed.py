@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from breaking import disturbed
-from breaking.disturbed import COMMANDS, Desk, Ended, expected
+from breaking.commands import COMMANDS, Desk
+from breaking.disturbed import Ended, expected
 
 from tlora_cli.comparison import local
 

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 from compare_runs import grid_values, write_grid
-from training_runs import ROOT, draw_picture, run, same_tensors, tlora, write_recipe
+from training_runs import ROOT, draw_picture, run, run_python, same_tensors, tlora, write_recipe
 
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
+from tlora_cli.cli.reporter import reporter
 from tlora_cli.foundation import stopping
 from tlora_cli.training.interruption import Interruption
 
@@ -359,3 +360,86 @@ def test_other_commands_keep_what_there_is(
     else:
         assert any(out.glob(files[name]))
     assert not list(tmp_path.rglob(".tlora-unfinished-*"))
+
+
+def asked_at(
+    call: int, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, list[int]]:
+    """Run a command with a signal sent where a handler is changed for the call-th time.
+
+    Returns:
+        The exit status, and the signals that came to the handlers of before.
+    """
+    came: list[int] = []
+    real, calls = signal.signal, 0
+
+    def change(which: int, handler: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), number)
+        return real(which, handler)
+
+    monkeypatch.setattr(
+        "sys.argv", ["tlora", "recipe", "show", str(ROOT / "configs/toy_sdxl.yaml")]
+    )
+    before = {one: real(one, lambda which, _: came.append(which)) for one in NUMBERS}
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(signal, "signal", change)
+            status = main()
+    finally:
+        for one, handler in before.items():
+            real(one, handler)
+    assert calls >= call, "there is no such moment"
+    return status, came
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("call", range(1, 7))
+def test_where_handlers_change_none_gets_lost(
+    call: int,
+    number: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is told as ever by the new handler, or comes to the one of before; nothing is raised."""
+    status, came = asked_at(call, number, monkeypatch)
+    if came:
+        assert (status, came) == (0, [number])
+    else:
+        assert status == 128 + number
+        assert f"stopped by {number.name}" in capsys.readouterr().err
+
+
+def test_a_second_signal_leaves_the_last_words_whole(
+    waiting: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = reporter.stopped
+
+    def slowly(*words: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        said(*words)
+
+    monkeypatch.setattr(reporter, "stopped", slowly)
+    monkeypatch.setattr("sys.argv", ["tlora", "recipe", "show", str(waiting)])
+    soon = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    soon.start()
+    assert main() == 143
+    assert capsys.readouterr().err.count("stopped by SIGTERM") == 1
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_before_a_command_begins_and_after_its_end(number: signal.Signals) -> None:
+    """Where Python would show a traceback of an import, or of what it takes down."""
+    program = (
+        "import os, sys, tlora_cli.__main__ as entry\n"
+        "sys.argv = ['tlora', 'doctor']\n"
+        "entry.end_at_once_when_asked(entry.words_of_signal)\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+        "sys.exit(0)\n"
+    )
+    done = run_python(program)
+    assert done.returncode == 128 + number
+    again = "nothing was left half done; again:\n  tlora doctor\n"
+    assert done.stderr.endswith(f"stopped by {number.name}; {again}")

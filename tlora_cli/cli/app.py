@@ -20,9 +20,18 @@ from tlora_cli.foundation.stopping import hear, stop_behind, stoppable
 
 def main() -> int:
     """Run the command line and return its exit status; nothing ends in a traceback."""
+    return _end_of(_heard)  # of a signal that comes where the inner one begins or ends, too
+
+
+def _heard() -> int:
     in_utf8()
     begin()
-    with warnings_reported(), calm_threads(), stoppable():
+    with stoppable():
+        return _end_of(_told_of_all)
+
+
+def _told_of_all() -> int:
+    with warnings_reported(), calm_threads():
         status = _end_of(_run)
         return _end_of(lambda: reporter.end(status))
 

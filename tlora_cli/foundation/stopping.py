@@ -8,7 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,13 +120,54 @@ def handling(handler: Handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    taken = [one for one in SIGNALS if one != HANGUP or signal.getsignal(one) != signal.SIG_IGN]
-    before = {one: signal.signal(one, handler) for one in taken}
+    let_in = _keep_out()
+    before = _taken_by(handler)
     try:
+        let_in()
         yield
     finally:
+        let_in = _keep_out()
         for number, earlier in before.items():
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+        let_in()
+
+
+def _taken_by(handler: Handler) -> dict[signal.Signals, Any]:
+    """Have a function take the signals, and return what took them before."""
+    taken = [one for one in SIGNALS if one != HANGUP or signal.getsignal(one) != signal.SIG_IGN]
+    return {one: signal.signal(one, handler) for one in taken}
+
+
+def _keep_out() -> Callable[[], None]:
+    """Let signals wait, so that none falls between two handlers; return what lets them in."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return lambda: None
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def let_in() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return let_in
+
+
+def end_at_once_when_asked(told: Callable[[int], str]) -> None:
+    """Have the signals end this process while nothing is begun, and when all is done.
+
+    A program calls it first: Python's own handler of Ctrl-C would show a traceback of what is
+    imported, or of what is taken down, and process 1 would not hear the others.
+
+    Args:
+        told: what to say of a signal, by its number.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        if number == HANGUP:
+            leave_lost_terminal()
+        with suppress(OSError):
+            os.write(2, told(number).encode("utf-8", "replace"))
+        os._exit(128 + number)
+
+    _taken_by(end)
 
 
 @contextmanager
@@ -148,11 +189,16 @@ def stoppable() -> Iterator[None]:
 
 
 def stop(number: int, frame: Any) -> None:
-    """Raise `Stopped`. A hang-up comes twice, from the shell and the system: once is enough."""
+    """Raise `Stopped`, but not while the program says its last words because of another.
+
+    A hang-up comes twice, from the shell and the system: once is enough.
+    """
     if number == HANGUP:
         leave_lost_terminal()
-        if _asked is not None and (_asked.heard or _asked.raised() is not None):
+        if _asked is not None and _asked.raised() is not None:
             return
+    if _asked is not None and _asked.heard:
+        return
     raise raised(number)
 
 
