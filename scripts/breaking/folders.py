@@ -12,9 +12,9 @@ from pathlib import Path
 
 from make_tiny_models import write_tiny_flux, write_tiny_sdxl
 
-from breaking.adapters import NUMBERS
 from breaking.guard import Case, Make
 from breaking.kills import run_whole
+from breaking.mutations import NUMBERS
 from breaking.pictures import PROGRAM
 from tlora_cli.cli.app import main
 from tlora_cli.evaluation.suites import read_prompts

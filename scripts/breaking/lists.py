@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from breaking.adapters import NUMBERS
 from breaking.folders import WORDS, mutate_file
 from breaking.guard import Case, Make
+from breaking.mutations import NUMBERS
 from breaking.recipes import SNIPPETS
 from tlora_cli.cli.app import main
 from tlora_cli.comparison.photo_list import read_photos
