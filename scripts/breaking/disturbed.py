@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from breaking.commands import with_a_folder_of_nodes
-from tlora_cli.__main__ import main, words_of_signal
+from tlora_cli.__main__ import main
 from tlora_cli.foundation.errors import Status
 from tlora_cli.foundation.files import TEMPORARY
-from tlora_cli.foundation.stopping import end_at_once_when_asked
+from tlora_cli.foundation.signals import end_at_once_when_asked
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 MOMENTS = (0.02, 0.25, 0.5, 0.75, 0.95)
 """Shares of the time that a command takes undisturbed."""
 NEW_PIDS = 0x20000000
@@ -135,7 +134,7 @@ def _be(words: list[Any], log: Path, begun: int) -> None:
         os.dup2(opened, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         sys.argv = ["tlora", *map(str, words)]
-        end_at_once_when_asked(words_of_signal)
+        end_at_once_when_asked()
         os.write(begun, b".")
         os.close(begun)
         status = main()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from compare_runs import grid_values, write_grid
-from training_runs import ROOT, draw_picture, run, run_python, same_tensors, tlora, write_recipe
+from training_runs import ROOT, draw_picture, run, same_tensors, tlora, write_recipe
 
 from tlora_cli import UserError
 from tlora_cli.cli.app import main
@@ -433,13 +433,14 @@ def test_a_second_signal_leaves_the_last_words_whole(
 def test_before_a_command_begins_and_after_its_end(number: signal.Signals) -> None:
     """Where Python would show a traceback of an import, or of what it takes down."""
     program = (
-        "import os, sys, tlora_cli.__main__ as entry\n"
-        "sys.argv = ['tlora', 'doctor']\n"
-        "entry.end_at_once_when_asked(entry.words_of_signal)\n"
+        "import os, sys\n"
+        "from tlora_cli.foundation.signals import end_at_once_when_asked\n"
+        "assert not {'dataclasses', 'importlib.metadata', 'typer'} & set(sys.modules)\n"
+        "end_at_once_when_asked()\n"
         f"os.kill(os.getpid(), {int(number)})\n"
-        "sys.exit(0)\n"
     )
-    done = run_python(program)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], env=environment(), capture_output=True, text=True
+    )
     assert done.returncode == 128 + number
-    again = "nothing was left half done; again:\n  tlora doctor\n"
-    assert done.stderr.endswith(f"stopped by {number.name}; {again}")
+    assert done.stderr == f"stopped by {number.name}; nothing was left half done; run it again\n"

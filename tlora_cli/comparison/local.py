@@ -19,7 +19,7 @@ from typing import Any
 
 from tlora_cli.comparison.engine import Ended, Engine, Job, Report
 from tlora_cli.foundation.errors import Status, UserError
-from tlora_cli.foundation.stopping import SIGNALS
+from tlora_cli.foundation.signals import SIGNALS
 from tlora_cli.training.interruption import Interruption
 
 START_METHOD = "forkserver"

@@ -8,19 +8,15 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from tlora_cli.foundation.errors import Status
+from tlora_cli.foundation.signals import HANGUP, Handler, keep_out, leave_lost_terminal, taken_by
 
-HANGUP = getattr(signal, "SIGHUP", None)
-"""The signal of a lost connection; Windows has none."""
-SIGNALS = tuple(one for one in (signal.SIGINT, signal.SIGTERM, HANGUP) if one is not None)
 AGAIN = 0.1
 """Seconds after which a signal comes again whose exception was lost."""
-
-Handler = Callable[[int, Any], None]
 
 
 class Stopped(KeyboardInterrupt):
@@ -120,54 +116,16 @@ def handling(handler: Handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    let_in = _keep_out()
-    before = _taken_by(handler)
+    let_in = keep_out()
+    before = taken_by(handler)
     try:
         let_in()
         yield
     finally:
-        let_in = _keep_out()
+        let_in = keep_out()
         for number, earlier in before.items():
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
         let_in()
-
-
-def _taken_by(handler: Handler) -> dict[signal.Signals, Any]:
-    """Have a function take the signals, and return what took them before."""
-    taken = [one for one in SIGNALS if one != HANGUP or signal.getsignal(one) != signal.SIG_IGN]
-    return {one: signal.signal(one, handler) for one in taken}
-
-
-def _keep_out() -> Callable[[], None]:
-    """Let signals wait, so that none falls between two handlers; return what lets them in."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        return lambda: None
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-    def let_in() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    return let_in
-
-
-def end_at_once_when_asked(told: Callable[[int], str]) -> None:
-    """Have the signals end this process while nothing is begun, and when all is done.
-
-    A program calls it first: Python's own handler of Ctrl-C would show a traceback of what is
-    imported, or of what is taken down, and process 1 would not hear the others.
-
-    Args:
-        told: what to say of a signal, by its number.
-    """
-
-    def end(number: int, frame: Any) -> None:
-        if number == HANGUP:
-            leave_lost_terminal()
-        with suppress(OSError):
-            os.write(2, told(number).encode("utf-8", "replace"))
-        os._exit(128 + number)
-
-    _taken_by(end)
 
 
 @contextmanager
@@ -200,14 +158,3 @@ def stop(number: int, frame: Any) -> None:
     if _asked is not None and _asked.heard:
         return
     raise raised(number)
-
-
-def leave_lost_terminal() -> None:
-    """Send to nowhere what would go to a terminal that is gone: each print there would fail."""
-    for stream in (1, 2):
-        try:
-            os.write(stream, b"")
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)

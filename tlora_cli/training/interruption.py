@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from tlora_cli.foundation.stopping import HANGUP, Stopped, handling, leave_lost_terminal, raised
+from tlora_cli.foundation.signals import HANGUP, leave_lost_terminal
+from tlora_cli.foundation.stopping import Stopped, handling, raised
 
 
 class Interruption:
