@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TypeVar
 from tlora_cli.comparison.cells import Arm, Cell
 from tlora_cli.comparison.summary import Summary
 from tlora_cli.comparison.tasks import task_of
+from tlora_cli.evaluation.pictures_table import PICTURES_TABLE, read_pictures_table
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.pages.data_urls import thumbnail_url
 from tlora_cli.foundation.pictures import read_picture
@@ -93,12 +92,10 @@ def _spread(keys: Sequence[KeyT], count: int) -> list[KeyT]:
 def _pictures(summary: Summary, cell: Cell) -> dict[tuple[str, str, int], Path]:
     """Return a cell's pictures by group, prompt and turn (0 for the first of a prompt)."""
     folder = task_of(cell, summary.plan).evaluation
-    try:
-        text = (folder / "pictures.csv").read_text(encoding="utf-8")
-    except OSError:
+    if not (folder / PICTURES_TABLE).exists():
         return {}
     found: dict[tuple[str, str, int], Path] = {}
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in read_pictures_table(folder):
         turn = 0
         while (row["group"], row["prompt"], turn) in found:
             turn += 1

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlora_cli.evaluation.pictures_table import read_pictures_table
 from tlora_cli.foundation.bundled import judged_scores
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import write_text
@@ -66,7 +65,6 @@ def write_page(folder: Path) -> Path:
     """
     try:
         content = parse_json((folder / "results.json").read_text(encoding="utf-8"))
-        text = (folder / "pictures.csv").read_text(encoding="utf-8")
         results = {str(name): float(value) for name, value in content["results"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -74,7 +72,7 @@ def write_page(folder: Path) -> Path:
             where=str(folder),
             do="name the output of tlora evaluate",
         ) from error
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = read_pictures_table(folder)
     write_text(folder / "index.html", _page(folder, content, results, rows))
     return folder / "index.html"
 

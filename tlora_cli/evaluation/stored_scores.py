@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tlora_cli.evaluation.pictures_table import read_pictures_table
 from tlora_cli.foundation.bundled import JudgedScore, judged_scores
+from tlora_cli.foundation.errors import UserError
 
 ROUNDED = 1e-6
 """Scores are stored with six digits."""
@@ -30,7 +31,7 @@ def read_scores(folder: Path) -> dict[str, float]:
         if name not in scores and score.all_of and all(one in scores for one in score.all_of)
     }
     if lacking:
-        rows = _rows(folder / "pictures.csv")
+        rows = _rows(folder)
         found = {name: _share(score, rows, scores) for name, score in lacking.items()}
         scores |= {name: share for name, share in found.items() if share is not None}
     return {name: scores[name] for name in in_order(list(scores))}
@@ -43,11 +44,10 @@ def in_order(metrics: Sequence[str]) -> list[str]:
     return [*first, *(name for name in metrics if name not in judged)]
 
 
-def _rows(pictures: Path) -> list[dict[str, str]]:
+def _rows(folder: Path) -> list[dict[str, str]]:
     try:
-        with pictures.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error):
+        return read_pictures_table(folder, columns=())
+    except UserError:  # shares stay unknown
         return []
 
 

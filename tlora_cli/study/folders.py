@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlora_cli.evaluation.pictures_table import read_pictures_table
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.foundation.files import expanded, is_regular
 from tlora_cli.foundation.untrusted_json import parse_json
@@ -68,8 +68,9 @@ def read_folder(given: str, reference: Mapping[str, Path]) -> Drawn:
     concept = concept or _text(learned, "name") or "concept"
     method = method or known_as or folder.name
     own = reference.get(concept, reference.get(""))
-    said = learned.get("reference", [])
-    files = (own,) if own else tuple(folder / str(one) for one in said if isinstance(one, str))
+    said = learned.get("reference")
+    names = [one for one in said if isinstance(one, str)] if isinstance(said, list) else []
+    files = (own,) if own else tuple(folder / one for one in names)
     if not files or not all(map(is_regular, files)):
         raise UserError(
             f"the photograph of {concept!r} is not known",
@@ -106,18 +107,8 @@ def _pictures(folder: Path, results: Mapping[str, Any]) -> dict[Asked, Path]:
     """Return the suite's pictures; those of a folder that tlora didn't draw lie where it says."""
     elsewhere = results.get("folder")
     root = Path(elsewhere) if isinstance(elsewhere, str) else folder
-    try:
-        if not is_regular(folder / "pictures.csv"):
-            raise FileNotFoundError(folder / "pictures.csv")
-        with (folder / "pictures.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        asked = [(row["prompt"], row["file"]) for row in rows if row["group"] == SUITE]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise UserError(
-            "the evaluation's pictures.csv can't be read",
-            where=str(folder / "pictures.csv"),
-            do="run the same `tlora evaluate` again",
-        ) from error
+    rows = read_pictures_table(folder)
+    asked = [(row["prompt"], row["file"]) for row in rows if row["group"] == SUITE]
     seen: Counter[str] = Counter()
     found: dict[Asked, Path] = {}
     for prompt, name in asked:
