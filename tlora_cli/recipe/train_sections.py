@@ -146,6 +146,13 @@ class TrainConfig(Section):
         description="Learning rate of the placeholder's own embedding, learned beside the adapter "
         "(pivotal tuning); null: it stays as it is, but for methods that are a learned word.",
     )
+    word_steps: int | None = Field(
+        None,
+        ge=1,
+        description="How many of the steps learn the word alone; then it stays, and the rest learn "
+        "the adapter. The rate runs through lr_schedule in each part. null: both are learned all "
+        "the time.",
+    )
     lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
     max_grad_norm: float | None = Field(
         None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."
