@@ -49,7 +49,7 @@ def test_word_and_adapter_are_trained_and_resume_to_the_same_bits(
         assert not torch.equal(vectors, words_of(early)[name])
 
 
-FIRST = {**WORD, "train__word_steps": 3, "train__checkpoint": {"every": 1, "keep": 9}}
+FIRST = {**WORD, "train__word_share": 0.5, "train__checkpoint": {"every": 1, "keep": 9}}
 
 
 def at(folder: Path, step: int) -> Path:
@@ -266,14 +266,14 @@ def test_a_merged_folder_has_word_and_update(
     [
         ({"train__execution": "compile"}, "compile and a learned word don't go together"),
         ({"family": "z_image"}, "it learns a word"),
-        ({"train__word_steps": 6}, "6 of 6 steps leave none for the adapter"),
-        ({"train__word_steps": 2, "train__word_lr": None}, "no word is learned"),
+        ({"train__word_share": 1.0}, "word_share"),
+        ({"train__word_share": 0.5, "train__word_lr": None}, "no word is learned"),
         (
-            {"train__word_steps": 2, "train__optimizer": {"name": "prodigy"}},
+            {"train__word_share": 0.5, "train__optimizer": {"name": "prodigy"}},
             "prodigy finds one step size",
         ),
         (
-            {"train__word_steps": 2, "adapter": {"method": "textual_inversion"}},
+            {"train__word_share": 0.5, "adapter": {"method": "textual_inversion"}},
             "learns nothing but the word",
         ),
     ],

@@ -53,8 +53,8 @@ def execution_problems(
 
 def word_problems(train: TrainConfig, adapter: AdapterConfig) -> Iterator[Problem]:
     """Yield settings under which a word can't be learned first."""
-    key = "train.word_steps"
-    if train.word_steps is None:
+    key = "train.word_share"
+    if train.word_share is None:
         return
     if METHODS[adapter.method].word:
         yield Problem(
@@ -62,16 +62,10 @@ def word_problems(train: TrainConfig, adapter: AdapterConfig) -> Iterator[Proble
         )
     elif train.word_lr is None:
         yield Problem("no word is learned; give train.word_lr, too, or leave it out", (key,))
-    if train.word_steps >= train.steps:
-        yield Problem(
-            f"{train.word_steps} of {train.steps} steps leave none for the adapter; the word's are "
-            "part of train.steps",
-            (key, "train.steps"),
-        )
     if train.optimizer.name == "prodigy":
         yield Problem(
             "prodigy finds one step size for the whole run, and the word's is none for the "
-            "adapter; use adamw",
+            "adapter; use adamw, or leave it out",
             (key, "train.optimizer.name"),
         )
 

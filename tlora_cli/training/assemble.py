@@ -78,7 +78,7 @@ def make_step(
         adapter=adapter,
         optimizer=optimizer,
         learning_rate=functools.partial(_learning_rate, train),
-        phase=functools.partial(phase_at, steps=train.steps, word_steps=train.word_steps),
+        phase=functools.partial(phase_at, steps=train.steps, word_share=train.word_share),
         clip=clip,
         max_grad_norm=train.max_grad_norm,
         accumulation=train.accumulation,

@@ -27,17 +27,18 @@ class Phase:
     weights: bool = True
 
 
-def phase_at(step: int, steps: int, word_steps: int | None) -> Phase:
+def phase_at(step: int, steps: int, word_share: float | None) -> Phase:
     """Return the part that a step lies in, a function of the recipe alone.
 
     Args:
         step: of the run, from 0.
         steps: of the whole run.
-        word_steps: the first steps, in which the word alone is learned; None: all is learned all
-            the time.
+        word_share: share of the steps, the first ones, in which the word alone is learned; None:
+            all is learned all the time.
     """
-    if word_steps is None:
+    if word_share is None:
         return Phase(step, steps)
-    if step < word_steps:
-        return Phase(step, word_steps, weights=False)
-    return Phase(step - word_steps, steps - word_steps, word=False)
+    first = int(word_share * steps)
+    if step < first:
+        return Phase(step, first, weights=False)
+    return Phase(step - first, steps - first, word=False)
