@@ -20,6 +20,7 @@ PHOTO, PAPER = _variant("photo"), _variant("paper")
 WORD = Pick("textual_inversion", variant="word_alone")
 METHODS = ("tlora", "lora", "ortho_lora", "vanilla_tlora")
 LEFT_OUT = {
+    "without the word": "no_word",
     "without scenes": "no_scenes",
     "without the untouched photo": "no_untouched",
     "without phrases": "no_phrases",
