@@ -20,6 +20,7 @@ PHOTO, PAPER = _variant("photo"), _variant("paper")
 WORD = Pick("textual_inversion", variant="word_alone")
 METHODS = ("tlora", "lora", "ortho_lora", "vanilla_tlora")
 LEFT_OUT = {
+    "without the word": "no_word",
     "without scenes": "no_scenes",
     "without the untouched photo": "no_untouched",
     "without phrases": "no_phrases",
@@ -78,13 +79,13 @@ PHOTO_CLAIMS = (
             "T-LoRA, photo": PHOTO,
             "T-LoRA, no word": _variant("no_word"),
             "LoRA, photo": _photo("lora"),
-            "LoRA, no word": Pick("lora", variant="no_word_lora"),
+            "LoRA, no word": Pick("lora", variant="no_word"),
         },
         [
             Contrast(f"{name}, {metric}", metric, one, other, 1)
             for name, one, other in (
                 ("T-LoRA", PHOTO, _variant("no_word")),
-                ("LoRA", _photo("lora"), Pick("lora", variant="no_word_lora")),
+                ("LoRA", _photo("lora"), Pick("lora", variant="no_word")),
             )
             for metric in ("S*", "TS*")
         ],
