@@ -5,6 +5,7 @@ What each file holds is read here by the formula of its format, not by the progr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -32,15 +33,20 @@ from tlora_cli.methods import METHODS
 FORMATS = {
     "sdxl": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris", "published"),
     "flux": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris"),
+    "flux2": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris"),
+    "z_image": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris"),
+    "qwen_image": ("tlora", "diffusers", "peft", "kohya", "comfyui", "lycoris"),
+    "sd3": ("tlora", "diffusers", "peft", "comfyui", "lycoris"),
+    "krea2": ("tlora", "diffusers", "peft", "comfyui", "lycoris"),
 }
 MASKED = ("tlora", "lycoris", "published")
 """Formats with one component a rank, which a schedule can switch."""
-QUICK = {"flux": ("tlora", "lora")}
-"""Methods that are quick to try; for SDXL all: the other family differs in names only."""
+QUICK: dict[str, Sequence[str]] = {"sdxl": LOW_RANK, "flux": ("tlora", "lora")}
+"""Methods that are quick to try; for SDXL all: other families differ in names only."""
 CASES = [
     pytest.param(
         *(family, target, method),
-        marks=() if method in QUICK.get(family, LOW_RANK) else pytest.mark.full,
+        marks=() if method in QUICK.get(family, ()) else pytest.mark.full,
     )
     for family, targets in FORMATS.items()
     for target in targets
@@ -135,7 +141,9 @@ def test_there_and_back(
 @pytest.mark.parametrize(
     ("family", "first"),
     [
-        pytest.param(family, first, marks=() if first in FIRST[family] else pytest.mark.full)
+        pytest.param(
+            family, first, marks=() if first in FIRST.get(family, ()) else pytest.mark.full
+        )
         for family in FORMATS
         for first in FORMATS[family]
     ],

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
 from tlora_cli.families.facts import Argument, Conditioning, License, Sampler, TextEncoder
 from tlora_cli.families.packed_flow import PackedFlow
 from tlora_cli.families.rectified_flow import FLOW
@@ -30,6 +31,8 @@ BASE = "krea/Krea-2-Raw"
 TURBO = "krea/Krea-2-Turbo"
 LICENSE = License("other", "krea-2-community", "https://www.krea.ai/krea-2-licensing")
 STEPS, GUIDANCE = 28, 4.5  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 1.15
+"""ComfyUI's default shift of Krea 2."""
 SMALL = {"gradient_checkpointing": True}
 END = 5
 """Tokens of the template's end, which stand behind a prompt and count among the 512."""
@@ -128,6 +131,13 @@ class Krea2(PackedFlow):
         "12gb": {**SMALL, "quantization": "nf4", "resolution": 512},
         "8gb": {**SMALL, "quantization": "nf4", "offload": True, "resolution": 768},
     }
+    comfyui = loaded_apart(
+        "krea2_raw_bf16.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen3vl_4b_bf16.safetensors", "type": "krea2"}),
+        "qwen_image_vae.safetensors",
+        sampling=flow_sampling(STEPS, GUIDANCE + 1),  # there u + cfg (c - u)
+        **flow_times(COMFYUI_SHIFT, logarithm=True),
+    )
     hub_tags = ("krea2", "krea2-diffusers")
     licenses: ClassVar = dict.fromkeys((BASE, TURBO), LICENSE)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
 from tlora_cli.families.facts import Argument, Conditioning, Kohya, License, Sampler, TextEncoder
 from tlora_cli.families.packed_flow import PackedFlow
 from tlora_cli.families.rectified_flow import FLOW
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 BASE = "Qwen/Qwen-Image"
 STEPS, GUIDANCE = 50, 4.0  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 1.15
+"""ComfyUI's default shift of Qwen-Image."""
 SMALL = {"gradient_checkpointing": True, "quantization": "nf4"}
 FOREIGN = (
     r"single_|double_blocks|attn2|to_gate|to_qkv|[._]norm1|[._]ff(_context)?[._]|time_guidance_embed"
@@ -97,6 +100,13 @@ class QwenImage(PackedFlow):
         "8gb": {**SMALL, "offload": True, "resolution": 768},
     }
     kohya = Kohya("networks.lora_qwen_image", "qwen_image", own_names=True)  # musubi-tuner
+    comfyui = loaded_apart(
+        "qwen_image_bf16.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen_2.5_vl_7b.safetensors", "type": "qwen_image"}),
+        "qwen_image_vae.safetensors",
+        sampling=flow_sampling(STEPS, GUIDANCE),
+        **flow_times(COMFYUI_SHIFT, logarithm=True),
+    )
     hub_tags = ("qwen-image", "qwen-image-diffusers")
     licenses: ClassVar = dict.fromkeys((BASE, f"{BASE}-2512"), License("apache-2.0"))
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.comfyui_parts import SIZE, flow_sampling, flow_times
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
+    ComfyUI,
     Conditioning,
     License,
     Published,
@@ -32,6 +34,8 @@ BASE = f"{MAKER}/stable-diffusion-3.5-medium"
 LARGE = f"{MAKER}/stable-diffusion-3.5-large"
 TURBO = f"{LARGE}-turbo"
 STEPS, GUIDANCE = 28, 7.0  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 3.0
+"""ComfyUI's default shift of Stable Diffusion 3."""
 CLIP_TOKENS = 77
 TEXT_PARAMETERS = 123_650_304 + 694_659_840 + 4_762_310_656  # CLIP L and G, T5-XXL's encoder
 TEXT_WAITING = 10 * 7_087_872 + 30 * 19_677_440 + 22 * 192_946_176 - 2048  # but for two blocks each
@@ -139,6 +143,23 @@ class StableDiffusion3(RectifiedFlow):
     masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
     # The text encoders alone take 12.3 GB, so that on smaller cards blocks take turns.
     memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": TURNS, "8gb": TURNS}
+    comfyui = ComfyUI(
+        nodes={
+            "base": ("CheckpointLoaderSimple", {"ckpt_name": "sd3.5_medium.safetensors"}),
+            "clip": ("TripleCLIPLoader", {
+                "clip_name1": "clip_l.safetensors", "clip_name2": "clip_g.safetensors",
+                "clip_name3": "t5xxl_fp16.safetensors",
+            }),
+            "latent": ("EmptySD3LatentImage", SIZE),
+        },
+        model=("base", 0),
+        clip=("clip", 0),
+        vae=("base", 2),
+        latent=("latent", 0),
+        sampling=flow_sampling(STEPS, GUIDANCE),
+        peft_names=True,
+        **flow_times(COMFYUI_SHIFT),
+    )  # fmt: skip
     hub_tags = ("sd3", "sd3-diffusers")
     licenses: ClassVar = {one: community(one) for one in (BASE, LARGE, TURBO)}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
@@ -32,6 +33,8 @@ MAKER = "Tongyi-MAI"
 BASE = f"{MAKER}/Z-Image"
 TURBO = f"{MAKER}/Z-Image-Turbo"
 STEPS, GUIDANCE = 50, 5.0  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 3.0
+"""ComfyUI's default shift of Z-Image."""
 SMALL = {"gradient_checkpointing": True}
 REFINERS = ("noise_refiner", "context_refiner")
 BLOCKS = ("layers", *REFINERS)
@@ -117,6 +120,13 @@ class ZImage(RectifiedFlow):
         "8gb": {**SMALL, "offload": True},
     }
     kohya = Kohya("networks.lora_zimage", "z_image", own_names=True)  # musubi-tuner
+    comfyui = loaded_apart(
+        "z_image_bf16.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen_3_4b.safetensors", "type": "lumina2"}),
+        "ae.safetensors",
+        sampling=flow_sampling(STEPS, GUIDANCE + 1),  # there u + cfg (c - u)
+        **flow_times(COMFYUI_SHIFT),
+    )
     hub_tags = ("z-image",)
     licenses: ClassVar = {BASE: License("apache-2.0"), TURBO: License("apache-2.0")}
 
