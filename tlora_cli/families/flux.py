@@ -18,7 +18,7 @@ from tlora_cli.families.facts import (
     License,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow
+from tlora_cli.families.rectified_flow import RectifiedFlow, as_published_for_flux
 
 if TYPE_CHECKING:
     import torch
@@ -141,11 +141,7 @@ class Flux(RectifiedFlow):
     resolutions = (1024, 768, 512)
     guidance_doubles = False
     no_negative_prompt = "FLUX.1-dev takes no negative prompt: guidance is distilled into it"
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
     masked_defaults: ClassVar = {"adapter": {"min_rank": 1}}
     memory_presets: ClassVar = {
         "24gb": {**SMALL, "quantization": "int8"},

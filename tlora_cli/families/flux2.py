@@ -28,7 +28,11 @@ from tlora_cli.families.facts import (
 )
 from tlora_cli.families.flux2_names import BLOCKS, FOREIGN, OUTSIDE_BLOCKS
 from tlora_cli.families.flux2_sizes import LARGE, MIDDLE
-from tlora_cli.families.rectified_flow import RectifiedFlow
+from tlora_cli.families.rectified_flow import (
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+)
 from tlora_cli.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,12 +114,8 @@ class Flux2(RectifiedFlow):
     guidance_doubles = True
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1; for FLUX.2 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": SMALL,

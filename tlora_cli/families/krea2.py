@@ -18,9 +18,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
-from tlora_cli.families.facts import Argument, Conditioning, License, Sampler, TextEncoder
+from tlora_cli.families.facts import Argument, Conditioning, License, TextEncoder
 from tlora_cli.families.packed_flow import PackedFlow
-from tlora_cli.families.rectified_flow import FLOW
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    as_published_for_flux,
+)
 from tlora_cli.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -109,22 +113,13 @@ class Krea2(PackedFlow):
     standard_text_parameters = 4_437_815_808  # Qwen3-VL-4B, with what sees
     standard_text_waiting = 34 * 100_930_816 + 24 * 12_596_224
     resolutions = (1024, 768, 512)
-    samplers: ClassVar = {
-        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        # The pipeline gives noise levels to the scheduler, which DPM-Solver does not take.
-        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
-    }
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_none = 0.0
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1, the schedule alone; for Krea 2 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": {**SMALL, "quantization": "int8"},
         "16gb": {**SMALL, "quantization": "nf4", "resolution": 768},

@@ -17,9 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
-from tlora_cli.families.facts import Argument, Conditioning, Kohya, License, Sampler, TextEncoder
+from tlora_cli.families.facts import Argument, Conditioning, Kohya, License, TextEncoder
 from tlora_cli.families.packed_flow import PackedFlow
-from tlora_cli.families.rectified_flow import FLOW
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    as_published_for_flux,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -78,21 +82,12 @@ class QwenImage(PackedFlow):
     standard_text_parameters = 8_292_166_656  # Qwen2.5-VL-7B, with what sees
     standard_text_waiting = 26 * 233_057_792 + 32 * 19_702_200
     resolutions = (1024, 768, 512)
-    samplers: ClassVar = {
-        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        # The pipeline gives noise levels to the scheduler, which DPM-Solver does not take.
-        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
-    }
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1; for Qwen-Image nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": {**SMALL, "offload": True},

@@ -23,7 +23,12 @@ from tlora_cli.families.facts import (
     Published,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow, turbo_note
+from tlora_cli.families.rectified_flow import (
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+    turbo_note,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -135,12 +140,8 @@ class StableDiffusion3(RectifiedFlow):
     resolutions = (1024, 768, 512)
     guidance_doubles = True
     # Of training: what T-LoRA published for FLUX.1; for Stable Diffusion 3 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     # The text encoders alone take 12.3 GB, so that on smaller cards blocks take turns.
     memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": TURNS, "8gb": TURNS}
     comfyui = ComfyUI(

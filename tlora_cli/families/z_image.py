@@ -23,7 +23,13 @@ from tlora_cli.families.facts import (
     License,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow, turbo_note
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+    turbo_note,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -101,18 +107,13 @@ class ZImage(RectifiedFlow):
     standard_text_parameters = 4_022_468_096  # Qwen3-4B
     standard_text_waiting = 34 * 100_930_816
     resolutions = (1024, 768, 512)
-    # Its pipeline gives the noise levels, which DPM-Solver of diffusers takes from none.
-    samplers: ClassVar = {k: v for k, v in RectifiedFlow.samplers.items() if k != "dpmpp_2m"}
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_none = 0.0
     no_recorded_step = "texts of Z-Image have lengths of their own, and a CUDA graph one for all"
     # Of training: what T-LoRA published for FLUX.1, the schedule alone; for Z-Image nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": {**SMALL, "quantization": "int8"},
