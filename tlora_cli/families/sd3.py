@@ -79,6 +79,20 @@ def community(base: str) -> License:
     return License("other", "stabilityai-ai-community", link)
 
 
+def _filled(text: Tensor, denoiser: Any) -> Tensor:
+    """Return a text with T5's part; where it was made without, zeros, as the pipeline has them.
+
+    Args:
+        text: (B, L, D), or of both CLIPs alone (B, 77, narrower).
+        denoiser: says the width D.
+    """
+    from torch.nn import functional
+
+    missing = denoiser.config.joint_attention_dim - text.shape[-1]
+    tokens = StableDiffusion3.text_tokens
+    return functional.pad(text, (0, missing, 0, tokens)) if missing else text
+
+
 class StableDiffusion3(RectifiedFlow):
     """A transformer of joint blocks, with the text of two CLIPs and of T5."""
 
@@ -93,6 +107,7 @@ class StableDiffusion3(RectifiedFlow):
         TextEncoder("text_encoder_2", "tokenizer_2", "clip_g"),
         TextEncoder("text_encoder_3", "tokenizer_3", "t5xxl"),
     )
+    zeros_without = ("text_encoder_3",)
     text_tokens = 256  # of T5, as the pipeline has it
     text_tokenizer = "tokenizer_3"
     single_file_is_whole = False
@@ -165,7 +180,18 @@ class StableDiffusion3(RectifiedFlow):
     licenses: ClassVar = {one: community(one) for one in (BASE, LARGE, TURBO)}
 
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-        """Return prompt_embeds (B, 77 + 256, D) and pooled_projections (B, P)."""
+        """Return prompt_embeds (B, 77 + 256, D) and pooled_projections (B, P).
+
+        Of a base without T5 the texts are those of both CLIPs, (B, 77, both widths); `_filled` adds
+        the zeros, whose width the transformer says.
+        """
+        if pipeline.text_encoder_3 is None:
+            import torch
+
+            read = pipeline._get_clip_prompt_embeds  # the pipeline's own call wants a transformer
+            clips = [read(list(prompts), clip_model_index=number) for number in (0, 1)]
+            text, pooled = (torch.cat(both, dim=-1) for both in zip(*clips, strict=True))
+            return {"prompt_embeds": text, "pooled_projections": pooled}
         length = min(self.text_tokens, pipeline.tokenizer_3.model_max_length)
         embeds, _, pooled, _ = pipeline.encode_prompt(
             list(prompts),
@@ -201,7 +227,7 @@ class StableDiffusion3(RectifiedFlow):
         """Call the transformer, which cuts latents into patches itself; it takes t."""
         answer: Tensor = denoiser(
             hidden_states=noisy,
-            encoder_hidden_states=conditioning["prompt_embeds"],
+            encoder_hidden_states=_filled(conditioning["prompt_embeds"], denoiser),
             pooled_projections=conditioning["pooled_projections"],
             timestep=self.told(t),
             return_dict=False,
@@ -222,10 +248,11 @@ class StableDiffusion3(RectifiedFlow):
     ) -> Tensor:
         """Run StableDiffusion3Pipeline on embeddings."""
         assert negative is not None, "it takes negative prompts"
+        denoiser = pipeline.transformer
         latents: Tensor = pipeline(
-            prompt_embeds=positive["prompt_embeds"],
+            prompt_embeds=_filled(positive["prompt_embeds"], denoiser),
             pooled_prompt_embeds=positive["pooled_projections"],
-            negative_prompt_embeds=negative["prompt_embeds"],
+            negative_prompt_embeds=_filled(negative["prompt_embeds"], denoiser),
             negative_pooled_prompt_embeds=negative["pooled_projections"],
             width=width,
             height=height,
