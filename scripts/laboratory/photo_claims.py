@@ -17,6 +17,7 @@ def _variant(name: str) -> Pick:
 
 
 PHOTO, PAPER = _variant("photo"), _variant("paper")
+WORD = Pick("textual_inversion", variant="word_alone")
 METHODS = ("tlora", "lora", "ortho_lora", "vanilla_tlora")
 LEFT_OUT = {
     "without scenes": "no_scenes",
@@ -64,6 +65,39 @@ PHOTO_CLAIMS = (
             Contrast("Vanilla T-LoRA against LoRA", "S*", _photo("vanilla_tlora"),
                      _photo("lora"), 1),
         ),
+        curve=None,
+    ),
+    Claim(
+        "photo-word",
+        "photo",
+        "A word learned first makes `recipe: photo` better",
+        SOURCE,
+        "With a word that is learned before the weights, S\\* and TS\\* are higher than with the "
+        "weights alone, with T-LoRA and with LoRA.",
+        {
+            "T-LoRA, photo": PHOTO,
+            "T-LoRA, no word": _variant("no_word"),
+            "LoRA, photo": _photo("lora"),
+            "LoRA, no word": Pick("lora", variant="no_word_lora"),
+        },
+        [
+            Contrast(f"{name}, {metric}", metric, one, other, 1)
+            for name, one, other in (
+                ("T-LoRA", PHOTO, _variant("no_word")),
+                ("LoRA", _photo("lora"), Pick("lora", variant="no_word_lora")),
+            )
+            for metric in ("S*", "TS*")
+        ],
+        curve=None,
+    ),
+    Claim(
+        "photo-weights",
+        "photo",
+        "The weights add to the word",
+        SOURCE,
+        "T-LoRA's weights after the word bring more S\\* and more likeness than the word alone.",
+        {"T-LoRA, photo": PHOTO, "the word alone": WORD},
+        [Contrast(metric, metric, PHOTO, WORD, 1) for metric in ("S*", LIKENESS)],
         curve=None,
     ),
     Claim(

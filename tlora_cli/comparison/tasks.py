@@ -44,6 +44,7 @@ AS_BEFORE: dict[tuple[str, ...], Any] = {
     ("train", "preserve"): None,
     ("train", "select"): "last",
     ("train", "word_lr"): None,
+    ("train", "word_share"): None,
 }
 """Recipe keys that cells of an earlier version don't have -> the value that means the same. It is
 left out of what is compared, so that those cells fit. A new key of the recipe is added here."""

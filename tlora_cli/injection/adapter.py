@@ -21,15 +21,16 @@ from tlora_cli.families import Family
 from tlora_cli.families.wrapping import modules_of
 from tlora_cli.formats import tlora_file
 from tlora_cli.formats.weights import AdapterInfo, AdapterWeights
-from tlora_cli.formulas.schedules import SCHEDULES, RankSchedule
+from tlora_cli.formulas.schedules import RankSchedule
 from tlora_cli.foundation.devices import HostCopies
 from tlora_cli.foundation.errors import UserError
 from tlora_cli.injection.batched_factors import BatchedUpdates
 from tlora_cli.injection.call_state import CallState
-from tlora_cli.injection.changes import Change, LowRankUpdate, MadeT
+from tlora_cli.injection.changes import Change, LearnedWord, LowRankUpdate, MadeT
 from tlora_cli.injection.folded_weights import Folding, can_fold
 from tlora_cli.injection.layer_groups import UpdateHook, autocast_dtype
 from tlora_cli.injection.placement import Placement
+from tlora_cli.injection.summary import summary_of
 from tlora_cli.methods import METHODS, PLAIN, Method
 
 _NO_SCHEDULE = RankSchedule(1, 1, kind="constant")
@@ -69,6 +70,7 @@ class Adapter:
         self._cache: dict[Any, Any] | None = None if trainable else {}
         self._folding: Folding | None = None
         self._checkpointed = False
+        self._learned = True, True
         self._unfrozen = [p for p in denoiser.parameters() if trainable and p.requires_grad]
         for parameter in self._unfrozen:
             parameter.requires_grad_(False)
@@ -128,21 +130,9 @@ class Adapter:
 
     def __repr__(self) -> str:
         """Say what it is: `<Adapter: tlora on SDXL, rank 64 (linear, least 32), "sks dog">`."""
-        parts = [f"{self.info.method or PLAIN} on {self.family.title}"]
-        if self.schedule is not None:
-            plain = self.schedule.always_full or SCHEDULES[self.schedule.kind].takes_points
-            least = "" if plain else f", least {self.schedule.min_rank}"
-            parts.append(f"rank {self.schedule.rank} ({self.schedule.title}{least})")
-        if self.blocks is not None:
-            parts.append(f"{self.blocks} blocks")
-        if self.info.concept:
-            parts.append(f'"{self.info.concept}"')
-        parts.append(f"{len(self.layers)} layers")
-        if self.scale != 1:
-            parts.append(f"scale {self.scale:g}")
-        if not self._hooks:
-            parts.append("removed")
-        return f"<Adapter: {', '.join(parts)}>"
+        own = self.info, self.family, self.schedule, self.blocks
+        about = summary_of(*own, layers=len(self.layers), scale=self.scale)
+        return f"<Adapter: {about}{'' if self._hooks else ', removed'}>"
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the trainable tensors, fp32; none for an adapter loaded for sampling only."""
@@ -151,20 +141,38 @@ class Adapter:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the trainable tensors by their learning rate's factor, `rate`."""
-        groups: dict[float, list[nn.Parameter]] = {}
+        groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for layer in self.layers.values():
-            groups.setdefault(layer.rate, []).extend(layer.parameters())
-        return [{"params": tensors, "rate": rate} for rate, tensors in groups.items()]
+            key = layer.rate, isinstance(layer, LearnedWord)
+            groups.setdefault(key, []).extend(layer.parameters())
+        return [{"params": tensors, "rate": rate} for (rate, _), tensors in groups.items()]
+
+    def learn(self, *, word: bool = True, weights: bool = True) -> None:
+        """Say what is learned from now on; the rest gets no gradient and stays as it is.
+
+        Args:
+            word: the word's vectors, if there are some.
+            weights: all else.
+        """
+        if self._learned == (word, weights):
+            return
+        self._learned = word, weights
+        for layer in self.layers.values():
+            layer.requires_grad_(word if isinstance(layer, LearnedWord) else weights)
+
+    def _updated(self) -> list[Change]:
+        """Return the changes of weights: all but a word's."""
+        return [one for one in self.layers.values() if not isinstance(one, LearnedWord)]
 
     def penalty(self) -> Tensor | None:
         """Return what the method adds to the diffusion loss; None for most methods."""
         penalty = self.method.penalty
-        return penalty(list(self.layers.values())) if penalty else None
+        return penalty(self._updated()) if penalty else None
 
     def after_step(self, step: int, steps: int) -> None:
         """Do what the method does after an optimizer step, while gradients are still there."""
         if self.method.after_step:
-            self.method.after_step(list(self.layers.values()), step, steps)
+            self.method.after_step(self._updated(), step, steps)
 
     @property
     def method(self) -> Method:

@@ -24,7 +24,7 @@ from tlora_cli.photos.framing import SUBJECT
 from tlora_cli.recipe.adapter_sections import AdapterConfig
 from tlora_cli.recipe.defaults import chosen_method, memory_preset, merged
 from tlora_cli.recipe.named import NAMED, PAPER, recipe_settings
-from tlora_cli.recipe.running import execution_problems, offload_problems
+from tlora_cli.recipe.running import execution_problems, offload_problems, word_problems
 from tlora_cli.recipe.sections import BaseModelConfig, ConceptConfig
 from tlora_cli.recipe.strict_section import (
     FamilyName,
@@ -179,6 +179,7 @@ class Recipe(Section):
             )
         yield from self.execution_problems(self.train.execution)
         yield from offload_problems(self.train, self.adapter)
+        yield from word_problems(self.train, self.adapter)
         if self.train.device == "cpu":
             for key in GPU_ONLY:
                 if needs_gpu(key, attrgetter(key)(self)):

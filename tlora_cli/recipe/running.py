@@ -51,6 +51,25 @@ def execution_problems(
         )
 
 
+def word_problems(train: TrainConfig, adapter: AdapterConfig) -> Iterator[Problem]:
+    """Yield settings under which a word can't be learned first."""
+    key = "train.word_share"
+    if train.word_share is None:
+        return
+    if METHODS[adapter.method].word:
+        yield Problem(
+            f"{adapter.method} learns nothing but the word; leave it out", (key, "adapter.method")
+        )
+    elif train.word_lr is None:
+        yield Problem("no word is learned; give train.word_lr, too, or leave it out", (key,))
+    if train.optimizer.name == "prodigy":
+        yield Problem(
+            "prodigy finds one step size for the whole run, and the word's is none for the "
+            "adapter; use adamw, or leave it out",
+            (key, "train.optimizer.name"),
+        )
+
+
 def offload_problems(train: TrainConfig, adapter: AdapterConfig) -> Iterator[Problem]:
     """Yield settings that need the base's weights on the device all the time."""
     method, key = METHODS[adapter.method], "train.offload"

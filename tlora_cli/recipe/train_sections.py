@@ -146,6 +146,14 @@ class TrainConfig(Section):
         description="Learning rate of the placeholder's own embedding, learned beside the adapter "
         "(pivotal tuning); null: it stays as it is, but for methods that are a learned word.",
     )
+    word_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the steps, the first ones, that learn the word alone; then it stays, "
+        "and the others learn the adapter. The rate runs through lr_schedule in each part. null: "
+        "both are learned all the time.",
+    )
     lr_schedule: LRScheduleConfig = Field(default_factory=LRScheduleConfig)
     max_grad_norm: float | None = Field(
         None, gt=0, description="Length (L2) that longer gradients are scaled down to; null: never."

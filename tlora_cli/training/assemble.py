@@ -19,6 +19,7 @@ from tlora_cli.training.execution import choose_execution, make_passes
 from tlora_cli.training.from_recipe import preview_prompts, sampling_settings
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.optimizers import lr_factor
+from tlora_cli.training.phases import phase_at
 from tlora_cli.training.prepare import Prepared
 from tlora_cli.training.previews import Previews
 from tlora_cli.training.scoring_prompts import batch_of, trial_for, trial_settings
@@ -77,10 +78,10 @@ def make_step(
         adapter=adapter,
         optimizer=optimizer,
         learning_rate=functools.partial(_learning_rate, train),
+        phase=functools.partial(phase_at, steps=train.steps, word_share=train.word_share),
         clip=clip,
         max_grad_norm=train.max_grad_norm,
         accumulation=train.accumulation,
-        steps=train.steps,
     )
 
 
@@ -103,8 +104,8 @@ def _draw(
     )
 
 
-def _learning_rate(train: TrainConfig, step: int) -> float:
-    return train.optimizer.lr * lr_factor(train.lr_schedule, step, train.steps)
+def _learning_rate(train: TrainConfig, step: int, steps: int) -> float:
+    return train.optimizer.lr * lr_factor(train.lr_schedule, step, steps)
 
 
 def make_previews(

@@ -178,7 +178,8 @@ def draw_batch(
     phrased = _choose_phrases(chosen[:size], seed, index, silent)
     for place, (example, phrase) in enumerate(zip(chosen, phrased, strict=False)):
         if dropout and place in silent:
-            texts[place] = {**texts[place], **dropout.nothing}
+            nothing = encode("") if encode else dropout.nothing
+            texts[place] = {**texts[place], **nothing}
         elif encode:
             caption = phrase.caption if phrase else example.caption
             texts[place] = {**texts[place], **encode(caption)}

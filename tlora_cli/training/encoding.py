@@ -94,7 +94,7 @@ def encode_all(
         encoders = pipeline
         for encoder in family.encoders_of(pipeline):
             encoder.requires_grad_(False)
-        encode = functools.partial(_encode_anew, family, pipeline)
+        encode = Encoding(family, pipeline)
     drawn: Callable[[], Texts] | None = None
     if prompts := drawn_prompts(recipe):
         negative = recipe.sampling.negative_prompt
@@ -148,8 +148,26 @@ def _phrased(recipe: Recipe, captions: Sequence[str]) -> dict[str, list[tuple[st
     return phrased_texts(captions, phrases_of(concept, recipe.base.model), concept)
 
 
-def _encode_anew(family: Family, pipeline: Any, caption: str) -> Conditioning:
-    return family.encode_prompts(pipeline, [caption])
+class Encoding:
+    """Encodes captions anew while a word is learned, and each once when the word stays.
+
+    Args:
+        family: of the base.
+        pipeline: its text encoders.
+    """
+
+    def __init__(self, family: Family, pipeline: Any) -> None:
+        self._family, self._pipeline = family, pipeline
+        self._kept: dict[str, Conditioning] = {}
+
+    def __call__(self, caption: str) -> Conditioning:
+        """Return the embeddings of a caption, one row."""
+        if caption in self._kept:
+            return self._kept[caption]
+        made = self._family.encode_prompts(self._pipeline, [caption])
+        if not any(one.requires_grad for one in made.values()) and torch.is_grad_enabled():
+            self._kept[caption] = made  # nothing that it depends on is learned any more
+        return made
 
 
 def _constant(texts: Texts) -> Callable[[], Texts]:

@@ -180,7 +180,7 @@ class RunFolder:
 
     def _check_same(self, before: Recipe, now: Recipe) -> None:
         free: tuple[str, ...] = FREE_TO_CHANGE
-        if now.train.lr_schedule.name != "constant":
+        if now.train.lr_schedule.name != "constant" or now.train.word_share is not None:
             free = tuple(key for key in free if key != "train.steps")
         changed = [
             f"{key}: was {short(old)}, is {short(new)}"

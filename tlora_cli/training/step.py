@@ -20,6 +20,7 @@ from tlora_cli.formulas.objectives import Objective, squared_error
 from tlora_cli.foundation.devices import to_device
 from tlora_cli.injection.adapter import Adapter
 from tlora_cli.training.batch import Batch
+from tlora_cli.training.phases import Phase
 
 Passes = Callable[[Batch], Tensor]
 """The forward and backward pass of a batch -> its samples' losses, (B,), without the penalty; the
@@ -146,7 +147,9 @@ def forward_backward(loss: Loss, backward: Callable[[Tensor], None]) -> Passes:
         whole, losses = loss(batch)
         backward(whole)  # the mask still holds
         if loss.preserve_weight:
-            backward(preservation(loss, batch))
+            held = preservation(loss, batch)
+            if held.requires_grad:  # the word alone doesn't move the class
+                backward(held)
         return losses.detach()
 
     return passes
@@ -195,11 +198,11 @@ class TrainingStep:
         adapter: what is trained.
         optimizer: of its parameters; each group has a `rate`, which the learning rate is
             multiplied with.
-        learning_rate: step (0-based) -> learning rate.
+        learning_rate: number of a step in its phase, steps of the phase -> learning rate.
+        phase: step (0-based) -> the part of the run that it lies in.
         clip: scales gradients of the parameters down to a length.
         max_grad_norm: that length; None: they stay.
         accumulation: forward passes of a step.
-        steps: of the whole run.
     """
 
     draw: Callable[[int], Batch]
@@ -207,15 +210,17 @@ class TrainingStep:
     mean: Callable[[Tensor, int], Tensor]
     adapter: Adapter
     optimizer: Any
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int, int], float]
+    phase: Callable[[int], Phase]
     clip: Callable[[list[nn.Parameter], float], object]
     max_grad_norm: float | None
     accumulation: int
-    steps: int
 
     def __call__(self, step: int) -> StepResult:
         """Run step number `step` (0-based), a function of it and of the state alone."""
-        lr = self.learning_rate(step)
+        phase = self.phase(step)
+        self.adapter.learn(word=phase.word, weights=phase.weights)
+        lr = self.learning_rate(phase.step, phase.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["rate"]
         first = step * self.accumulation
@@ -226,7 +231,8 @@ class TrainingStep:
         if self.max_grad_norm is not None:
             self.clip(list(self.adapter.parameters()), self.max_grad_norm)
         self.optimizer.step()
-        self.adapter.after_step(step + 1, self.steps)
+        if phase.weights:
+            self.adapter.after_step(phase.step + 1, phase.steps)
         self.optimizer.zero_grad(set_to_none=True)
         return self._result(done)
 
@@ -234,7 +240,11 @@ class TrainingStep:
         total = torch.zeros((), device=done[0].losses.device)
         for one in done:
             total += self.mean(one.losses, one.instances) / self.accumulation
-        group = self.optimizer.param_groups[0]
+        group = next(
+            group
+            for group in self.optimizer.param_groups
+            if any(one.requires_grad for one in group["params"])
+        )
         return StepResult(
             loss=total,
             timesteps=torch.cat([one.timesteps for one in done]),
