@@ -78,13 +78,13 @@ PHOTO_CLAIMS = (
             "T-LoRA, photo": PHOTO,
             "T-LoRA, no word": _variant("no_word"),
             "LoRA, photo": _photo("lora"),
-            "LoRA, no word": Pick("lora", variant="no_word_lora"),
+            "LoRA, no word": Pick("lora", variant="no_word"),
         },
         [
             Contrast(f"{name}, {metric}", metric, one, other, 1)
             for name, one, other in (
                 ("T-LoRA", PHOTO, _variant("no_word")),
-                ("LoRA", _photo("lora"), Pick("lora", variant="no_word_lora")),
+                ("LoRA", _photo("lora"), Pick("lora", variant="no_word")),
             )
             for metric in ("S*", "TS*")
         ],

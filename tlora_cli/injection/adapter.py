@@ -93,7 +93,7 @@ class Adapter:
         if masked and (why := self.family.refused_call(kwargs)):
             raise UserError(why)
         self.call.set_timestep(timestep, device)
-        if self._updates.stacks:
+        if self._updates.stacks and self._learned[1]:
             autocast = autocast_dtype(device.type)
             dtype = autocast or (torch.float32 if sample is None else sample.dtype)
             built = self.kept((dtype, self.scale), lambda: self._updates.build(dtype, self.scale))
@@ -157,6 +157,7 @@ class Adapter:
         if self._learned == (word, weights):
             return
         self._learned = word, weights
+        self._updates.rest(not weights)  # they are as they began, and add nothing
         for layer in self.layers.values():
             layer.requires_grad_(word if isinstance(layer, LearnedWord) else weights)
 

@@ -155,6 +155,11 @@ class BatchedUpdates:
             of_a_shape[_kind(group.layers[0]), len(group.layers)].append(group)
         return [FactorStack(groups) for groups in of_a_shape.values()]
 
+    def rest(self, resting: bool) -> None:
+        """Let all layers answer without their updates, or with them again."""
+        for group in self._groups.values():
+            group.resting = resting
+
     def build(self, dtype: torch.dtype, scale: float) -> list[StackedFactors]:
         """Return the factors of all stacks, in a number format and at a strength."""
         return [stack.build(dtype, scale) for stack in self.stacks]

@@ -60,6 +60,8 @@ class LayerGroup:
         self.folded: Sequence[Tensor] | None = None
         """Weights with the updates in them, if the present call runs with such; see
         `folded_weights.py`."""
+        self.resting = False
+        """Whether they answer without their updates for now."""
         self.alike = False
         """Whether there are several, and they have been given the same tensor so far."""
 
@@ -182,6 +184,6 @@ class UpdateHook:
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Return the output with the update added."""
-        if self.group.folded is not None:
+        if self.group.folded is not None or self.group.resting:
             return output
         return self.group.add(self.index, inputs[0], output)
