@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel, UNet2DConditionModel
-from torch import Tensor, nn
+from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    Krea2Transformer2DModel,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
+from torch import Tensor
 from typer.testing import CliRunner
 
 from tlora_cli import RankSchedule, UserError
@@ -35,20 +43,92 @@ FLUX: dict[str, Any] = {
     "pooled_projection_dim": 16,
     "axes_dims_rope": (4, 6, 6),
 }
+DENOISERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sdxl": (UNet2DConditionModel, UNET),
+    "flux": (FluxTransformer2DModel, FLUX),
+    "flux2": (
+        Flux2Transformer2DModel,
+        {
+            "in_channels": 128,
+            "num_layers": 1,
+            "num_single_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 24,
+            "timestep_guidance_channels": 32,
+            "axes_dims_rope": (4, 4, 4, 4),
+            "guidance_embeds": False,
+        },
+    ),
+    "z_image": (
+        ZImageTransformer2DModel,
+        {
+            "dim": 32,
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "cap_feat_dim": 16,
+            "axes_dims": [4, 6, 6],
+            "axes_lens": [64, 32, 32],
+        },
+    ),
+    "qwen_image": (
+        QwenImageTransformer2DModel,
+        {
+            "num_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 16,
+            "axes_dims_rope": (4, 6, 6),
+        },
+    ),
+    "sd3": (
+        SD3Transformer2DModel,
+        {
+            "sample_size": 16,
+            "num_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "joint_attention_dim": 24,
+            "caption_projection_dim": 32,
+            "pooled_projection_dim": 16,
+            "pos_embed_max_size": 16,
+            "dual_attention_layers": (0,),
+        },
+    ),
+    "krea2": (
+        Krea2Transformer2DModel,
+        {
+            "num_layers": 2,
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "intermediate_size": 64,
+            "text_hidden_dim": 16,
+            "text_num_attention_heads": 2,
+            "text_num_key_value_heads": 2,
+            "text_intermediate_size": 32,
+            "axes_dims_rope": (4, 6, 6),
+        },
+    ),
+}
+"""Family -> class and configuration of a small denoiser."""
 RANK, LEAST = 6, 2
 LOW_RANK = sorted(name for name, method in METHODS.items() if method.size == "rank")
 TWO_COPIES = ("ortho_lora", "pissa", "tlora")
 
 
 def write_bases(folder: Path) -> dict[str, Path]:
-    """Write the configurations of two small bases as diffusers folders have them."""
-    UNet2DConditionModel(**UNET).save_config(folder / "sdxl" / "unet")
-    FluxTransformer2DModel(**FLUX).save_config(folder / "flux" / "transformer")
-    return {family: folder / family for family in ("sdxl", "flux")}
+    """Write the configurations of small bases as diffusers folders have them."""
+    for family in DENOISERS:
+        denoiser(family).save_config(folder / family / FAMILIES[family].denoiser)
+    return {family: folder / family for family in DENOISERS}
 
 
-def denoiser(family: str) -> nn.Module:
-    return UNet2DConditionModel(**UNET) if family == "sdxl" else FluxTransformer2DModel(**FLUX)
+def denoiser(family: str) -> Any:
+    cls, config = DENOISERS[family]
+    return cls(**config)
 
 
 def random_adapter(

@@ -9,8 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusers import Flux2Pipeline
-from make_tiny_models import _moving_shift, _qwen_tokenizer, _vae_with_norm, _write
-from make_tiny_models import flux2_transformer as transformer
+from tiny_models.flux2 import flux2_transformer as transformer
+from tiny_models.parts import moving_shift
+from tiny_models.qwen import qwen_tokenizer
+from tiny_models.vaes import vae_with_norm
+from tiny_models.writing import write_pipeline
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PreTrainedTokenizerFast
 
 TEMPLATE = (
@@ -21,13 +24,13 @@ TEMPLATE = (
 
 def write_tiny_flux2_dev(folder: Path) -> Path:
     """Write the pipeline's folder; the same weights each time."""
-    _write(_tiny_flux2_dev, folder, seed=0)
+    write_pipeline(_tiny_flux2_dev, folder, seed=0)
     return folder
 
 
 def _tiny_flux2_dev() -> Flux2Pipeline:
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_qwen_tokenizer().backend_tokenizer,
+        tokenizer_object=qwen_tokenizer().backend_tokenizer,
         pad_token="<|endoftext|>",
         model_max_length=512,
         chat_template=TEMPLATE,
@@ -56,8 +59,8 @@ def _tiny_flux2_dev() -> Flux2Pipeline:
     }
     config = Mistral3Config(text_config=text, vision_config=vision)
     return Flux2Pipeline(
-        scheduler=_moving_shift(),
-        vae=_vae_with_norm(),
+        scheduler=moving_shift(),
+        vae=vae_with_norm(),
         text_encoder=Mistral3ForConditionalGeneration(config).eval(),
         tokenizer=tokenizer,
         transformer=transformer(3 * 16, guidance_embeds=True),

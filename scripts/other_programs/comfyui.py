@@ -1,11 +1,11 @@
 """Run our ComfyUI workflow and our node in the real ComfyUI, and compare with tlora itself.
 
-    python scripts/other_programs/comfyui.py --comfyui FOLDER [--python PYTHON]
+    python scripts/other_programs/comfyui.py --comfyui FOLDER [--python PYTHON] [--family NAME ...]
 
-FOLDER is a checkout of ComfyUI; PYTHON has what it needs. A small random SDXL and FLUX of
-ComfyUI's own classes are put behind the workflow's loaders, the workflow is posted to the server as
-it stands otherwise, and each answer of the model is compared with that of diffusers' class and our
-masked adapter on the same input. Takes a minute or two on a CPU. Prints a table; exits 1 if an
+FOLDER is a checkout of ComfyUI; PYTHON has what it needs. Small random models of ComfyUI's own
+classes are put behind the workflow's loaders, the workflow is posted to the server as it stands
+otherwise, and each answer of the model is compared with that of diffusers' class and our masked
+adapter on the same input. Takes some minutes on a CPU. Prints a table; exits 1 if an
 answer differs by more than a hundred-thousandth of its size, or a rank is another.
 """
 
@@ -21,7 +21,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,64 +32,22 @@ from tlora_cli.cli.quiet import hush_libraries
 hush_libraries()
 
 import torch
-from diffusers import FluxTransformer2DModel, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from comfyui_models import MODELS, answer, make_models, t_of
+from safetensors.torch import load_file
 
 from tlora_cli import RankSchedule
 from tlora_cli.families import FAMILIES
-from tlora_cli.formats import AdapterInfo, AdapterWeights, tlora_file
 from tlora_cli.injection.load import load_adapter
 
 PORT = 8197
 RANK, LEAST = 8, 3
 TOLERANCE = 1e-5
-SDXL: dict[str, Any] = {
-    "block_out_channels": (32, 64, 128),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 2,
-    "transformer_layers_per_block": (1, 1, 2),
-    "attention_head_dim": (1, 1, 2),
-    "cross_attention_dim": 64,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 6 * 256 + 32,
-}
-SDXL_THERE: dict[str, Any] = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32,
-    "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "num_head_channels": 64,
-    "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 2,
-    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2], "use_spatial_transformer": True,
-    "use_linear_in_transformer": True, "context_dim": 64, "adm_in_channels": 6 * 256 + 32,
-    "num_classes": "sequential", "legacy": False, "use_temporal_attention": False,
-}  # fmt: skip
-FLUX: dict[str, Any] = {
-    "in_channels": 64,
-    "num_layers": 2,
-    "num_single_layers": 2,
-    "attention_head_dim": 32,
-    "num_attention_heads": 2,
-    "joint_attention_dim": 64,
-    "pooled_projection_dim": 32,
-    "guidance_embeds": True,
-    "axes_dims_rope": (8, 12, 12),
-}
-FLUX_THERE: dict[str, Any] = {
-    "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2,
-    "vec_in_dim": 32, "context_in_dim": 64, "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 2,
-    "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000,
-    "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": [],
-}  # fmt: skip
-MODELS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
-    "sdxl": (UNet2DConditionModel, SDXL, SDXL_THERE),
-    "flux": (FluxTransformer2DModel, FLUX, FLUX_THERE),
-}
-"""Family -> diffusers' class, its configuration, the same model's in ComfyUI."""
 STANDS_FOR = {
     "CheckpointLoaderSimple": "ProbeCheckpoint",
     "UNETLoader": "ProbeDenoiser",
+    "CLIPLoader": "ProbeWords",
     "DualCLIPLoader": "ProbeWords",
+    "TripleCLIPLoader": "ProbeWords",
     "VAELoader": "ProbeGray",
 }
 """ComfyUI's loaders -> the probe's; all other nodes of a workflow stay as they are."""
@@ -106,42 +64,14 @@ class Row:
     difference: float
 
 
-def make_models(work: Path, schedule: RankSchedule) -> None:
-    """Write small random models, and adapters of the schedule's rank for their layers."""
-    for family, (cls, config, there) in MODELS.items():
-        torch.manual_seed(3)
-        folder = work / family
-        folder.mkdir()
-        model = cls(**config)
-        for parameter in model.parameters():
-            if parameter.dim() == 1:
-                parameter.data += 0.1 * torch.randn_like(parameter)
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()},
-                  folder / "weights.safetensors")  # fmt: skip
-        (folder / "comfyui.json").write_text(json.dumps(there))
-        kind = FAMILIES[family]
-        for targets in kind.named_targets if family == "sdxl" else ("linear",):
-            layers = {}
-            for name, layer in kind.target_layers(model, targets).items():
-                out, *inner = layer.weight.shape
-                rank = 2 * schedule.rank
-                down = torch.randn(rank, *inner) / layer.weight[0].numel() ** 0.5
-                up = torch.randn(out, rank, *[1 for _ in inner[1:]]) / rank**0.5
-                layers[name] = (down, up)
-            info = AdapterInfo(method="tlora", placeholder="sks", class_name="dog")
-            weights = AdapterWeights(layers, 2, schedule, family, info)
-            file = folder / f"{targets}.safetensors"
-            tlora_file.write(file, weights, timestep_scale=kind.timestep_scale)
-
-
-def prepare(work: Path) -> dict[str, dict[str, Any]]:
+def prepare(work: Path, families: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return what is to be run: name -> workflow; put files where ComfyUI looks for them."""
     loras, jobs = work / "models" / "loras", {}
     loras.mkdir(parents=True)
     (work / "custom_nodes").mkdir()
     shutil.copytree(Path(__file__).parent / "comfyui_probe", work / "custom_nodes" / "probe")
     tlora("comfyui", work)
-    for family in MODELS:
+    for family in families:
         for file in sorted((work / family).glob("*.safetensors")):
             if file.stem == "weights":
                 continue
@@ -165,9 +95,8 @@ def prepare(work: Path) -> dict[str, dict[str, Any]]:
 def bare(work: Path, family: str) -> Path:
     """Return a diffusers folder with the model's configuration alone."""
     folder = work / family / "base"
-    cls, config, _ = MODELS[family]
     if not folder.exists():
-        cls(**config).save_config(folder / FAMILIES[family].denoiser)
+        MODELS[family].make().save_config(folder / FAMILIES[family].denoiser)
     return folder
 
 
@@ -278,16 +207,14 @@ def compare(family: str, what: str, file: Path, calls: list[dict[str, Any]], wor
 
 def adapted(family: str, file: Path, work: Path) -> tuple[Any, Any]:
     """Return diffusers' model with an adapter file on it, and the adapter."""
-    cls, config, _ = MODELS[family]
-    model = cls(**config)
+    model = MODELS[family].make()
     model.load_state_dict(load_file(work / family / "weights.safetensors"))
     return model, load_adapter(model.eval(), file)
 
 
 def ranks_of(family: str, schedule: RankSchedule, calls: list[dict[str, Any]]) -> list[int]:
     """Return the rank that a schedule gives each call."""
-    scale = FAMILIES[family].timestep_scale or 1.0
-    t = torch.stack([call["timesteps"][0].double() * scale for call in calls])
+    t = torch.stack([t_of(family, call)[0] for call in calls])
     ranks: list[int] = schedule.active_rank(t).tolist()
     return ranks
 
@@ -296,50 +223,24 @@ def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / ours.abs().max())
 
 
-def answer(family: str, model: Any, call: dict[str, Any]) -> torch.Tensor:
-    """Return diffusers' answer to a call of ComfyUI's model."""
-    x, context, y = call["x"], call["context"], call["y"]
-    batch, channels, height, width = x.shape
-    if family == "sdxl":
-        size = [8 * height, 8 * width]
-        ids = torch.tensor([[*size, 0, 0, *size]]).float().expand(batch, -1)
-        words = {"text_embeds": y[:, :32], "time_ids": ids}
-        out = model(x, call["timesteps"], context, added_cond_kwargs=words).sample
-        return torch.as_tensor(out)
-    rows, columns = height // 2, width // 2
-    tokens = x.view(batch, channels, rows, 2, columns, 2).permute(0, 2, 4, 1, 3, 5)
-    ids = torch.zeros(rows, columns, 3)
-    ids[..., 1] = torch.arange(rows)[:, None]
-    ids[..., 2] = torch.arange(columns)[None]
-    out = model(
-        hidden_states=tokens.reshape(batch, rows * columns, channels * 4),
-        encoder_hidden_states=context,
-        pooled_projections=y,
-        timestep=call["timesteps"],
-        guidance=call["guidance"],
-        img_ids=ids.view(-1, 3),
-        txt_ids=torch.zeros(context.shape[1], 3),
-    ).sample
-    out = out.view(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return torch.as_tensor(out.reshape(batch, channels, height, width))
-
-
 def keep(path: Path, version: str, found: dict[str, Any]) -> None:
-    """Put a version's facts into the file beside those of others."""
+    """Put facts of a version's nodes into the file beside those that are there."""
     kept = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**kept, version: found}, indent=1, sort_keys=True) + "\n")
+    kept[version] = {**kept.get(version, {}), **found}
+    path.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--comfyui", type=Path, required=True, help="a checkout of ComfyUI")
     parser.add_argument("--python", default=sys.executable, help="Python that can run it")
+    parser.add_argument("--family", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--facts", type=Path, help="JSON file that gets what its nodes take")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        make_models(work, RankSchedule(RANK, LEAST))
-        jobs, rows = prepare(work), []
+        make_models(work, options.family, RankSchedule(RANK, LEAST))
+        jobs, rows = prepare(work, options.family), []
         with server(options.comfyui, options.python, work):
             version = ask("system_stats")["system"].get("comfyui_version", "unknown")
             if options.facts:

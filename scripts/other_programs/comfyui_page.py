@@ -295,7 +295,7 @@ def main() -> None:
     front_end = ("--front-end-root", str(options.front_end)) if options.front_end else ()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        real.make_models(work, SCHEDULE)
+        real.make_models(work, [*TARGETS], SCHEDULE)
         jobs, rows, rounds = prepare(work), [], {}
         with (
             real.server(options.comfyui, options.python, work, *front_end),

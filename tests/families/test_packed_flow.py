@@ -230,14 +230,6 @@ def test_files_load_in_stock_diffusers_and_here(
     assert np.abs(theirs - bare).max() > 1e-2
 
 
-def test_comfyui_is_refused_by_name(case: Case, folder: Path, tmp_path: Path) -> None:
-    weights = trained(case.stock(folder).transformer).weights()
-    write = FORMATS["comfyui"].write
-    assert write is not None
-    with pytest.raises(UserError, match=f"how ComfyUI loads {case.kind.title} is not known here"):
-        write(tmp_path / "out", weights, {})
-
-
 # --- layers -----------------------------------------------------------------------------------
 
 

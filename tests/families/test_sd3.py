@@ -13,23 +13,48 @@ from diffusers import StableDiffusion3Pipeline
 from family_cases import load, trained
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from training_runs import recipe_values
+from training_runs import recipe_values, tlora, write_recipe
 
 from tlora_cli import UserError
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.sd3 import BASE, IN_BLOCK, LARGE, SD3, TURBO
 from tlora_cli.families.standard import meta_denoiser
-from tlora_cli.families.text_length import cuts
+from tlora_cli.families.text_length import check_lengths, cuts
 from tlora_cli.formats import read_adapter, read_origin
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.memory.plan import plan_memory
 from tlora_cli.training.batch import Batch
 from tlora_cli.training.step import Loss
 
 
-def test_a_training_step_is_that_of_diffusers(tiny_sd3: Path) -> None:
+@pytest.fixture
+def without_t5(tiny_sd3: Path, tmp_path: Path) -> Path:
+    """Return the folder of the same base without T5, as some save memory."""
+    folder = tmp_path / "tiny-sd3"
+    shutil.copytree(tiny_sd3, folder)
+    file = folder / "model_index.json"
+    index = json.loads(file.read_text())
+    for part in ("text_encoder_3", "tokenizer_3"):
+        shutil.rmtree(folder / part)
+        index[part] = [None, None]
+    file.write_text(json.dumps(index))
+    return folder
+
+
+def stock(folder: Path) -> Any:
+    """Return diffusers' pipeline, which must be told that a base is without T5."""
+    there = (folder / "text_encoder_3").exists()
+    more = {} if there else {"text_encoder_3": None, "tokenizer_3": None}
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder, **more)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize("base", ["tiny_sd3", "without_t5"])
+def test_a_training_step_is_that_of_diffusers(base: str, request: pytest.FixtureRequest) -> None:
     """Its formulas are those of `train_dreambooth_lora_sd3.py`, without preconditioning."""
-    pipeline = load(StableDiffusion3Pipeline, tiny_sd3)
+    pipeline = stock(request.getfixturevalue(base))
     denoiser, vae = pipeline.transformer.requires_grad_(False), pipeline.vae
     chance, t = torch.Generator().manual_seed(2), torch.tensor([250, 731])
     pictures = torch.rand(2, 3, 64, 96, generator=chance) * 2 - 1
@@ -57,7 +82,7 @@ def test_a_training_step_is_that_of_diffusers(tiny_sd3: Path) -> None:
         denoiser.register_forward_pre_hook(remember, with_kwargs=True)
         latents = torch.stack([SD3.encode_image(vae, one).mean for one in pictures])
         text = SD3.encode_prompts(pipeline, prompts)
-        assert text["prompt_embeds"].shape == (2, 77 + 256, 96)
+        assert embeds.shape == (2, 77 + 256, 96)
         batch = Batch(latents, noise, t, text, None, 2)
         objective = SD3.objective(dict(pipeline.scheduler.config), "auto")
         whole, losses = Loss(SD3, denoiser, objective, torch.float32)(batch)
@@ -91,13 +116,80 @@ def test_a_distilled_base_is_known_by_its_name(base: str) -> None:
     assert SD3.licenses[base].name == "stabilityai-ai-community"
 
 
-def test_a_base_without_t5_is_refused(tiny_sd3: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny_sd3, tmp_path / "base")
-    file = tmp_path / "base" / "model_index.json"
+def test_without_t5_pictures_are_those_of_the_stock_pipeline(without_t5: Path) -> None:
+    theirs = stock(without_t5)(
+        ["a dog", "a cat in the snow"],
+        negative_prompt=["blurry"] * 2,
+        generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+        guidance_scale=4.0,
+        width=64,
+        height=96,
+        num_inference_steps=4,
+        output_type="latent",
+    ).images
+    # As a run does it: texts first, with no transformer in memory, and then without the encoders.
+    encoders = load_pipeline(SD3, Base(str(without_t5)), parts=("text",))
+    with torch.no_grad():
+        text = SD3.encode_prompts(encoders, ["a dog", "a cat in the snow"])
+        negative = SD3.encode_negative(encoders, "blurry")
+    assert negative is not None
+    ours = SD3.sample(
+        load_pipeline(SD3, Base(str(without_t5)), parts=("vae", "denoiser")),
+        text,
+        {key: torch.cat([value] * 2) for key, value in negative.items()},
+        width=64,
+        height=96,
+        steps=4,
+        guidance=4.0,
+        generators=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_without_t5_the_plan_has_less_for_texts(
+    tiny_sd3: Path, without_t5: Path, tmp_path: Path
+) -> None:
+    whole, less = (
+        plan_memory(Recipe.model_validate(recipe_values(base, tmp_path))).phases[0].total
+        for base in (tiny_sd3, without_t5)
+    )
+    t5 = sum(one.numel() for one in stock(tiny_sd3).text_encoder_3.parameters())
+    assert whole - less == 4 * t5
+
+
+@pytest.mark.full
+def test_without_t5_a_base_is_checked_trained_and_drawn(without_t5: Path, tmp_path: Path) -> None:
+    preview = {"prompts": ["a {placeholder} dog"], "every": 2}
+    recipe = write_recipe(without_t5, tmp_path, train__steps=2, train__preview=preview)
+    done = tlora("validate", recipe)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tokenizer_3" not in done.stdout + done.stderr
+    done = tlora("train", "--config", recipe)
+    assert done.returncode == 0, done.stderr
+    done = tlora(
+        "sample", "--adapter", tmp_path / "run", "--prompt", "a sks dog", "--steps", 2,
+        "--output", tmp_path / "drawn",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "drawn").glob("*.png"))
+
+
+def test_without_t5_the_clips_limit_is_that_of_the_concept(without_t5: Path) -> None:
+    pipeline = load_pipeline(SD3, Base(str(without_t5)), parts=("text",))
+    with pytest.raises(UserError, match="'zq' stands behind the 75 tokens"):
+        check_lengths(SD3, pipeline, ["xy" * 150 + " zq"], ["zq"])
+
+
+def test_what_a_base_may_not_lack_is_refused(without_t5: Path) -> None:
+    """A CLIP; and a T5 of which the index says that it is there."""
+    file = without_t5 / "model_index.json"
     index = json.loads(file.read_text())
-    file.write_text(json.dumps({**index, "text_encoder_3": [None, None]}))
-    with pytest.raises(UserError, match="has no text_encoder_3"):
-        load_pipeline(SD3, Base(str(tmp_path / "base")), parts=("text",))
+    file.write_text(json.dumps({**index, "text_encoder_2": [None, None]}))
+    with pytest.raises(UserError, match="has no text_encoder_2"):
+        load_pipeline(SD3, Base(str(without_t5)), parts=("text",))
+    file.write_text(json.dumps({**index, "text_encoder_3": ["transformers", "T5EncoderModel"]}))
+    with pytest.raises(UserError, match="has no tokenizer_3"):
+        load_pipeline(SD3, Base(str(without_t5)), parts=("text",))
 
 
 def test_a_lora_in_the_original_names_is_read(tiny_sd3: Path, tmp_path: Path) -> None:

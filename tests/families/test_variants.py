@@ -17,6 +17,7 @@ from validations import recipe, told
 from tlora_cli import UserError
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
+from tlora_cli.families.variants import check_index
 from tlora_cli.tools.preflight.base_files import look_at_base
 
 CLASSES: dict[str, Any] = {"unet": UNet2DConditionModel, "transformer": FluxTransformer2DModel}
@@ -130,3 +131,20 @@ def test_a_folder_with_scales_beside_its_weights(tiny_sdxl: Path, tmp_path: Path
         load_pipeline(FAMILIES["sdxl"], Base(str(base)), parts=())
     found = list(look_at_base(recipe(tiny_sdxl, tmp_path, base={"model": str(base)})))
     assert "conv_in.weight_scale" in told(found, "problem")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_base_without_one_of_its_parts_is_refused(family: str) -> None:
+    kind = FAMILIES[family]
+    index = {part: ["library", "Something"] for part in kind.text_parts}
+    index |= {"_class_name": kind.pipeline_class.partition(":")[2]}
+    index |= {kind.denoiser: ["diffusers", kind.denoiser_class.partition(":")[2]]}
+    index |= {"vae": ["diffusers", kind.vae_class.partition(":")[2]]}
+    assert check_index(kind, index, "base") == []
+    for part in (*kind.text_parts, kind.denoiser, "vae"):
+        lacking = {**index, part: [None, None]}
+        if part in kind.zeros_without:
+            assert check_index(kind, lacking, "base") == []
+            continue
+        with pytest.raises(UserError, match=f"it has no {part}"):
+            check_index(kind, lacking, "base")

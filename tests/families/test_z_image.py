@@ -21,7 +21,7 @@ from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.families.text_length import cuts
 from tlora_cli.families.z_image import BASE, TURBO, Z_IMAGE
-from tlora_cli.formats import FORMATS, read_adapter, read_origin
+from tlora_cli.formats import read_adapter, read_origin
 from tlora_cli.foundation.offloading import waiting_parameters
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.tools.preflight.lesson_checks import drawing_cost
@@ -164,14 +164,6 @@ def test_files_of_lumina_2_and_of_language_models_are_not_its_own() -> None:
     assert not Z_IMAGE.knows(["layers.0.attn.to_q", "noise_refiner.0.attn.to_q"])
     assert not Z_IMAGE.knows(["layers.0.self_attn.q_proj"])
     assert not Z_IMAGE.knows(["layers_3_adaLN_modulation_1"])
-
-
-def test_comfyui_is_refused_by_name(tiny_z_image: Path, tmp_path: Path) -> None:
-    weights = trained(load(ZImagePipeline, tiny_z_image).transformer).weights()
-    write = FORMATS["comfyui"].write
-    assert write is not None
-    with pytest.raises(UserError, match="how ComfyUI loads Z-Image is not known here"):
-        write(tmp_path / "out", weights, {})
 
 
 def test_text_layers_of_the_encoder_have_their_true_size() -> None:

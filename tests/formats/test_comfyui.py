@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,13 +18,14 @@ from adapter_files import (
     random_adapter,
     write_bases,
 )
+from comfyui_graphs import SHIFTS, Comfy, percent_to_level, update_of
 from diffusers import UNet2DConditionModel
 from safetensors import safe_open
 from safetensors.torch import load_file
-from sgm_names import kohya_stems
-from torch import Tensor
 
 from tlora_cli import RankSchedule, UserError
+from tlora_cli.families import FAMILIES
+from tlora_cli.formats import read_adapter
 from tlora_cli.formats.slices import MARGIN, slices_of, wider
 from tlora_cli.formulas.noise_axis import NoiseAxis
 
@@ -83,86 +82,6 @@ def test_diffusers_loads_it_at_the_right_scale(
 # --- ComfyUI ----------------------------------------------------------------------------------
 
 
-def sdxl_sigma(timestep: float) -> float:
-    """Return ComfyUI's noise level of a timestep of SDXL; between whole ones, linear in the log."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    kept = (1 - betas).cumprod(0)
-    levels = ((1 - kept) / kept).sqrt().log()
-    timestep = min(max(timestep, 0.0), 999.0)
-    low, high = math.floor(timestep), math.ceil(timestep)
-    return float(torch.lerp(levels[low], levels[high], timestep - low).exp())
-
-
-def noise_level(family: str, t: float) -> float:
-    """Return the noise level that ComfyUI calls the model of a family with, at t."""
-    return sdxl_sigma(t) if family == "sdxl" else t / 1000
-
-
-def percent_to_level(family: str, percent: float) -> float:
-    if percent <= 0:
-        return math.inf if family == "sdxl" else 1.0
-    if percent >= 1:
-        return 0.0
-    if family == "sdxl":
-        return sdxl_sigma(999 * (1 - percent))
-    return math.exp(1.15) / (math.exp(1.15) + 1 / (1 - percent) - 1)
-
-
-class Comfy:
-    """What ComfyUI's nodes do with a workflow, as far as the hooks go."""
-
-    def __init__(self, folder: Path, family: str) -> None:
-        self.family = family
-        self.nodes = json.loads((folder / "workflow.json").read_text())
-        self.files = {path.name: load_file(path) for path in folder.glob("*.safetensors")}
-
-    def only(self, kind: str) -> dict[str, Any]:
-        [node] = [node for node in self.nodes.values() if node["class_type"] == kind]
-        inputs: dict[str, Any] = node["inputs"]
-        return inputs
-
-    def hooks(self, link: list[Any]) -> list[tuple[str, list[tuple[float, float]]]]:
-        """Return (file, keyframes of (start percent, strength)) of a node's hooks."""
-        node = self.nodes[link[0]]
-        inputs = node["inputs"]
-        if node["class_type"] == "CreateHookLoraModelOnly":
-            return [(inputs["lora_name"], [])]
-        if node["class_type"] == "SetHookKeyframes":
-            frames = self.keyframes(inputs["hook_kf"])
-            return [(file, frames) for file, _ in self.hooks(inputs["hooks"])]
-        assert node["class_type"] == "CombineHooks8"
-        assert set(inputs) <= {f"hooks_{letter}" for letter in "ABCDEFGH"}
-        return [hook for part in inputs.values() for hook in self.hooks(part)]
-
-    def keyframes(self, link: list[Any]) -> list[tuple[float, float]]:
-        inputs = self.nodes[link[0]]["inputs"]
-        before = self.keyframes(inputs["prev_hook_kf"]) if "prev_hook_kf" in inputs else []
-        return sorted([*before, (inputs["start_percent"], inputs["strength_mult"])])
-
-    def active(self, t: float) -> list[str]:
-        """Return the files that act at t."""
-        level, found = noise_level(self.family, t), []
-        for file, frames in self.hooks(self.only("PairConditioningSetProperties")["hooks"]):
-            strength = 1.0
-            for percent, value in frames:
-                if percent_to_level(self.family, percent) >= level:
-                    strength = value
-            assert strength in (0.0, 1.0)
-            if strength:
-                found.append(file)
-        return found
-
-
-def update_of(lora: dict[str, Tensor], family: str, layer: str) -> Tensor:
-    """Return a LoRA's update of a layer, by the names and the scale of its format."""
-    if family == "sdxl":
-        [stem] = kohya_stems(UNET, [layer]).values()
-        down, up = lora[f"{stem}.lora_down.weight"], lora[f"{stem}.lora_up.weight"]
-        return float(lora[f"{stem}.alpha"]) / len(down) * (up.double() @ down.double())
-    down, up = (lora[f"transformer.{layer}.lora_{x}.weight"].double() for x in "AB")
-    return up @ down
-
-
 SCHEDULES = {
     "linear": RankSchedule(RANK, LEAST),
     "from one": RankSchedule(RANK, 1, alpha=0.7),
@@ -204,7 +123,42 @@ def test_comfyui_sums_the_slices_to_the_masked_update(
     assert close(plain, weights.layers[layer][1].double() @ weights.layers[layer][0].double())
 
 
-@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.parametrize("family", [*SHIFTS])
+def test_starts_are_by_the_shift_of_comfyui(family: str) -> None:
+    """A percent's noise level, turned back into a percent, is itself."""
+    comfyui = FAMILIES[family].comfyui
+    assert comfyui is not None
+    for percent in (0.1, 0.5, 0.9):
+        level = percent_to_level(family, percent)
+        assert comfyui.start_percent(1000 * level) == pytest.approx(percent, abs=1e-9)
+
+
+@pytest.mark.parametrize("family", [family for family in SHIFTS if family != "flux"])
+def test_other_families_sum_to_the_masked_update_too(
+    family: str, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    source, folder, back = (
+        tmp_path / "dog.safetensors",
+        tmp_path / "dog",
+        tmp_path / "b.safetensors",
+    )
+    weights = random_adapter(source, family, "tlora", targets="linear")
+    convert(source, "--to", "comfyui", "--base", bases[family], "--output", folder)
+    comfy = Comfy(folder, family)
+    for t in (1000.0, 700.0, 450.0, 10.0):
+        files = comfy.active(t)
+        for layer in weights.layers:
+            found = sum(update_of(comfy.files[file], family, layer) for file in files)
+            assert close(found, masked_update(weights, layer, t)), (t, layer)
+    convert(folder / "dog-plain.safetensors", "--base", bases[family], "--output", back)
+    again = read_adapter(back, [])
+    assert (again.family, again.layers.keys()) == (family, weights.layers.keys())
+    for layer, (down, up) in weights.layers.items():
+        found = again.layers[layer][1].double() @ again.layers[layer][0].double()
+        assert close(found, up.double() @ down.double()), layer
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen_image_21"])
 def test_the_workflow_is_whole(family: str, bases: dict[str, Path], tmp_path: Path) -> None:
     source, folder = tmp_path / "dog.safetensors", tmp_path / "dog"
     random_adapter(source, family, schedule=RankSchedule(RANK, 1))

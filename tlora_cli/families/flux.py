@@ -5,21 +5,20 @@ Public facts of black-forest-labs/FLUX.1-dev (config.json of each part).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.bfl_names import names_of_layers
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
-    ComfyUI,
     Conditioning,
     Kohya,
     License,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow
+from tlora_cli.families.rectified_flow import RectifiedFlow, as_published_for_flux
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +65,6 @@ OUTSIDE_BLOCKS = {
     "final_layer_adaLN_modulation_1": "norm_out.linear",
     "final_layer_linear": "proj_out",
 }
-
-
-def comfyui_percent(t: float) -> float:
-    """Return ComfyUI's percent of t (0..1000): p has the noise level of 1 - p, shifted."""
-    level, shift = t / 1000, math.exp(COMFYUI_SHIFT)
-    return shift * (1 - level) / (level + shift * (1 - level))
 
 
 class Flux(RectifiedFlow):
@@ -148,11 +141,7 @@ class Flux(RectifiedFlow):
     resolutions = (1024, 768, 512)
     guidance_doubles = False
     no_negative_prompt = "FLUX.1-dev takes no negative prompt: guidance is distilled into it"
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
     masked_defaults: ClassVar = {"adapter": {"min_rank": 1}}
     memory_presets: ClassVar = {
         "24gb": {**SMALL, "quantization": "int8"},
@@ -161,28 +150,17 @@ class Flux(RectifiedFlow):
         "8gb": {**SMALL, "quantization": "nf4", "offload": True},
     }
     kohya = Kohya("networks.lora_flux", "flux1")
-    comfyui = ComfyUI(
-        nodes={
-            "model": ("UNETLoader", {
-                "unet_name": "flux1-dev.safetensors", "weight_dtype": "default",
-            }),
-            "clip": ("DualCLIPLoader", {
-                "clip_name1": "t5xxl_fp16.safetensors", "clip_name2": "clip_l.safetensors",
-                "type": "flux",
-            }),
-            "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
-            "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}),
-        },
-        model=("model", 0),
-        clip=("clip", 0),
-        vae=("vae", 0),
-        latent=("latent", 0),
-        sampling={"steps": STEPS, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"},
-        start_percent=comfyui_percent,
+    comfyui = loaded_apart(
+        "flux1-dev.safetensors",
+        ("DualCLIPLoader", {
+            "clip_name1": "t5xxl_fp16.safetensors", "clip_name2": "clip_l.safetensors",
+            "type": "flux",
+        }),
+        "ae.safetensors",
+        sampling=flow_sampling(STEPS, 1.0),
         guidance=("FluxGuidance", {"guidance": GUIDANCE}),
         zero_negative=True,
-        peft_names=True,  # kohya's would fuse queries, keys and values at three times the rank
-        note=f"the workflow's times hold for ComfyUI's default shift, {COMFYUI_SHIFT}",
+        **flow_times(COMFYUI_SHIFT, logarithm=True),
     )  # fmt: skip
     architecture = "flux-1-dev/lora"
     hub_tags = ("flux", "flux-diffusers")

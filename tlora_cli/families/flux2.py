@@ -17,17 +17,22 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tlora_cli.families.bfl_names import names_of_layers
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
     Conditioning,
     Kohya,
     License,
-    Published,
     TextEncoder,
 )
 from tlora_cli.families.flux2_names import BLOCKS, FOREIGN, OUTSIDE_BLOCKS
-from tlora_cli.families.rectified_flow import RectifiedFlow
+from tlora_cli.families.flux2_sizes import LARGE, MIDDLE
+from tlora_cli.families.rectified_flow import (
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+)
 from tlora_cli.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,24 +42,9 @@ if TYPE_CHECKING:
 MAKER = "black-forest-labs"
 BASE = f"{MAKER}/FLUX.2-klein-base-4B"
 STEPS, GUIDANCE = 50, 4.0  # defaults of both pipelines (diffusers 0.42)
+COMFYUI_SHIFT = 2.02
+"""ComfyUI's default shift of FLUX.2."""
 SMALL = {"gradient_checkpointing": True}
-MIDDLE = Published(
-    {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32}
-    | {"joint_attention_dim": 3 * 4096},
-    text_parameters=8_190_735_360,  # Qwen3-8B
-    text_waiting=34 * 192_946_432,
-)
-LARGE = Published(
-    {
-        "num_layers": 8,
-        "num_single_layers": 48,
-        "num_attention_heads": 48,
-        "joint_attention_dim": 3 * 5120,
-        "guidance_embeds": True,
-    },
-    text_parameters=24_011_361_280,  # Mistral Small 3
-    text_waiting=21_521_412_096,
-)
 
 
 class Flux2(RectifiedFlow):
@@ -124,12 +114,8 @@ class Flux2(RectifiedFlow):
     guidance_doubles = True
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1; for FLUX.2 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": SMALL,
@@ -137,6 +123,14 @@ class Flux2(RectifiedFlow):
         "8gb": {**SMALL, "offload": True},
     }
     kohya = Kohya("networks.lora_flux_2", "flux_2_klein_4b")  # musubi-tuner
+    comfyui = loaded_apart(
+        "flux-2-klein-base-4b.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen_3_4b.safetensors", "type": "flux2"}),
+        "flux2-vae.safetensors",
+        "EmptyFlux2LatentImage",
+        sampling=flow_sampling(STEPS, GUIDANCE),
+        **flow_times(COMFYUI_SHIFT, logarithm=True),
+    )
     hub_tags = ("flux2", "flux2-diffusers")
     licenses: ClassVar = {
         BASE: License("apache-2.0"),

@@ -17,9 +17,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tlora_cli.families.facts import Argument, Conditioning, License, Sampler, TextEncoder
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
+from tlora_cli.families.facts import Argument, Conditioning, License, TextEncoder
 from tlora_cli.families.packed_flow import PackedFlow
-from tlora_cli.families.rectified_flow import FLOW
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    as_published_for_flux,
+)
 from tlora_cli.foundation.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +35,8 @@ BASE = "krea/Krea-2-Raw"
 TURBO = "krea/Krea-2-Turbo"
 LICENSE = License("other", "krea-2-community", "https://www.krea.ai/krea-2-licensing")
 STEPS, GUIDANCE = 28, 4.5  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 1.15
+"""ComfyUI's default shift of Krea 2."""
 SMALL = {"gradient_checkpointing": True}
 END = 5
 """Tokens of the template's end, which stand behind a prompt and count among the 512."""
@@ -106,28 +113,26 @@ class Krea2(PackedFlow):
     standard_text_parameters = 4_437_815_808  # Qwen3-VL-4B, with what sees
     standard_text_waiting = 34 * 100_930_816 + 24 * 12_596_224
     resolutions = (1024, 768, 512)
-    samplers: ClassVar = {
-        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        # The pipeline gives noise levels to the scheduler, which DPM-Solver does not take.
-        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
-    }
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_none = 0.0
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1, the schedule alone; for Krea 2 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": {**SMALL, "quantization": "int8"},
         "16gb": {**SMALL, "quantization": "nf4", "resolution": 768},
         "12gb": {**SMALL, "quantization": "nf4", "resolution": 512},
         "8gb": {**SMALL, "quantization": "nf4", "offload": True, "resolution": 768},
     }
+    comfyui = loaded_apart(
+        "krea2_raw_bf16.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen3vl_4b_bf16.safetensors", "type": "krea2"}),
+        "qwen_image_vae.safetensors",
+        sampling=flow_sampling(STEPS, GUIDANCE + 1),  # there u + cfg (c - u)
+        **flow_times(COMFYUI_SHIFT, logarithm=True),
+    )
     hub_tags = ("krea2", "krea2-diffusers")
     licenses: ClassVar = dict.fromkeys((BASE, TURBO), LICENSE)
 

@@ -27,6 +27,7 @@ from tlora_cli.families.variants import (
     check_index,
     configs_of,
     is_of,
+    left_out,
     look_at_folder,
     pipeline_of,
     say,
@@ -144,6 +145,7 @@ def _load(
     if base.is_file:
         return load_single_file(family, base.model, base.config, absent=absent, dtype=dtype)
     place = str(base.path or base.model)
+    absent = absent | dict.fromkeys(left_out(family, index))
     options: dict[str, Any] = {**absent, **family.made_parts(place, base.revision)}
     if quantized is not None:
         mapping = {family.denoiser: quantized}

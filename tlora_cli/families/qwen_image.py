@@ -16,9 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tlora_cli.families.facts import Argument, Conditioning, Kohya, License, Sampler, TextEncoder
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
+from tlora_cli.families.facts import Argument, Conditioning, Kohya, License, TextEncoder
 from tlora_cli.families.packed_flow import PackedFlow
-from tlora_cli.families.rectified_flow import FLOW
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    as_published_for_flux,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
 
 BASE = "Qwen/Qwen-Image"
 STEPS, GUIDANCE = 50, 4.0  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 1.15
+"""ComfyUI's default shift of Qwen-Image."""
 SMALL = {"gradient_checkpointing": True, "quantization": "nf4"}
 FOREIGN = (
     r"single_|double_blocks|attn2|to_gate|to_qkv|[._]norm1|[._]ff(_context)?[._]|time_guidance_embed"
@@ -75,21 +82,12 @@ class QwenImage(PackedFlow):
     standard_text_parameters = 8_292_166_656  # Qwen2.5-VL-7B, with what sees
     standard_text_waiting = 26 * 233_057_792 + 32 * 19_702_200
     resolutions = (1024, 768, 512)
-    samplers: ClassVar = {
-        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        # The pipeline gives noise levels to the scheduler, which DPM-Solver does not take.
-        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
-    }
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1; for Qwen-Image nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": {**SMALL, "offload": True},
@@ -97,6 +95,13 @@ class QwenImage(PackedFlow):
         "8gb": {**SMALL, "offload": True, "resolution": 768},
     }
     kohya = Kohya("networks.lora_qwen_image", "qwen_image", own_names=True)  # musubi-tuner
+    comfyui = loaded_apart(
+        "qwen_image_bf16.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen_2.5_vl_7b.safetensors", "type": "qwen_image"}),
+        "qwen_image_vae.safetensors",
+        sampling=flow_sampling(STEPS, GUIDANCE),
+        **flow_times(COMFYUI_SHIFT, logarithm=True),
+    )
     hub_tags = ("qwen-image", "qwen-image-diffusers")
     licenses: ClassVar = dict.fromkeys((BASE, f"{BASE}-2512"), License("apache-2.0"))
 

@@ -26,10 +26,14 @@ from tlora_cli.families.facts import (
     Argument,
     Conditioning,
     LatentDistribution,
-    Sampler,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import FLOW, RectifiedFlow
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -95,21 +99,12 @@ class QwenImage21(RectifiedFlow):
     standard_text_waiting = 34 * 192_946_432 + 27 * 15_239_504
     resolutions = (1024, 768, 512)
     no_recorded_step = "Qwen-Image 2.1 reads the layout of its sequence while it runs"
-    samplers: ClassVar = {
-        "default": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        "euler": Sampler("diffusers:FlowMatchEulerDiscreteScheduler"),
-        # The pipeline gives noise levels to the scheduler, which DPM-Solver does not take.
-        "unipc": Sampler("diffusers:UniPCMultistepScheduler", FLOW),
-    }
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_batched = False
     # Of training: what T-LoRA published for FLUX.1; for Qwen-Image 2.1 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": {"gradient_checkpointing": True, "quantization": "int8"},
         "16gb": {**TURNS, "resolution": 768},

@@ -24,6 +24,24 @@ SHIFT = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
 """Settings of the shift that moves with the size of the picture; of a line's ends."""
 
 
+def as_published_for_flux(steps: int, guidance: float) -> dict[str, Any]:
+    """Return a recipe's defaults: of training what T-LoRA published for FLUX.1.
+
+    Args:
+        steps: of drawing.
+        guidance: of drawing.
+    """
+    return {
+        "adapter": {"rank": 32},
+        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
+        "sampling": {"steps": steps, "guidance": guidance},
+    }
+
+
+MASKED_AS_FOR_FLUX: Mapping[str, Any] = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+"""The same of methods whose rank follows a schedule."""
+
+
 class RectifiedFlow(Family):
     """A family whose denoiser is given t / 1000, and answers with noise minus latent."""
 
@@ -63,6 +81,10 @@ class RectifiedFlow(Family):
         made = super().sampler(name, config)
         made.register_to_config(**ends)
         return made
+
+
+GIVEN_LEVELS = {k: v for k, v in RectifiedFlow.samplers.items() if k != "dpmpp_2m"}
+"""Samplers of pipelines that give the scheduler its noise levels; DPM-Solver takes none."""
 
 
 def turbo_note(base: str, whole: str, drawing: str) -> Iterator[str]:

@@ -13,15 +13,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.comfyui_parts import SIZE, flow_sampling, flow_times
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
+    ComfyUI,
     Conditioning,
     License,
     Published,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow, turbo_note
+from tlora_cli.families.rectified_flow import (
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+    turbo_note,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +39,8 @@ BASE = f"{MAKER}/stable-diffusion-3.5-medium"
 LARGE = f"{MAKER}/stable-diffusion-3.5-large"
 TURBO = f"{LARGE}-turbo"
 STEPS, GUIDANCE = 28, 7.0  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 3.0
+"""ComfyUI's default shift of Stable Diffusion 3."""
 CLIP_TOKENS = 77
 TEXT_PARAMETERS = 123_650_304 + 694_659_840 + 4_762_310_656  # CLIP L and G, T5-XXL's encoder
 TEXT_WAITING = 10 * 7_087_872 + 30 * 19_677_440 + 22 * 192_946_176 - 2048  # but for two blocks each
@@ -70,6 +79,20 @@ def community(base: str) -> License:
     return License("other", "stabilityai-ai-community", link)
 
 
+def _filled(text: Tensor, denoiser: Any) -> Tensor:
+    """Return a text with T5's part; where it was made without, zeros, as the pipeline has them.
+
+    Args:
+        text: (B, L, D), or of both CLIPs alone (B, 77, narrower).
+        denoiser: says the width D.
+    """
+    from torch.nn import functional
+
+    missing = denoiser.config.joint_attention_dim - text.shape[-1]
+    tokens = StableDiffusion3.text_tokens
+    return functional.pad(text, (0, missing, 0, tokens)) if missing else text
+
+
 class StableDiffusion3(RectifiedFlow):
     """A transformer of joint blocks, with the text of two CLIPs and of T5."""
 
@@ -84,6 +107,7 @@ class StableDiffusion3(RectifiedFlow):
         TextEncoder("text_encoder_2", "tokenizer_2", "clip_g"),
         TextEncoder("text_encoder_3", "tokenizer_3", "t5xxl"),
     )
+    zeros_without = ("text_encoder_3",)
     text_tokens = 256  # of T5, as the pipeline has it
     text_tokenizer = "tokenizer_3"
     single_file_is_whole = False
@@ -131,19 +155,43 @@ class StableDiffusion3(RectifiedFlow):
     resolutions = (1024, 768, 512)
     guidance_doubles = True
     # Of training: what T-LoRA published for FLUX.1; for Stable Diffusion 3 nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     # The text encoders alone take 12.3 GB, so that on smaller cards blocks take turns.
     memory_presets: ClassVar = {"24gb": {}, "16gb": {}, "12gb": TURNS, "8gb": TURNS}
+    comfyui = ComfyUI(
+        nodes={
+            "base": ("CheckpointLoaderSimple", {"ckpt_name": "sd3.5_medium.safetensors"}),
+            "clip": ("TripleCLIPLoader", {
+                "clip_name1": "clip_l.safetensors", "clip_name2": "clip_g.safetensors",
+                "clip_name3": "t5xxl_fp16.safetensors",
+            }),
+            "latent": ("EmptySD3LatentImage", SIZE),
+        },
+        model=("base", 0),
+        clip=("clip", 0),
+        vae=("base", 2),
+        latent=("latent", 0),
+        sampling=flow_sampling(STEPS, GUIDANCE),
+        peft_names=True,
+        **flow_times(COMFYUI_SHIFT),
+    )  # fmt: skip
     hub_tags = ("sd3", "sd3-diffusers")
     licenses: ClassVar = {one: community(one) for one in (BASE, LARGE, TURBO)}
 
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
-        """Return prompt_embeds (B, 77 + 256, D) and pooled_projections (B, P)."""
+        """Return prompt_embeds (B, 77 + 256, D) and pooled_projections (B, P).
+
+        Of a base without T5 the texts are those of both CLIPs, (B, 77, both widths); `_filled` adds
+        the zeros, whose width the transformer says.
+        """
+        if pipeline.text_encoder_3 is None:
+            import torch
+
+            read = pipeline._get_clip_prompt_embeds  # the pipeline's own call wants a transformer
+            clips = [read(list(prompts), clip_model_index=number) for number in (0, 1)]
+            text, pooled = (torch.cat(both, dim=-1) for both in zip(*clips, strict=True))
+            return {"prompt_embeds": text, "pooled_projections": pooled}
         length = min(self.text_tokens, pipeline.tokenizer_3.model_max_length)
         embeds, _, pooled, _ = pipeline.encode_prompt(
             list(prompts),
@@ -179,7 +227,7 @@ class StableDiffusion3(RectifiedFlow):
         """Call the transformer, which cuts latents into patches itself; it takes t."""
         answer: Tensor = denoiser(
             hidden_states=noisy,
-            encoder_hidden_states=conditioning["prompt_embeds"],
+            encoder_hidden_states=_filled(conditioning["prompt_embeds"], denoiser),
             pooled_projections=conditioning["pooled_projections"],
             timestep=self.told(t),
             return_dict=False,
@@ -200,10 +248,11 @@ class StableDiffusion3(RectifiedFlow):
     ) -> Tensor:
         """Run StableDiffusion3Pipeline on embeddings."""
         assert negative is not None, "it takes negative prompts"
+        denoiser = pipeline.transformer
         latents: Tensor = pipeline(
-            prompt_embeds=positive["prompt_embeds"],
+            prompt_embeds=_filled(positive["prompt_embeds"], denoiser),
             pooled_prompt_embeds=positive["pooled_projections"],
-            negative_prompt_embeds=negative["prompt_embeds"],
+            negative_prompt_embeds=_filled(negative["prompt_embeds"], denoiser),
             negative_pooled_prompt_embeds=negative["pooled_projections"],
             width=width,
             height=height,

@@ -24,7 +24,7 @@ from tlora_cli.families.single_file_facts import (
     scheduler_settings,
 )
 from tlora_cli.families.single_file_storage import check_tensors, scaled_tensors, scales_of
-from tlora_cli.families.variants import look_at_folder, pipeline_of, say
+from tlora_cli.families.variants import left_out, look_at_folder, pipeline_of, say
 from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.files import expanded
 from tlora_cli.foundation.plugins import resolve
@@ -70,6 +70,8 @@ def _load(
     dtype: torch.dtype,
 ) -> Any:
     local: dict[str, Any] = {"config": str(folder), "local_files_only": True}
+    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    absent = absent | dict.fromkeys(left_out(family, index))
     parts: dict[str, Any] = {**absent, **family.made_parts(str(folder), None)}
     if family.denoiser not in absent:
         options = {**local, "subfolder": family.denoiser, "dtype": dtype}
@@ -77,7 +79,6 @@ def _load(
         scaled = facts is not None and scales_of(facts)
         weights = scaled_tensors(facts, dtype) if facts and scaled else str(file)
         parts[family.denoiser] = loader.from_single_file(weights, **options)
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     pipeline = resolve(pipeline_of(family, index))
     if not family.single_file_is_whole:
         dtypes = {"default": dtype, "vae": torch.float32}

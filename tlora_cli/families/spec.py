@@ -40,6 +40,11 @@ class Family(Stated, ABC):
         """Pipeline components that turn prompts into embeddings."""
         return (*self.encoder_names, *(one.tokenizer for one in self.text_encoders))
 
+    def encoders_of(self, pipeline: Any) -> list[Any]:
+        """Return the text encoders that a pipeline has; a base may lack some of them."""
+        held = (getattr(pipeline, name) for name in self.encoder_names)
+        return [encoder for encoder in held if encoder is not None]
+
     @property
     def pixel_multiple(self) -> int:
         """Widths and heights in pixels must be multiples of this."""

@@ -42,6 +42,8 @@ class Stated:
     """Further classes of pipelines, for bases of the family with other text encoders."""
     vae_class: ClassVar[str] = "diffusers:AutoencoderKL"
     text_encoders: ClassVar[tuple[TextEncoder, ...]]
+    zeros_without: ClassVar[tuple[str, ...]] = ()
+    """Those that a base may lack; zeros stand for their texts."""
     text_tokens: ClassVar[int]
     """Length of the texts; less if the base's tokenizer takes less."""
     text_tokenizer: ClassVar[str]

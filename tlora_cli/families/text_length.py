@@ -51,13 +51,14 @@ def cuts(family: Family, pipeline: Any, text: str, names: Sequence[str] = ()) ->
         text: a prompt.
         names: words for the concept, each enough by itself.
     """
-    for encoder in family.text_encoders:
-        tokenizer, whole = _tokenizer(pipeline, encoder), False
-        if tokenizer is None:
-            continue
-        limit = tokenizer.model_max_length
-        if encoder.tokenizer == family.text_tokenizer:
-            limit, whole = min(limit, family.text_tokens), True
+    held = {one: _tokenizer(pipeline, one) for one in family.text_encoders}
+    held = {one: tokenizer for one, tokenizer in held.items() if tokenizer is not None}
+    own = [one for one in held if one.tokenizer == family.text_tokenizer]
+    longest = next(iter(own or held), None)  # a base may lack that one
+    for encoder, tokenizer in held.items():
+        limit, whole = tokenizer.model_max_length, encoder is longest
+        if whole:
+            limit = min(limit, family.text_tokens)
         limit = family.text_room(tokenizer, limit)
         tokens = _tokens(tokenizer, text)
         if limit > ENDLESS or len(tokens) <= limit:

@@ -61,6 +61,16 @@ def pipeline_of(family: Family, index: Mapping[str, Any]) -> str:
     return next(own, family.pipeline_class)
 
 
+def left_out(family: Family, index: Mapping[str, Any]) -> frozenset[str]:
+    """Return the text encoders that a base does without by its index, with their tokenizers."""
+    return frozenset(
+        part
+        for encoder in family.text_encoders
+        if encoder.name in family.zeros_without and index.get(encoder.name) == [None, None]
+        for part in (encoder.name, encoder.tokenizer)
+    )
+
+
 def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[str]:
     """Return what should be said of a base by its index, in sentences.
 
@@ -84,7 +94,10 @@ def check_index(family: Family, index: Mapping[str, Any], model: str) -> list[st
         )
     wanted = {family.denoiser: _class_name(family.denoiser_class)}
     wanted["vae"] = _class_name(family.vae_class)
+    lacking = left_out(family, index)
     for part in (family.denoiser, "vae", *family.text_parts):
+        if part in lacking:
+            continue
         entry = index.get(part)
         found = entry[-1] if isinstance(entry, list | tuple) and entry else None
         if found is None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tlora_cli.families.comfyui_parts import flow_sampling, flow_times, loaded_apart
 from tlora_cli.families.facts import (
     KL_VAE,
     Argument,
@@ -22,7 +23,13 @@ from tlora_cli.families.facts import (
     License,
     TextEncoder,
 )
-from tlora_cli.families.rectified_flow import RectifiedFlow, turbo_note
+from tlora_cli.families.rectified_flow import (
+    GIVEN_LEVELS,
+    MASKED_AS_FOR_FLUX,
+    RectifiedFlow,
+    as_published_for_flux,
+    turbo_note,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +39,8 @@ MAKER = "Tongyi-MAI"
 BASE = f"{MAKER}/Z-Image"
 TURBO = f"{MAKER}/Z-Image-Turbo"
 STEPS, GUIDANCE = 50, 5.0  # defaults of the pipeline (diffusers 0.42)
+COMFYUI_SHIFT = 3.0
+"""ComfyUI's default shift of Z-Image."""
 SMALL = {"gradient_checkpointing": True}
 REFINERS = ("noise_refiner", "context_refiner")
 BLOCKS = ("layers", *REFINERS)
@@ -98,18 +107,13 @@ class ZImage(RectifiedFlow):
     standard_text_parameters = 4_022_468_096  # Qwen3-4B
     standard_text_waiting = 34 * 100_930_816
     resolutions = (1024, 768, 512)
-    # Its pipeline gives the noise levels, which DPM-Solver of diffusers takes from none.
-    samplers: ClassVar = {k: v for k, v in RectifiedFlow.samplers.items() if k != "dpmpp_2m"}
+    samplers: ClassVar = GIVEN_LEVELS
     guidance_doubles = True
     guidance_none = 0.0
     no_recorded_step = "texts of Z-Image have lengths of their own, and a CUDA graph one for all"
     # Of training: what T-LoRA published for FLUX.1, the schedule alone; for Z-Image nothing is.
-    defaults: ClassVar = {
-        "adapter": {"rank": 32},
-        "train": {"optimizer": {"name": "prodigy"}, "max_grad_norm": 1.0},
-        "sampling": {"steps": STEPS, "guidance": GUIDANCE},
-    }
-    masked_defaults: ClassVar = {"adapter": {"min_rank": 1}, "train": {"steps": 500}}
+    defaults: ClassVar = as_published_for_flux(STEPS, GUIDANCE)
+    masked_defaults: ClassVar = MASKED_AS_FOR_FLUX
     memory_presets: ClassVar = {
         "24gb": SMALL,
         "16gb": {**SMALL, "quantization": "int8"},
@@ -117,6 +121,13 @@ class ZImage(RectifiedFlow):
         "8gb": {**SMALL, "offload": True},
     }
     kohya = Kohya("networks.lora_zimage", "z_image", own_names=True)  # musubi-tuner
+    comfyui = loaded_apart(
+        "z_image_bf16.safetensors",
+        ("CLIPLoader", {"clip_name": "qwen_3_4b.safetensors", "type": "lumina2"}),
+        "ae.safetensors",
+        sampling=flow_sampling(STEPS, GUIDANCE + 1),  # there u + cfg (c - u)
+        **flow_times(COMFYUI_SHIFT),
+    )
     hub_tags = ("z-image",)
     licenses: ClassVar = {BASE: License("apache-2.0"), TURBO: License("apache-2.0")}
 

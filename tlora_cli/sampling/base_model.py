@@ -65,8 +65,7 @@ def load_text(
     """
     pipeline = load_pipeline(family, base, parts=("text",), dtype=dtype)
     if offloaded:
-        for name in family.encoder_names:
-            encoder = getattr(pipeline, name)
+        for encoder in family.encoders_of(pipeline):
             encoder.requires_grad_(False)
             offload(encoder, device)
     return pipeline.to(device)

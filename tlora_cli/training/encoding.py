@@ -92,8 +92,8 @@ def encode_all(
     encode, encoders = None, None
     if recipe.learns_word:  # the encoders stay: their answers change at each step
         encoders = pipeline
-        for name in family.encoder_names:
-            getattr(pipeline, name).requires_grad_(False)
+        for encoder in family.encoders_of(pipeline):
+            encoder.requires_grad_(False)
         encode = Encoding(family, pipeline)
     drawn: Callable[[], Texts] | None = None
     if prompts := drawn_prompts(recipe):

@@ -6,9 +6,7 @@ Of a Hub repository no weights are downloaded either: its index (a kilobyte), th
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from tlora_cli.foundation.files import free_space
 from tlora_cli.foundation.hub import asking
 from tlora_cli.foundation.hub_errors import explained, fetching
 from tlora_cli.recipe.models import Recipe
+from tlora_cli.tools.preflight.base_parts import Part, left_out_in, needed_parts
 from tlora_cli.tools.preflight.downloads import fetching_time
 from tlora_cli.tools.preflight.findings import Finding, gigabytes, of_error, ok, problem, warning
 from tlora_cli.training.from_recipe import base_of
@@ -40,12 +39,6 @@ from tlora_cli.training.from_recipe import base_of
 SECONDS = 10.0
 """Seconds that the Hub may take to answer."""
 _INDEX = "model_index.json"
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
-_WEIGHTS = re.compile(
-    r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
-    r"(?:\.(?P<variant>\w+))?(?:-(?P<number>\d{5})-of-(?P<total>\d{5}))?"
-    r"\.(?P<kind>safetensors|bin)"
-)
 
 
 def look_at_base(recipe: Recipe) -> Iterator[Finding]:
@@ -72,9 +65,8 @@ def look_at_base(recipe: Recipe) -> Iterator[Finding]:
 
 def _single_file(family: Family, base: Base) -> Iterator[Finding]:
     file, folder = find_single_file(base.model, base.config)
-    parts = [
-        p for p in needed_parts(family, names_below(folder), None) if p.name != family.denoiser
-    ]
+    names, without = names_below(folder), left_out_in(family, folder)
+    parts = [p for p in needed_parts(family, names, None, without) if p.name != family.denoiser]
     if family.single_file_is_whole:  # the folder gives what has no weights
         parts = [p for p in parts if p.name.startswith(("tokenizer", "processor", "scheduler"))]
     for part in parts:
@@ -111,63 +103,9 @@ def names_below(folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A part of a base, such as its text_encoder: what of it should be on the disk."""
-
-    name: str
-    files: list[str]
-    lacking: str = ""
-    """The files that are not there, or empty."""
-
-
-def needed_parts(family: Family, names: Collection[str], variant: str | None) -> list[_Part]:
-    """Return the files of a base that are read, of all that it has.
-
-    Args:
-        family: of the base.
-        names: of its files, from the base's top down.
-        variant: of the weights, such as fp16; parts without it have the plain files.
-    """
-    parts = (*family.text_parts, "vae", family.denoiser, "scheduler")
-    return [_part(part, [n for n in names if n.startswith(f"{part}/")], variant) for part in parts]
-
-
-def _part(part: str, names: list[str], variant: str | None) -> _Part:
-    own = [name.removeprefix(f"{part}/") for name in names]
-    small = [f"{part}/{name}" for name in own if name.endswith((".json", ".txt", ".model"))]
-    if not own:
-        return _Part(part, [], f"the folder {part} is missing")
-    if part.startswith(("tokenizer", "processor")):
-        there = any(name in own for name in _TOKENIZER_FILES)
-        return _Part(part, small, "" if there else f"{part} holds no vocabulary")
-    config = "scheduler_config.json" if part == "scheduler" else "config.json"
-    if config not in own:
-        return _Part(part, small, f"{part}/{config} is missing")
-    if part == "scheduler":
-        return _Part(part, small)
-    weights, lacking = _weights(part, own, variant)
-    return _Part(part, [*small, *(f"{part}/{name}" for name in weights)], lacking)
-
-
-def _weights(part: str, names: list[str], variant: str | None) -> tuple[list[str], str]:
-    """Return the weight files that are read, and what is missing of them."""
-    found = [match for name in names if (match := _WEIGHTS.fullmatch(name))]
-    for wanted in dict.fromkeys((variant, None)):
-        for kind in ("safetensors", "bin"):
-            chosen = [m for m in found if m["variant"] == wanted and m["kind"] == kind]
-            whole = [m.string for m in chosen if m["number"] is None]
-            if whole:
-                return whole[:1], ""
-            if chosen:
-                total = int(chosen[0]["total"])
-                short = "" if len(chosen) == total else f"{len(chosen)} of {total} files of weights"
-                return [m.string for m in chosen], short and f"{part} has only {short}"
-    return [], f"{part} has no weights"
-
-
 def _folder(family: Family, base: Base, folder: Path, objective: str) -> Iterator[Finding]:
-    parts = needed_parts(family, names_below(folder), base.variant)
+    without = left_out_in(family, folder)
+    parts = needed_parts(family, names_below(folder), base.variant, without)
     wrong = [part.lacking for part in parts if part.lacking]
     sizes = []
     for name in (name for part in parts for name in part.files):
@@ -205,7 +143,7 @@ def _damage(file: Path) -> str:
     return ""
 
 
-def _denoiser_shapes(family: Family, folder: Path, parts: list[_Part]) -> Iterator[str]:
+def _denoiser_shapes(family: Family, folder: Path, parts: list[Part]) -> Iterator[str]:
     """Yield a difference between the denoiser's weights and its configuration.
 
     Weights that are not there would be drawn at random, without an error.
@@ -269,7 +207,7 @@ def _repository(family: Family, base: Base, objective: str) -> Iterator[Finding]
         yield from _snapshot(family, base, cached, objective, why)
         return
     listed = {file.rfilename: file.size or 0 for file in about.siblings or ()}
-    parts = needed_parts(family, listed, base.variant)
+    parts = needed_parts(family, listed, base.variant, left_out_in(family, cached))
     lacking = [part.lacking for part in parts if part.lacking]
     for what in lacking:
         yield problem("base", f"{base.model}: {what}", "check base.revision and base.variant")

@@ -8,7 +8,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.tools.preflight.base_files import needed_parts
+from tlora_cli.tools.preflight.base_parts import left_out_in, needed_parts
 from tlora_cli.training.from_recipe import base_of
 
 
@@ -26,4 +26,5 @@ def is_here(recipe: Recipe) -> bool:
         return False
     folder = Path(cached).parent
     names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
-    return not any(part.lacking for part in needed_parts(family, names, base.variant))
+    parts = needed_parts(family, names, base.variant, left_out_in(family, folder))
+    return not any(part.lacking for part in parts)

@@ -70,7 +70,7 @@ class LoadAdapter:
             strength,
         )
         adapted = model.clone()
-        adapted.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, f"tlora {lora_name}", update)
+        adapted.add_wrapper_with_key(WrappersMP.APPLY_MODEL, f"tlora {lora_name}", update)
         return (adapted,)
 
 

@@ -22,10 +22,16 @@ class Place:
     Attributes:
         module: its name within the model.
         rows: first output and number of outputs that the factors change; None: all of them.
+        turn: puts a weight's outputs into the model's order, where the adapter has another.
     """
 
     module: str
     rows: tuple[int, int] | None = None
+    turn: Callable[[Tensor], Tensor] | None = None
+
+    def turned(self, up: Tensor) -> Tensor:
+        """Return the factor of the outputs (out, width) in the model's order."""
+        return up if self.turn is None else self.turn(up)
 
 
 @dataclass
@@ -47,11 +53,20 @@ class MaskedUpdate:
     strength: float
     _moved: dict[tuple[torch.device, torch.dtype], list[Pair]] = field(default_factory=dict)
 
-    def __call__(self, executor: Any, x: Tensor, timesteps: Tensor, *args: Any, **more: Any) -> Any:
-        """Run the model once, under the mask of its timesteps: a wrapper of ComfyUI's."""
+    def __call__(self, executor: Any, *args: Any, **more: Any) -> Any:
+        """Run the model once, under the mask of its timesteps: a wrapper of ComfyUI's APPLY_MODEL.
+
+        Its DIFFUSION_MODEL would be nearer, but Stable Diffusion 3's class never asks for those.
+        """
+        model = executor.class_obj.diffusion_model
         with ExitStack() as hooks:
-            self.attach(executor.class_obj, x, timesteps, hooks)
-            return executor(x, timesteps, *args, **more)
+
+            def begin(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                x, timesteps, *_ = inputs
+                self.attach(module, x, timesteps, hooks)
+
+            hooks.callback(model.register_forward_pre_hook(begin).remove)
+            return executor(*args, **more)
 
     def attach(self, model: nn.Module, x: Tensor, timesteps: Tensor, hooks: ExitStack) -> None:
         """Add the update to the layers until `hooks` is closed.
@@ -76,8 +91,8 @@ class MaskedUpdate:
         if key not in self._moved:
             self._moved.clear()
             self._moved[key] = [
-                (down.to(like.device, like.dtype), up.to(like.device, like.dtype))
-                for _, (down, up) in self.layers
+                (down.to(like.device, like.dtype), place.turned(up).to(like.device, like.dtype))
+                for place, (down, up) in self.layers
             ]
         return self._moved[key]
 
@@ -125,7 +140,7 @@ def places(key_map: Mapping[str, Any], names: Sequence[str]) -> dict[str, Place]
 
     Args:
         key_map: of `comfy.lora.model_lora_keys_unet`: a LoRA's name -> weight, or weight and
-            (dimension, first, count).
+            (dimension, first, count) or None, and what turns its outputs.
         names: with underscores for dots.
 
     Raises:
@@ -137,7 +152,7 @@ def places(key_map: Mapping[str, Any], names: Sequence[str]) -> dict[str, Place]
         target = next((key_map[key] for key in known if key in key_map), None)
         if target is None:
             raise KeyError(name)
-        weight, part = target if isinstance(target, tuple) else (target, None)
+        weight, part, turn, *_ = (*(target if isinstance(target, tuple) else (target,)), None, None)
         module = weight.removeprefix("diffusion_model.").removesuffix(".weight")
-        found[name] = Place(module, None if part is None else (part[1], part[2]))
+        found[name] = Place(module, None if part is None else (part[1], part[2]), turn)
     return found

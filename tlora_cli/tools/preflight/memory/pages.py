@@ -21,7 +21,8 @@ from tlora_cli.families.single_file_facts import SingleFile, look_into
 from tlora_cli.foundation.devices import DTYPES
 from tlora_cli.foundation.files import expanded
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.tools.preflight.base_files import names_below, needed_parts
+from tlora_cli.tools.preflight.base_files import names_below
+from tlora_cli.tools.preflight.base_parts import needed_parts
 from tlora_cli.training.from_recipe import base_of
 
 _OWN = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
