@@ -59,12 +59,18 @@ PHOTO_CLAIMS = (
         SOURCE,
         "Under the same recipe, T-LoRA is better than LoRA and Ortho-LoRA, and Vanilla T-LoRA "
         "better than LoRA, in S\\*.",
-        {method: _photo(method) for method in METHODS},
+        {
+            **{method: _photo(method) for method in METHODS},
+            "tlora, no word": _variant("no_word"),
+            "lora, no word": Pick("lora", variant="no_word"),
+        },
         (
             Contrast("T-LoRA against LoRA", "S*", PHOTO, _photo("lora"), 1),
             Contrast("T-LoRA against Ortho-LoRA", "S*", PHOTO, _photo("ortho_lora"), 1),
             Contrast("Vanilla T-LoRA against LoRA", "S*", _photo("vanilla_tlora"),
                      _photo("lora"), 1),
+            Contrast("T-LoRA against LoRA, no word", "S*", _variant("no_word"),
+                     Pick("lora", variant="no_word"), 1),
         ),
         curve=None,
     ),
