@@ -377,7 +377,7 @@ def asked_at(
         nonlocal calls
         calls += 1
         if calls == call:
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)  # to this thread: the runner of the tests has others
         return real(which, handler)
 
     monkeypatch.setattr(
@@ -418,12 +418,13 @@ def test_a_second_signal_leaves_the_last_words_whole(
     said = reporter.stopped
 
     def slowly(*words: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         said(*words)
 
     monkeypatch.setattr(reporter, "stopped", slowly)
     monkeypatch.setattr("sys.argv", ["tlora", "recipe", "show", str(waiting)])
-    soon = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    main_thread = threading.main_thread().ident
+    soon = threading.Timer(0.5, signal.pthread_kill, (main_thread, signal.SIGTERM))
     soon.start()
     assert main() == 143
     assert capsys.readouterr().err.count("stopped by SIGTERM") == 1
