@@ -46,7 +46,7 @@ def test_a_drawing_is_learned_without_a_recipe_file(
     assert (written.recipe, written.concept.masks, written.adapter.targets) == (
         PHOTO, "auto", "linear",
     )  # fmt: skip
-    assert written.concept.scenes is not None and written.train.steps == 1000
+    assert written.concept.scenes is not None and written.train.steps == 1300
     for name in ("scenes.png", "report.html", "masks/1_overlay.png"):
         assert Path("runs/momo", name).exists(), name
     assert tlora(monkeypatch, "train", "--resume", "--output", "runs/momo") == 0
@@ -148,8 +148,9 @@ def test_what_the_user_says_counts_more_than_photo(tiny_sdxl: Path, tmp_path: Pa
 
 def test_on_a_built_in_base_photo_has_its_reach_and_steps(tiny_sdxl: Path, tmp_path: Path) -> None:
     photo = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO)
-    assert (photo.adapter.targets, photo.train.steps) == ("linear", 1000)
+    assert (photo.adapter.targets, photo.train.steps) == ("linear", 1300)
     assert photo.train.optimizer.lr == 1e-3 and photo.train.lr_schedule.name == "cosine"
+    assert (photo.train.word_lr, photo.train.word_share) == (3e-3, 0.75)
     assert photo.train.timesteps.distribution == "logit_normal"
     whole = recipe(tiny_sdxl, tmp_path, "toy-sdxl", recipe=PHOTO, adapter={"method": "dreambooth"})
     assert whole.adapter.targets is None and whole.concept.masks == "auto"

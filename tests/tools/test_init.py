@@ -70,7 +70,7 @@ def test_a_new_recipe_is_valid(
     made = load_recipe(Path("momo.yaml"))
     assert (made.adapter, made.sampling) == (shipped.adapter, shipped.sampling)
     rate = shipped.train.optimizer.model_copy(update={"lr": 1e-3})  # of `photo` on this base
-    assert (made.train.optimizer, made.train.steps) == (rate, 1000)
+    assert (made.train.optimizer, made.train.steps) == (rate, 1300)
     assert made.recipe == "photo" and made.concept.scenes is not None
 
 

@@ -235,6 +235,18 @@ def test_a_plan_for_a_cpu_has_the_pages_of_the_base(tiny_sdxl: Path, tmp_path: P
     assert [one.name for one in on_card.phases] == ["text", "encoding", "training"]
 
 
+def test_a_learned_word_is_a_warning_where_room_is_short() -> None:
+    data = {"family": "sdxl", "base": "toy-sdxl", "recipe": "photo"}
+    concept = {"images": "toy:momo/1", "class": "cat"}
+    given = Recipe.model_validate({**data, "concept": concept, "output": {"dir": "out"}})
+    plan = plan_for(given, None)
+    [encoders] = {one.parts["text encoders"] for one in plan.phases if "text encoders" in one.parts}
+    for more, level in ((encoders, "warning"), (encoders + 1, "ok")):
+        room = Room(plan.peak + PROGRAM + more, "main memory", is_card=False)
+        first, *_ = look_at_memory(given, room)
+        assert (first.level, "the text encoders stay" in first.text) == (level, True)
+
+
 def test_scoring_checkpoints_needs_what_previews_need(tiny_sdxl: Path) -> None:
     """The encoders are on the CPU."""
 

@@ -125,10 +125,13 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
     if METHODS[recipe.adapter.method].word:
         yield warning("memory", f"there is no plan for {recipe.adapter.method}; try --deep")
         return
+    plan = plan_for(recipe, room)
     if recipe.learns_word:
         text = "a word is learned, so the text encoders stay; what they compute with isn't planned"
-        yield warning("memory", text, "try --deep, which measures a step")
-    plan = plan_for(recipe, room)
+        if room is not None and _spare(plan, room) > _of_encoders(plan):
+            yield ok("memory", f"{text}, and there is room for their weights once more")
+        else:
+            yield warning("memory", text, "try --deep, which measures a step")
     for phase in plan.phases:
         parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in phase.parts.items())
         pages = f", and {gigabytes(phase.pages)} of its files" if phase.pages else ""
@@ -147,6 +150,16 @@ def look_at_memory(recipe: Recipe, room: Room | None) -> Iterator[Finding]:
         return
     text = f"{need} with {share} don't fit {there}"
     yield problem("memory", text, _remedy(recipe, room), Status.NO_ROOM)
+
+
+def _spare(plan: MemoryPlan, room: Room) -> int:
+    """Return the bytes that stay free at the peak."""
+    return room.size - room.used - room.need(plan)
+
+
+def _of_encoders(plan: MemoryPlan) -> int:
+    """Return the bytes of the text encoders' weights."""
+    return max(phase.parts.get("text encoders", 0) for phase in plan.phases)
 
 
 def _remedy(recipe: Recipe, room: Room) -> str:
