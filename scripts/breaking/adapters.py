@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from make_tiny_models import write_tiny_flux, write_tiny_sdxl
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from breaking.answers import run_command
 from breaking.guard import Case, Make
 from breaking.mutations import Files, mutate
 from breaking.pickles import saved
 from tlora_cli import attach, load_adapter
-from tlora_cli.cli.app import main
 from tlora_cli.families.standard import meta_denoiser
 from tlora_cli.formats import AdapterInfo, read_adapter, read_origin
 from tlora_cli.tools.convert import convert_file
@@ -103,9 +102,7 @@ def _convert(path: Path, inside: Path, family: str, base: Path, chance: random.R
 
 
 def _command(path: Path, output: Path, base: Path) -> None:
-    sys.argv = ["tlora", "convert", str(path), "--output", str(output), "--base", str(base)]
-    status = main()
-    assert status in (0, 2, 3), f"exit status {status}"
+    status = run_command("convert", path, "--output", output, "--base", base)
     assert status or output.exists()
 
 

@@ -6,17 +6,16 @@ import json
 import os
 import random
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from make_tiny_models import write_tiny_flux, write_tiny_sdxl
 
+from breaking.answers import check_page, run_command
 from breaking.guard import Case, Make
 from breaking.kills import run_whole
 from breaking.mutations import NUMBERS
 from breaking.pictures import PROGRAM
-from tlora_cli.cli.app import main
 from tlora_cli.evaluation.suites import read_prompts
 
 PROMPTS = ("- a V* at sea\n- V* on a hill\n", '{"live": ["a V*"], "object": ["the V*"]}')
@@ -54,19 +53,14 @@ def prepare(folder: Path, seed: int) -> Make:
 
 def _report(folder: Path) -> None:
     """Run `tlora report`."""
-    sys.argv = ["tlora", "report", str(folder)]
-    status = main()
-    assert status in (0, 2, 3), f"exit status {status}"
+    status = run_command("report", folder)
     if status == 0:
-        page = (folder / "report.html").read_text("utf-8")
-        assert "</html>" in page and "<script" not in page.lower().partition("<body")[2]
+        check_page(folder / "report.html")
 
 
 def _resume(folder: Path) -> None:
     """Run `tlora train --resume`; what it can't use, it says."""
-    sys.argv = ["tlora", "train", "--resume", "--output", str(folder)]
-    status = main()
-    assert status in (0, 2, 3), f"exit status {status}"
+    status = run_command("train", "--resume", "--output", folder)
     assert status or (folder / "adapter.safetensors").exists()
 
 

@@ -6,16 +6,15 @@ import csv
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 
 from PIL import Image
 
+from breaking.answers import check_page, run_command
 from breaking.folders import WORDS, mutate_file
 from breaking.guard import Case, Make
 from breaking.mutations import NUMBERS
 from breaking.recipes import SNIPPETS
-from tlora_cli.cli.app import main
 from tlora_cli.comparison.photo_list import read_photos
 from tlora_cli.study.design import make_study
 from tlora_cli.study.folders import read_folder
@@ -88,20 +87,15 @@ def _sheet(over: str, words: str) -> None:
 
 def _report(study: Path) -> None:
     """Run `tlora study report`."""
-    sys.argv = ["tlora", "study", "report", str(study)]
-    status = main()
-    assert status in (0, 2, 3), f"exit status {status}"
+    status = run_command("study", "report", study)
     if status == 0:
-        page = (study / "report.html").read_text("utf-8")
-        assert "</html>" in page and "<script" not in page.lower().partition("<body")[2]
+        check_page(study / "report.html")
 
 
 def _new(folder: Path) -> None:
     """Run `tlora study new` with an evaluation that is damaged."""
     given = [f"{name}={folder / f'scores-{name}'}" for name in ("tlora", "lora")]
-    sys.argv = ["tlora", "study", "new", *given, "--output", str(folder / "new")]
-    status = main()
-    assert status in (0, 2, 3), f"exit status {status}"
+    status = run_command("study", "new", *given, "--output", folder / "new")
     assert (status == 0) == (folder / "new" / "study.json").exists()
 
 

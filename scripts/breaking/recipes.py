@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -12,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from breaking.answers import run_command
 from breaking.guard import Case, Make
-from tlora_cli.cli.app import main
 from tlora_cli.comparison.grid_io import load_grid
 from tlora_cli.comparison.planning import make_plan
 from tlora_cli.families import FAMILIES
@@ -94,9 +93,7 @@ def _read(file: Path, overrides: list[str]) -> None:
 
 def _check(file: Path) -> None:
     """Run `tlora recipe check`."""
-    sys.argv = ["tlora", "recipe", "check", str(file)]
-    status = main()
-    assert status in (0, 2, 3), f"exit status {status}"
+    run_command("recipe", "check", file)
 
 
 def _read_grid(file: Path) -> None:
