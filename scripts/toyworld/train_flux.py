@@ -46,7 +46,9 @@ TAUGHT = (1.0, 7.0)
 """Range of guidance that is distilled."""
 STEPS = 20
 LONG = (64, 128, 256, 512)
-"""Tokens of a text with more padding, in half of the student's batches."""
+"""Tokens of a text with more padding, in a part of the student's batches."""
+LONG_SHARE = 0.25
+"""That part: such a batch takes three times as long."""
 
 
 class ToyFlux(nn.Module):
@@ -103,6 +105,7 @@ def read_options() -> argparse.Namespace:
         parser.add_argument("--minutes", type=float, default=float("inf"), help="of the teacher")
         parser.add_argument("--rate", type=float, default=1e-3, help="learning rate")
         parser.add_argument("--batch", type=int, default=BATCH)
+        parser.add_argument("--distilled", type=int, default=4000, help="steps of the student")
         parser.add_argument("--pictures", type=int, default=48_000, help="to learn from")
         parser.add_argument("--start", type=Path, help="folder of a base whose transformer goes "
                             "on, such as the toy-flux of an earlier world")  # fmt: skip
@@ -243,7 +246,7 @@ def main() -> None:
         with torch.no_grad():
             text = teacher.encode(captions)
             padded = text
-            if torch.rand((), generator=generator) < 0.5:
+            if torch.rand((), generator=generator) < LONG_SHARE:
                 length = LONG[int(torch.randint(len(LONG), (), generator=generator))]
                 padded = teacher.encode(captions, length)
             none = tuple(
@@ -256,7 +259,7 @@ def main() -> None:
 
     second = Plan(
         "flux",
-        max(1, options.steps // 12),
+        options.distilled,
         lr=5e-4,
         average=0.995,
         bf16=device().type == "cuda",
