@@ -31,7 +31,7 @@ MAX_ROOMS, MAX_FLOORS = 19, 13
 
 # Library -> the modules (or packages) that may import it.
 PLACES = {
-    "accelerate": ("training.loop",),
+    "accelerate": ("training.acceleration",),
     "diffusers": ("families",),
     "jinja2": ("foundation.pages.templates",),
     "markdown_it": ("foundation.pages.markdown",),

@@ -1,22 +1,18 @@
-"""The training loop: checkpoints, previews, interruption. Only this module uses accelerate."""
+"""The training loop: checkpoints, previews, interruption."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from rich.console import Console
 
 from tlora_cli.foundation.devices import (
     FILE_DTYPES,
-    choose_device,
     device_name,
-    is_accelerator,
     memory_explained,
     peak_memory,
 )
@@ -24,8 +20,8 @@ from tlora_cli.foundation.environment import without_launchers
 from tlora_cli.foundation.files import locked, remove_leftovers, require_free, writable
 from tlora_cli.foundation.pictures import save_png
 from tlora_cli.recipe.models import Recipe
-from tlora_cli.recipe.train_sections import TrainConfig
 from tlora_cli.recipe.words import check_words, word_doubts
+from tlora_cli.training.acceleration import make_accelerator
 from tlora_cli.training.assemble import make_choosing, make_previews, make_step
 from tlora_cli.training.average import Average
 from tlora_cli.training.disk_space import disk_space
@@ -33,13 +29,13 @@ from tlora_cli.training.display import Display
 from tlora_cli.training.interruption import Interruption
 from tlora_cli.training.kept_images import keep_pictures
 from tlora_cli.training.metrics import MetricsFile, Pending, StepRecord, record_of
-from tlora_cli.training.optimizers import check_optimizer, make_optimizer
+from tlora_cli.training.optimizers import make_optimizer
 from tlora_cli.training.prepare import prepare
 from tlora_cli.training.report.live import RunReports
 from tlora_cli.training.run_folder import RunFolder, disk_explained
 from tlora_cli.training.state import Checkpoints, TrainingState
 from tlora_cli.training.trackers.background import Trackers
-from tlora_cli.training.trackers.base import check_installed, tracked_run
+from tlora_cli.training.trackers.base import tracked_run
 
 OUT_OF_MEMORY = (
     "set train.gradient_checkpointing: true, then train.quantization: nf4 or a smaller "
@@ -306,20 +302,3 @@ class TrainingLoop:
     def _best(self) -> int:
         """Return the step of the best checkpoint so far; the present step if none is scored."""
         return self.choosing.best(self.state.step) if self.choosing else self.state.step
-
-
-def make_accelerator(train: TrainConfig, trackers: Sequence[str]) -> Accelerator:
-    """Return accelerate's part in a run: gradient scaling and clipping on one device.
-
-    Raises:
-        UserError: if the device or a package is missing.
-    """
-    on_gpu = is_accelerator(choose_device(train.device, train.precision))
-    check_optimizer(train.optimizer, on_gpu)
-    check_installed(trackers)
-    AcceleratorState._reset_state(reset_partial_state=True)  # of an earlier run in this process
-    return Accelerator(
-        gradient_accumulation_steps=train.accumulation,
-        mixed_precision="fp16" if train.precision == "fp16" else "no",
-        cpu=not on_gpu,
-    )
