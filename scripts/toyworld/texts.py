@@ -49,11 +49,22 @@ def clip_tokenizer(pad: str = END) -> CLIPTokenizer:
     corpus += [word for word in vocabulary() for _ in range(50)]
     trained = empty.train_new_from_iterator(corpus, vocab_size=CLIP_SIZE)
     return CLIPTokenizer(
-        vocab=trained.get_vocab(),
+        vocab=_in_order(trained.get_vocab()),
         merges=_merges(trained),
         pad_token=pad,
         model_max_length=TEXT_LENGTH,
     )
+
+
+def _in_order(vocab: dict[str, int]) -> dict[str, int]:
+    """Number the single letters by the alphabet.
+
+    The trainer numbers them in the order of a hash table, which is another each time, and a run
+    that goes on would read other words than it began with.
+    """
+    letters = sorted(token for token in vocab if len(token.removesuffix("</w>")) == 1)
+    numbers = sorted(vocab[letter] for letter in letters)
+    return {**vocab, **dict(zip(letters, numbers, strict=True))}
 
 
 def _values(rng: random.Random) -> dict[str, str]:

@@ -26,7 +26,7 @@ from muon import Muon, orthogonal
 from pictures import Pictures, scene
 from put_together import load_put_together, put_together
 from release import release
-from texts import said
+from texts import clip_tokenizer, said
 from train_vae import quarters
 from vae_losses import PatchCritic, center, criticized, edge_error
 
@@ -204,6 +204,14 @@ def test_what_a_caption_keeps_to_itself_is_told_as_none() -> None:
             n: values[n] for n in values if n not in told
         }
     assert min(told.values()) > 100
+
+
+def test_the_letters_of_a_trained_tokenizer_are_numbered_by_the_alphabet() -> None:
+    one, two = clip_tokenizer().get_vocab(), clip_tokenizer("!").get_vocab()
+    assert one == two  # the trainer alone numbers them another way each time
+    letters = [token for token in sorted(one) if len(token.removesuffix("</w>")) == 1]
+    assert len(letters) > 200
+    assert [one[letter] for letter in letters] == sorted(one[letter] for letter in letters)
 
 
 # --- the loop -------------------------------------------------------------------------------------
