@@ -23,7 +23,7 @@ RATES: dict[str, dict[str, float]] = {
         "custom_diffusion": 3e-4,
         "textual_inversion": 3e-3,
     },
-    "toy-flux": {"lora": 1e-3, "vanilla_tlora": 1e-3, "ortho_lora": 3e-3, "tlora": 3e-3},
+    "toy-flux": {"lora": 3e-4, "vanilla_tlora": 3e-4, "ortho_lora": 1e-3, "tlora": 1e-3},
 }
 """Learning rates by base and method: configs/compare_rates_toy.yaml and scripts/toyworld find them,
 docs/toyworld.md says how, and which were searched on which version of a base. An orthogonal start
@@ -39,8 +39,9 @@ PHOTO_RATES: dict[str, dict[str, float]] = {
         "pissa": 3e-4,
         "adalora": 1e-2,
     },
+    "toy-flux": {"lora": 1e-3, "vanilla_tlora": 1e-3, "ortho_lora": 3e-3, "tlora": 3e-3},
 }
-"""Rates of `recipe: photo`, which bears three times as much on toy-sdxl; they fall to zero."""
+"""Rates of `recipe: photo`, which bears three times as much; they fall to zero."""
 PHOTO_WORD: dict[str, dict[str, float]] = {"toy-sdxl": {"word_lr": 3e-3, "word_share": 0.75}}
 """The word that `recipe: photo` learns first; docs/photo.md has the figures. On toy-flux none was
 tried."""
