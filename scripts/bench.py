@@ -18,11 +18,9 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +28,8 @@ from tlora_cli.cli.quiet import hush_libraries
 
 hush_libraries()
 
-import diffusers
 import torch
+from benchmark.about import about
 from benchmark.cases import BARE, MODES, Case, Setting, Workload, load_other, make_case, methods
 from benchmark.cold import measure_cold
 from benchmark.counting import count_step
@@ -178,7 +176,7 @@ class Bench:
             self._write("tests", results, None)
             return
         setting = _setting(piece.base, self.options)
-        results.setdefault("about", _about(setting, self.options, self.command))
+        results.setdefault("about", about(setting, self.options, self.command))
         if piece.part == START:
             toy = piece.base == TOY
             shown = setting.config if self.options.quick else None
@@ -239,38 +237,6 @@ def _wanted(options: argparse.Namespace, recorded: bool) -> list[Wanted]:
     return wanted
 
 
-def _about(setting: Setting, options: argparse.Namespace, command: str) -> dict[str, Any]:
-    on_gpu = setting.device.type == "cuda"
-    name = torch.cuda.get_device_name(setting.device) if on_gpu else _processor()
-    return {
-        "base": setting.base,
-        "device": name,
-        "kind": setting.device.type,
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-        },
-        "threads": torch.get_num_threads(),
-        "command": command,
-        "rank": setting.rank,
-        "side": setting.side,
-        "dtype": str(setting.dtype).removeprefix("torch."),
-        "rounds": options.rounds,
-        "steps": options.steps,
-    }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def _steps(
     workload: Workload,
     options: argparse.Namespace,
@@ -295,11 +261,11 @@ def _steps(
     cases = [make(method, mode) for method, mode in wanted]
     measured = measure(cases, device, options.rounds, options.steps, lambda: clock.left)
     size = {"side": setting.side, "tokens": setting.tokens, "config": setting.config}
-    about = results["about"]
-    if "floor_flops" not in about:  # the same in every piece
-        about["floor_flops"] = count_step(setting.family, None, **size).flops
-        about["flops_per_s"] = matmul_rate(device, setting.dtype)
-    floor, rate = about["floor_flops"], about["flops_per_s"]
+    record = results["about"]
+    if "floor_flops" not in record:  # the same in every piece
+        record["floor_flops"] = count_step(setting.family, None, **size).flops
+        record["flops_per_s"] = matmul_rate(device, setting.dtype)
+    floor, rate = record["floor_flops"], record["flops_per_s"]
     reference = measured[f"{BARE} eager"]["losses"]
     shown = results.setdefault("cases", [])
     known = {(row["method"], row["mode"]) for row in shown}
