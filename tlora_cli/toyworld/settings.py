@@ -23,7 +23,7 @@ RATES: dict[str, dict[str, float]] = {
         "custom_diffusion": 3e-4,
         "textual_inversion": 3e-3,
     },
-    "toy-flux": {"lora": 3e-4, "vanilla_tlora": 3e-4, "ortho_lora": 1e-3, "tlora": 1e-3},
+    "toy-flux": {"lora": 3e-4, "vanilla_tlora": 1e-3, "ortho_lora": 1e-3, "tlora": 2e-3},
 }
 """Learning rates by base and method: configs/compare_rates_toy.yaml and scripts/toyworld find them,
 docs/toyworld.md says how, and which were searched on which version of a base. An orthogonal start
