@@ -69,7 +69,7 @@ class QwenImage21(RectifiedFlow):
         "one, so none always stand for it"
     )
     single_file_is_whole = False
-    single_file_keys = (".img_mlp.gate_layer.",)
+    single_file_keys = ("txt_in.text_norm.",)  # ComfyUI has gate and projection as one layer
     targets = r"transformer_blocks\.\d+\.attn\.to_(q|k|v|out\.0)"
     # Its modulation stands outside of the blocks, which share it, and is not among these.
     named_targets: ClassVar = dict.fromkeys(("linear", "all"), r"transformer_blocks\..+")

@@ -60,7 +60,7 @@ def check_tensors(family: Family, file: SingleFile, config: Path) -> None:
             where="base.model",
             do="change family or base",
         )
-    _check_storage(family, file)
+    _check_storage(family, file, wanted)
     _check_shapes(family, file, wanted)
 
 
@@ -91,9 +91,17 @@ def _is_storage(name: str) -> bool:
     return any(one.fullmatch(name) for one in (_SCALE, _ACTIVATIONS, _MARK))
 
 
-def _check_storage(family: Family, file: SingleFile) -> None:
-    """Raise a UserError for weights that are stored in another way than is known."""
+def _check_storage(family: Family, file: SingleFile, wanted: Iterable[str]) -> None:
+    """Raise a UserError for weights that are stored in another way than is known.
+
+    Args:
+        family: of the base.
+        file: to look at.
+        wanted: names of the denoiser's tensors; a tensor called like one of them is no other form
+            of a weight.
+    """
     denoiser = set(file.denoiser)
+    own = {name.rpartition(".")[2] for name in wanted}
     for name in sorted(file.shapes):
         used = name in denoiser or (family.single_file_is_whole and name.startswith(OTHER_PARTS))
         if not used or name in MARKS or name.startswith(UNUSED):
@@ -101,7 +109,9 @@ def _check_storage(family: Family, file: SingleFile) -> None:
         if _is_storage(name):
             if name not in denoiser:
                 raise _storage(file, f"{name}; scales are read for the denoiser alone")
-        elif not LEAVES.fullmatch(name) and (name in denoiser or _QUANTIZED.search(name)):
+            continue
+        plain = LEAVES.fullmatch(name) or name.rpartition(".")[2] in own
+        if not plain and (name in denoiser or _QUANTIZED.search(name)):
             raise _storage(file, name)
     for weight, scale in scales_of(file).items():
         if scale not in denoiser:
@@ -151,7 +161,8 @@ def _check_shapes(family: Family, file: SingleFile, wanted: Mapping[str, Tensor]
     places = {alias: members for alias, members in family.original_names(layers)}
     numbers = 0
     for name in file.denoiser:
-        if _is_storage(name) or name in MARKS:
+        unread = name.removeprefix(DENOISER) in family.single_file_unread
+        if _is_storage(name) or name in MARKS or unread:
             continue
         shape = file.shapes[name]
         numbers += math.prod(shape)

@@ -52,6 +52,8 @@ class Stated:
     """Whether a .safetensors file of a model site holds every part, or the denoiser only."""
     single_file_keys: ClassVar[tuple[str, ...]]
     """Part of the names of its weights in such a file."""
+    single_file_unread: ClassVar[tuple[str, ...]] = ()
+    """Names of tensors that such files have and no pipeline reads."""
 
     # --- layers -------------------------------------------------------------------------------
 

@@ -73,6 +73,7 @@ class ZImage(RectifiedFlow):
     )
     single_file_is_whole = False
     single_file_keys = ("layers.0.adaLN_modulation.0.", "context_refiner.")
+    single_file_unread = ("norm_final.weight",)  # Lumina 2's code has it
     targets = r"(layers|noise_refiner|context_refiner)\.\d+\.attention\.to_(q|k|v|out\.0)"
     # The modulations, too, of which the blocks of the text alone have none.
     named_targets: ClassVar = dict.fromkeys(
