@@ -158,9 +158,13 @@ def test_without_t5_the_plan_has_less_for_texts(
 
 
 @pytest.mark.full
-def test_without_t5_a_base_is_checked_trained_and_drawn(without_t5: Path, tmp_path: Path) -> None:
-    preview = {"prompts": ["a {placeholder} dog"], "every": 2}
-    recipe = write_recipe(without_t5, tmp_path, train__steps=2, train__preview=preview)
+@pytest.mark.parametrize("word_lr", [None, 0.1])
+def test_without_t5_a_base_is_checked_trained_and_drawn(
+    without_t5: Path, tmp_path: Path, word_lr: float | None
+) -> None:
+    train = {"steps": 2, "preview": {"prompts": ["a {placeholder} dog"], "every": 2}}
+    changes = {f"train__{key}": value for key, value in {**train, "word_lr": word_lr}.items()}
+    recipe = write_recipe(without_t5, tmp_path, **changes)
     done = tlora("validate", recipe)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tokenizer_3" not in done.stdout + done.stderr
@@ -172,6 +176,8 @@ def test_without_t5_a_base_is_checked_trained_and_drawn(without_t5: Path, tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "drawn").glob("*.png"))
+    words = read_adapter(tmp_path / "run/adapter.safetensors", ()).words
+    assert set(words) == ({"text_encoder", "text_encoder_2"} if word_lr else set())
 
 
 def test_without_t5_the_clips_limit_is_that_of_the_concept(without_t5: Path) -> None:
