@@ -158,6 +158,16 @@ def test_other_programs_get_it_as_a_file_of_its_own(
     assert status == 2 and "has learned no word" in said
 
 
+def test_a_file_name_that_prompts_would_cut_is_told_under_another(
+    trained: Path, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    output = tmp_path / "my dog (new).safetensors"
+    status, said, _ = cli("convert", trained, "--to", "embedding", "--output", output)
+    assert status == 0 and output.exists()
+    assert "models/embeddings as my-dog-new.safetensors" in " ".join(said.split())
+    assert "a photo of embedding:my-dog-new dog" in " ".join(said.split())
+
+
 def test_our_node_reads_the_update_and_says_that_there_is_a_word(
     trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ them: `clip_l`, `clip_g`, `t5xxl`. In ComfyUI it goes into `models/embeddings` a
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -42,13 +43,23 @@ def write(path: Path, weights: AdapterWeights, sizes: Sizes) -> list[str]:
     }
     write_atomically(path, lambda file: save_file(tensors, file, metadata={"format": "pt"}))
     word, class_name = weights.info.placeholder, weights.info.class_name
+    written = _in_a_prompt(path.stem)
+    named = "" if written == path.stem else f" as {written}{path.suffix}, a name for prompts,"
     about = [
-        f"in ComfyUI put it into models/embeddings and write embedding:{path.stem} in place of "
-        f"{word or 'the word'}, as in 'a photo of embedding:{path.stem} {class_name or 'dog'}'"
+        f"in ComfyUI put it into models/embeddings{named} and write embedding:{written} in place "
+        f"of {word or 'the word'}, as in 'a photo of embedding:{written} {class_name or 'dog'}'"
     ]
     if weights.layers or weights.parts:
         about.append("what the adapter changes in the denoiser is not in it; convert that, too")
     return about
+
+
+def _in_a_prompt(name: str) -> str:
+    """Return the name as it can stand in ComfyUI's prompts, which end it at a space.
+
+    Parentheses and colons weigh words there, and a comma ends one.
+    """
+    return re.sub(r"[\s(),:\\]+", "-", name).strip("-") or "word"
 
 
 EMBEDDING = Format("embedding", None, write, low_rank_only=False, words=True)
