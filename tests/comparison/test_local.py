@@ -21,6 +21,8 @@ from tlora_cli.comparison.local import LocalEngine
 from tlora_cli.comparison.progress import ProgressLine
 from tlora_cli.comparison.tasks import Task
 from tlora_cli.foundation.errors import Status
+from tlora_cli.foundation.files import write_atomically
+from tlora_cli.foundation.stopping import Stopped
 
 
 class Heard:
@@ -89,6 +91,39 @@ def test_what_becomes_of_a_process_is_told(tmp_path: Path) -> None:
         "exits": Status.FAULT,
     }
     assert (tmp_path / "good" / "log.txt").read_text().startswith("gpu ")
+
+
+class Asking(Heard):
+    """One that asks the program to stop as soon as a cell says something."""
+
+    def said(self, cell: str, line: str) -> None:
+        super().said(cell, line)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def writing(task: CellJob, notify: Any, log: Any) -> Ended:
+    """Be in the midst of a write, as before a training listens to signals by itself."""
+
+    def write(file: Path) -> None:
+        file.write_text("half")
+        notify("writing")
+        time.sleep(60)
+
+    write_atomically(task.folder / "recipe.yaml", write)
+    return Ended()
+
+
+@pytest.mark.usefixtures("forked")
+def test_what_a_cell_was_writing_when_it_was_asked_to_stop_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_module, "attempt", writing)
+    heard = Asking()
+    with pytest.raises(Stopped):
+        LocalEngine(1).run([task("cell", tmp_path)], heard)
+    assert heard.lines == [("cell", "writing")] and heard.ends == {}
+    assert {file.name for file in (tmp_path / "cell").iterdir()} == {"log.txt"}
+    assert "Traceback" not in (tmp_path / "cell" / "log.txt").read_text()
 
 
 @pytest.mark.usefixtures("forked")

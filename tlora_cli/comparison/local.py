@@ -20,6 +20,7 @@ from typing import Any
 from tlora_cli.comparison.engine import Ended, Engine, Job, Report
 from tlora_cli.foundation.errors import Status, UserError
 from tlora_cli.foundation.signals import SIGNALS
+from tlora_cli.foundation.stopping import hear, stoppable
 from tlora_cli.training.interruption import Interruption
 
 START_METHOD = "forkserver"
@@ -134,7 +135,17 @@ def _child(job: Job, gpu: str | None, pipe: Any) -> None:
     os.setsid()  # Ctrl-C is for the parent, which asks politely
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stoppable():  # what is being written is taken away again, also before a training listens
+        try:
+            how = _work(job, gpu, pipe)
+        except KeyboardInterrupt as stop:
+            hear(stop)
+            how = None
+    pipe.send(("stopped", "") if how is None else ("ended", how))
+
+
+def _work(job: Job, gpu: str | None, pipe: Any) -> Ended | None:
+    """Do a cell, and return how it ended; None if it was asked to stop."""
     _end_with_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -149,8 +160,7 @@ def _child(job: Job, gpu: str | None, pipe: Any) -> None:
 
         from tlora_cli.comparison.run_cell import attempt
 
-        how = attempt(job, notify, log)
-        pipe.send(("stopped", "") if how is None else ("ended", how))
+        return attempt(job, notify, log)
 
 
 def visible_gpus() -> list[str]:

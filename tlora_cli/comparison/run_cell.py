@@ -17,6 +17,7 @@ from tlora_cli.evaluation.run import Evaluation, evaluate_adapter
 from tlora_cli.foundation.devices import release_memory
 from tlora_cli.foundation.errors import Status, UserError, no_room
 from tlora_cli.foundation.line_stream import LineStream
+from tlora_cli.foundation.stopping import stop_behind
 from tlora_cli.recipe.models import Recipe
 from tlora_cli.training.loop import train
 
@@ -25,7 +26,7 @@ WIDTH = 200
 
 
 def attempt(job: Job, notify: Callable[[str], None], log: TextIO) -> Ended | None:
-    """Do a job, as far as it isn't done; nothing it meets is raised.
+    """Do a job, as far as it isn't done; nothing it meets is raised but a signal's stop.
 
     Args:
         job: a cell, say.
@@ -40,18 +41,25 @@ def attempt(job: Job, notify: Callable[[str], None], log: TextIO) -> Ended | Non
         job.work(notify)
     except Stopped:
         return None
-    except UserError as error:
+    except Exception as error:  # whatever it is, it is this job's alone
+        if (stop := stop_behind(error)) is not None:
+            raise stop from error
+        return _failed(error, job, log)
+    return Ended()
+
+
+def _failed(error: Exception, job: Job, log: TextIO) -> Ended:
+    """Write an error into the log, and return how the job ended by it."""
+    if isinstance(error, UserError):
         print(f"error: {error}", file=log)
         return Ended(str(error), error.kind)
-    except Exception as error:  # whatever it is, it is this job's alone
-        if (short := no_room(error)) is not None:
-            print(f"error: {short}", file=log)
-            return Ended(str(short), short.kind)
-        traceback.print_exc(file=log)
-        first_line = str(error).partition("\n")[0]
-        text = f"internal error: {type(error).__name__}: {first_line}; see {job.log}"
-        return Ended(text, Status.FAULT)
-    return Ended()
+    if (short := no_room(error)) is not None:
+        print(f"error: {short}", file=log)
+        return Ended(str(short), short.kind)
+    traceback.print_exception(error, file=log)
+    first_line = str(error).partition("\n")[0]
+    text = f"internal error: {type(error).__name__}: {first_line}; see {job.log}"
+    return Ended(text, Status.FAULT)
 
 
 def work(task: Task, notify: Callable[[str], None]) -> None:
