@@ -115,7 +115,7 @@ def test_killed_again_and_again_it_ends_with_the_same_tables(
     assert tables(killed) == whole, (moments, ends)
     assert all("resuming after step" in (cell / "log.txt").read_text() for cell in cut_short)
     assert "Traceback" not in log.read_text()
-    assert "Go on with:\n  tlora compare " in log.read_text()
+    assert "go on with:\n  tlora compare " in log.read_text()
 
 
 def test_whatever_happened_to_a_folder_no_wrong_number_comes_out(
