@@ -23,12 +23,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from tlora_cli.cli.quiet import HUSHED, hush_libraries
+
 ROOT = Path(__file__).resolve().parents[1]
 FREE = ("TLORA_", "PYTEST_", "LD_LIBRARY_PATH", "TORCHINDUCTOR_CACHE_DIR")
 """Beginnings of variables that no module reads when it is imported. OpenCV and torch set the last
 two themselves while a test imports them; a process that runs reads neither again."""
-HUSHED = {f"{name}_VERBOSITY": "error" for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB")}
-"""What `hush_libraries` sets, in the server, too; a test that calls it leaves it set."""
 MODULES = (
     "tlora_cli.cli.commands",
     "tlora_cli.training.loop",
@@ -67,7 +67,10 @@ class ForkServer:
         atexit.register(self.end)
 
     def takes(self, environment: Mapping[str, str]) -> bool:
-        """Whether a call with this environment is the same in a fork."""
+        """Whether a call with this environment is the same in a fork.
+
+        The server has hushed its libraries; a test that calls `hush_libraries` leaves them so.
+        """
         asked, own = {**HUSHED, **environment}, {**HUSHED, **self._environment}
         differing = [n for n in {*asked, *own} if asked.get(n) != own.get(n)]
         debugged = asked.get("TLORA_DEBUG") == "1"  # it lets the libraries talk
@@ -170,8 +173,6 @@ class Call:
 def serve(path: str, pretend: bool = False) -> None:
     """Import, then fork for each call, until killed or until the tests are gone."""
     import importlib
-
-    from tlora_cli.cli.quiet import hush_libraries
 
     hush_libraries()
     if pretend:  # before modules take what they use from each other

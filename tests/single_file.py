@@ -15,13 +15,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 from unittest import mock
 
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel, UNet2DConditionModel
 from diffusers.loaders import single_file_model
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 Tensors = dict[str, Tensor]
@@ -270,3 +271,24 @@ def _prefixed(prefix: str, tensors: Tensors) -> Tensors:
 
 def _save(tensors: Tensors, file: Path) -> None:
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, file)
+
+
+def assert_same(got: nn.Module, expected: nn.Module) -> None:
+    """Assert that two models have the same tensors under the same names."""
+    state, wanted = got.state_dict(), expected.state_dict()
+    assert state.keys() == wanted.keys()
+    different = [name for name in wanted if not torch.equal(state[name], wanted[name])]
+    assert not different
+
+
+def picture(pipeline: Any) -> Tensor:
+    """Draw a small picture in two steps, (1, 3, 64, 64)."""
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        "a photo of a dog",
+        width=64,
+        height=64,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="pt",
+    ).images

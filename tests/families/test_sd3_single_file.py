@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from safetensors.torch import save_file
+from single_file import assert_same, picture
 from torch import Tensor
 
 from tlora_cli import UserError
@@ -78,18 +78,6 @@ def in_one_file(transformer: SD3Transformer2DModel) -> dict[str, Tensor]:
     return {name: value.contiguous() for name, value in found.items()}
 
 
-def picture(pipeline: Any) -> Tensor:
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        "a photo of a dog",
-        height=64,
-        width=64,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).images
-
-
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
 def test_a_single_file_is_the_folder(tiny_sd3: Path, tmp_path: Path, prefix: str) -> None:
     transformer = SD3Transformer2DModel.from_pretrained(tiny_sd3, subfolder="transformer")
@@ -99,9 +87,7 @@ def test_a_single_file_is_the_folder(tiny_sd3: Path, tmp_path: Path, prefix: str
         warnings.simplefilter("error", UserWarning)
         pipeline = load_pipeline(SD3, Base(str(file), config=str(tiny_sd3)))
     assert type(pipeline) is StableDiffusion3Pipeline
-    found = pipeline.transformer.state_dict()
-    assert found.keys() == transformer.state_dict().keys()
-    assert all(torch.equal(found[name], value) for name, value in transformer.state_dict().items())
+    assert_same(pipeline.transformer, transformer)
     stock = StableDiffusion3Pipeline.from_pretrained(tiny_sd3)
     assert torch.equal(picture(pipeline), picture(stock))
 

@@ -22,35 +22,22 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from safetensors.torch import load_file, save_file
-from single_file import SDXL_PARTS, tiny_flux_converter, write_flux, write_sdxl
-from torch import nn
+from single_file import (
+    SDXL_PARTS,
+    assert_same,
+    picture,
+    tiny_flux_converter,
+    write_flux,
+    write_sdxl,
+)
 
 FLUX_WIDTH = 2 * 16
-
-
-def assert_same(got: nn.Module, expected: nn.Module) -> None:
-    state, wanted = got.state_dict(), expected.state_dict()
-    assert state.keys() == wanted.keys()
-    different = [name for name in wanted if not torch.equal(state[name], wanted[name])]
-    assert not different
 
 
 def without_weights(folder: Path, target: Path) -> Path:
     """Copy the configuration and tokenizers of a pipeline folder."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
     return target
-
-
-def picture(pipeline: Any) -> torch.Tensor:
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        "a photo of a dog",
-        width=64,
-        height=64,
-        num_inference_steps=2,
-        generator=torch.Generator().manual_seed(0),
-        output_type="pt",
-    ).images
 
 
 # --- SDXL -----------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import os
 import cv2  # noqa: F401  (sets LD_LIBRARY_PATH)
 import pytest
 import torch._inductor.config  # noqa: F401  (may set TORCHINDUCTOR_CACHE_DIR)
-from fork_server import HUSHED
 from training_runs import ROOT, fork_server
+
+from tlora_cli.cli.quiet import HUSHED
 
 HERE = {**os.environ, "PYTHONPATH": str(ROOT)}
 

@@ -13,13 +13,16 @@ from contextlib import contextmanager, suppress
 
 from tlora_cli.foundation.errors import FULL
 
+HUSHED = {f"{name}_VERBOSITY": "error" for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB")}
+"""Variables that the libraries read when they are imported, and their values."""
+
 
 def hush_libraries() -> None:
     """Turn off notices of the model libraries. Call before they are imported."""
     if os.environ.get("TLORA_DEBUG") == "1":
         return
-    for name in ("TRANSFORMERS", "DIFFUSERS", "HF_HUB"):
-        os.environ.setdefault(f"{name}_VERBOSITY", "error")
+    for name, level in HUSHED.items():
+        os.environ.setdefault(name, level)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     warnings.simplefilter("ignore", DeprecationWarning)

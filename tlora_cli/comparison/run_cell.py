@@ -50,12 +50,10 @@ def attempt(job: Job, notify: Callable[[str], None], log: TextIO) -> Ended | Non
 
 def _failed(error: Exception, job: Job, log: TextIO) -> Ended:
     """Write an error into the log, and return how the job ended by it."""
-    if isinstance(error, UserError):
-        print(f"error: {error}", file=log)
-        return Ended(str(error), error.kind)
-    if (short := no_room(error)) is not None:
-        print(f"error: {short}", file=log)
-        return Ended(str(short), short.kind)
+    told = error if isinstance(error, UserError) else no_room(error)
+    if told is not None:
+        print(f"error: {told}", file=log)
+        return Ended(str(told), told.kind)
     traceback.print_exception(error, file=log)
     first_line = str(error).partition("\n")[0]
     text = f"internal error: {type(error).__name__}: {first_line}; see {job.log}"

@@ -56,7 +56,7 @@ UNUSED = (
 
 LEAVES = re.compile(
     r".*(\.|^)(weight|bias|scale|in_proj_weight|in_proj_bias|text_projection|logit_scale"
-    r"|positional_embedding|position_ids|class_embedding|(mod|modulation)\.lin|scale_shift_table)"
+    r"|positional_embedding|position_ids|class_embedding|(mod|modulation)\.lin)"
 )
 """Names of tensors that models of these families have."""
 
