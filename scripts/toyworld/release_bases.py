@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from denoising import load_averaged, load_vae
-from diffusers import FluxPipeline
-from release import add_figures, release, size_of, trained
+from bases import base_of
+from release import add_figures, release
 from torch import Tensor
 
 from tlora_cli.toyworld import scores
@@ -44,46 +43,6 @@ distilled into its guidance input.
 In a recipe: `base: toy-flux`. Made by `scripts/toyworld/train_vae.py` and `train_flux.py`.
 """,
 }
-
-
-def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
-    """Return toy-sdxl's pipeline and the facts of its training."""
-    from train_sdxl import design_of, model_of, pipeline_of
-
-    model = load_averaged(model_of(design_of(work, "sdxl")), work / "sdxl.pt")
-    model.unet.to(memory_format=torch.contiguous_format)
-    pipeline = pipeline_of(model, load_vae(work, "sdxl"))
-    facts = {
-        "UNet": size_of(model.unet),
-        "text encoders": size_of(*model.encoders),
-        "training": trained(work / "sdxl.jsonl"),
-    }
-    return pipeline, facts
-
-
-def flux(work: Path) -> tuple[Any, dict[str, Any]]:
-    """Return toy-flux's pipeline and the facts of its training."""
-    from architectures import flux_scheduler
-    from train_flux import ToyFlux
-
-    model = load_averaged(ToyFlux(), work / "flux.pt")
-    vae = load_vae(work, "flux")
-    pipeline = FluxPipeline(
-        scheduler=flux_scheduler(),
-        vae=vae,
-        text_encoder=model.encoders[0],
-        tokenizer=model.tokenizers[0],
-        text_encoder_2=model.encoders[1],
-        tokenizer_2=model.tokenizers[1],
-        transformer=model.transformer,
-    )
-    facts = {
-        "transformer": size_of(model.transformer),
-        "text encoders": size_of(*model.encoders),
-        "training": trained(work / "flux-teacher.jsonl"),
-        "guidance distillation": trained(work / "flux.jsonl"),
-    }
-    return pipeline, facts
 
 
 def round_trip(work: Path, vae: Any) -> dict[str, str]:
@@ -135,7 +94,7 @@ def main() -> None:
     from tlora_cli.toyworld.base_accuracy import measure
 
     for base in options.base or BASES:
-        pipeline, facts = {"toy-sdxl": sdxl, "toy-flux": flux}[base](options.work)
+        pipeline, facts = base_of(options.work, base)
         facts |= round_trip(options.work, pipeline.vae)
         halved = pipeline.to(torch.float16)
         folder = release(base, halved.save_pretrained, CARD[base], facts)

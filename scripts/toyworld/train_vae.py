@@ -21,12 +21,11 @@ from harness import Plan, Run, arguments, device
 from pictures import Pictures, load
 from torch import Tensor, nn
 from vae_losses import PatchCritic, center, criticized, edge_error, look_error
+from windows import PIXELS, corners, cut
 
 from tlora_cli.foundation.bundled import model_folder
-from tlora_cli.toyworld.factors import ATTRIBUTES
 from tlora_cli.toyworld.judge import Judge
 from tlora_cli.toyworld.reading import load_judge
-from tlora_cli.toyworld.renderer import LEFT_TO_RIGHT, MIDDLE_HEIGHT
 from tlora_cli.toyworld.sharpness import laplacian, patch_distance
 
 BATCH = 16
@@ -132,16 +131,10 @@ def quarters(
         subjects: their numbers (B,), if windows are to lie on the subjects; or anywhere.
         generator: the source.
     """
-    corners = 4 * torch.randint(9, (len(pixels), 2), generator=generator)
+    positions = None
     if subjects is not None:
-        known, column = ATTRIBUTES["position"], list(ATTRIBUTES).index("position")
-        places = torch.from_numpy(pictures.values[subjects.numpy(), column]).long()
-        middles = torch.tensor([LEFT_TO_RIGHT[name] for name in known])[places]
-        middles = torch.stack([torch.full_like(middles, MIDDLE_HEIGHT), middles], 1)
-        jitter = 12 * torch.rand(middles.shape, generator=generator) - 6
-        corners = 4 * ((middles - 16 + jitter) / 4).round().long().clamp(0, 8)
-    cut = zip(pixels, corners.tolist(), strict=True)
-    return torch.stack([one[:, top : top + 32, left : left + 32] for one, (top, left) in cut])
+        positions = [pictures.named(number)["position"] for number in subjects.tolist()]
+    return cut(pixels, corners(len(pixels), positions, generator), PIXELS)
 
 
 def take_outer_layers(vae: AutoencoderKL) -> None:

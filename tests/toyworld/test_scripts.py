@@ -16,6 +16,7 @@ from torch import Tensor, nn
 sys.path.append(str(Path(__file__).parents[2] / "scripts" / "toyworld"))
 
 from architectures import DESIGNS, unet, vae
+from bases import base_of
 from damage import TRAINED, UNSEEN, softened
 from harness import Plan, Run, is_done
 from keep_unfinished import shrunk
@@ -25,11 +26,14 @@ from measure_success import draw_others, kappa
 from muon import Muon, orthogonal
 from pictures import Pictures, scene
 from put_together import load_put_together, put_together
+from refine_decoder import Examples, drawn_again, grown, image_to_image
 from release import release
 from texts import clip_tokenizer, said
 from train_vae import quarters
 from vae_losses import PatchCritic, center, criticized, edge_error
 
+from tlora_cli.families import FAMILIES
+from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import ATTRIBUTES, draw_scene
@@ -150,6 +154,61 @@ def test_quarters_around_subjects_hold_them() -> None:
     assert around.min() > 0.5
     assert around.mean() > 0.85
     assert share(None).mean() < 0.6
+
+
+def test_a_grown_decoder_draws_the_same_at_first(drawings: Tensor) -> None:
+    torch.manual_seed(0)
+    before = load_pipeline(FAMILIES["sdxl"], Base("toy-sdxl"), parts=("vae",)).vae.float()
+    small = vae("sdxl")
+    small.load_state_dict(before.state_dict(), strict=False)
+    larger = grown(small)
+    assert larger.config.layers_per_block == 2
+    assert larger.decoder.mid_block.attentions[0] is not None
+    with torch.no_grad():
+        latents = small.encode(drawings[:4]).latent_dist.mean
+        torch.testing.assert_close(
+            larger.encode(drawings[:4]).latent_dist.mean, latents, rtol=0, atol=1e-4
+        )
+        torch.testing.assert_close(
+            larger.decode(latents).sample, small.decode(latents).sample, rtol=0, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("base", ["toy-sdxl", "toy-flux"])
+def test_drawings_drawn_again_from_little_noise_are_alike(base: str, tmp_path: Path) -> None:
+    scenes = [scene("seen", number) for number in range(3)]
+    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
+    pixels = np.stack([np.asarray(draw(one).image) for one in scenes])
+    pictures = Pictures(pixels, np.array(values, np.uint8))
+    stock, facts = base_of(tmp_path, base)  # nothing is in the work folder
+    assert "training" in facts
+    latents = drawn_again(image_to_image(stock), pictures, range(3), strength=0.15, seed=0)
+    with torch.no_grad():
+        back = stock.vae.decode(latents).sample
+    assert (back - pictures.tensor(slice(0, 3))).abs().mean() < 0.15
+    assert (back - pictures.tensor(slice(0, 3)).roll(1, 0)).abs().mean() > 0.3
+
+
+def test_examples_of_a_decoder_belong_together(tmp_path: Path) -> None:
+    scenes = [scene("seen", number) for number in range(60)]
+    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
+    pixels = np.stack([np.asarray(draw(one).image) for one in scenes])
+    pictures = Pictures(pixels, np.array(values, np.uint8))
+    encoder = load_pipeline(FAMILIES["sdxl"], Base("toy-sdxl"), parts=("vae",)).vae.float()
+    with torch.no_grad():
+        latents = encoder.encode(pictures.tensor(slice(0, 60))).latent_dist.mean
+    # Ten drawings of each strength, which the base has left as they are.
+    examples = Examples(pictures, latents.view(6, 10, 4, 16, 16), encoder)
+    whole = examples.batch(8, generator(), whole=True)
+    assert whole.drawn.tolist() == [False, True, True, True] * 2
+    assert whole.alike.flatten()[[0, 3, 4, 7]].tolist() == [1, 0, 1, 0]
+    assert all(0.1 < one < 0.7 for one in whole.alike.flatten()[[1, 2, 5, 6]].tolist())
+    for batch in (whole, examples.batch(16, generator(), whole=False)):
+        with torch.no_grad():
+            back = encoder.decode(batch.latents).sample
+        errors = (back - batch.pixels).abs().mean((1, 2, 3))
+        others = (back - batch.pixels.roll(1, 0)).abs().mean((1, 2, 3))
+        assert (errors < others).float().mean() > 0.9
 
 
 def test_edges_count_where_errors_change() -> None:
