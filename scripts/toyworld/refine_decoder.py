@@ -51,10 +51,10 @@ NEAR_SUBJECT = 0.6
 """Share of the batches of windows that lie on subjects."""
 CALM = 0.1
 """Largest noise on the latents of drawings, in terms of their spread."""
-EDGES, CRITIC, CRITIC_FROM = 2.0, 0.2, 0.05
+EDGES, CRITIC, CRITIC_FROM = 2.0, 0.05, 0.05
 """Weights of the errors of edges and of the critics, beside the pixels' 1, and the share of the
-steps from which the critics count."""
-COARSE = 8
+steps from which the critics count. With four times as much, whole skies became rough."""
+COARSE = 4
 """Pixels over which the mean colors of what the base drew must stay."""
 
 
@@ -238,7 +238,7 @@ def read_options() -> argparse.Namespace:
         parser.add_argument("base", choices=list(bases()))
         parser.add_argument("--each", type=int, default=EACH, help="drawings drawn again, of each")
 
-    return arguments(__doc__, 8000, more)
+    return arguments(__doc__, 4000, more)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ downloaded and no photograph was used. Weights are stored in half precision. Lic
 as the program.
 """
 SCORES = "\n## Figures\n"
+ORIGIN = ("_name_or_path", "is_local", "local_files_only")
+"""Fields of configurations that tell the folder that a part was loaded from, and how."""
 
 
 def release(name: str, write: Callable[[Path], None], card: str, facts: dict[str, Any]) -> Path:
@@ -52,11 +54,12 @@ def release(name: str, write: Callable[[Path], None], card: str, facts: dict[str
 
 
 def _forget_origin(folder: Path) -> None:
-    """Take the place that a part was loaded from out of its configuration."""
-    for file in folder.rglob("config.json"):
+    """Take out of its configurations where a model's parts were loaded from, and how."""
+    for file in [*folder.rglob("*config.json"), *folder.rglob("model_index.json")]:
         config = json.loads(file.read_text(encoding="utf-8"))
-        if config.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        kept = {name: value for name, value in config.items() if name not in ORIGIN}
+        if kept != config:
+            file.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def add_figures(folder: Path, facts: dict[str, Any]) -> None:

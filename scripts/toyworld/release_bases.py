@@ -29,9 +29,11 @@ a UNet of three levels, the first without attention. It learned from drawings of
 (no held-out pair; `tlora_cli/toyworld/factors.py`) and their captions, a tenth of them left out,
 with its early states aligned to toy-vit's patch tokens. Its noise schedule has zero terminal SNR
 and it predicts v. The VAE learned with noise on its latents, losses on edges and on the judge's
-first two blocks, and a critic of patches.
+first two blocks, and a critic of patches. Its decoder then grew, and learned to draw sharply what
+the UNet leaves smeared; the encoder's share of the new layers does nothing.
 
-In a recipe: `base: toy-sdxl`. Made by `scripts/toyworld/train_vae.py` and `train_sdxl.py`.
+In a recipe: `base: toy-sdxl`. Made by `scripts/toyworld/train_vae.py`, `train_sdxl.py` and
+`refine_decoder.py`.
 """,
     "toy-flux": """
 A FluxPipeline in small: CLIP and T5 text encoders, a VAE of factor 4, and a transformer of two

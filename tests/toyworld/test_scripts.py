@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from pathlib import Path
@@ -372,8 +373,12 @@ def test_a_released_model_does_not_say_where_its_parts_were_loaded_from(
         again = type(part).from_pretrained(folder / "here")
         again.save_pretrained(folder / "vae")
         assert "_name_or_path" in (folder / "vae" / "config.json").read_text()
+        for name in ("model_index.json", "tokenizer_config.json"):
+            (folder / name).write_text(json.dumps({"_name_or_path": "/home/me", "is_local": True}))
 
     folder = release("thing", write, "A thing.", {"parts": 1})
+    assert "/home/me" not in "".join(one.read_text() for one in folder.glob("*.json"))
+    assert json.loads((folder / "tokenizer_config.json").read_text()) == {}
     for file in folder.rglob("config.json"):
         assert "_name_or_path" not in file.read_text()
         assert "latent_channels" in file.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from training_runs import write_recipe
 from tlora_cli import UserError
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
-from tlora_cli.foundation.bundled import BUNDLES, base_in, bases, model_folder, version_of
+from tlora_cli.foundation.bundled import (
+    BUNDLES,
+    CHECKSUMS,
+    base_in,
+    bases,
+    model_folder,
+    version_of,
+)
 from tlora_cli.injection import load
 from tlora_cli.recipe.reading import load_recipe
 from tlora_cli.training.loop import train
@@ -53,6 +61,21 @@ def test_every_base_has_its_own_version_and_is_known_by_its_folder() -> None:
         assert base_in(folder) == base_in(folder / part) == base_in(str(folder / part)) == name
     assert base_in("") is base_in("toy-sdxl") is base_in("/models/toy-sdxl/unet") is None
     assert base_in(BUNDLES["toyworld"].models / "judge") is None
+
+
+def test_a_version_is_of_the_weights_and_not_of_what_is_told_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, lines = version_of("toy-sdxl"), (model_folder("toy-sdxl") / CHECKSUMS).read_text()
+    monkeypatch.setattr("tlora_cli.foundation.bundled.model_folder", lambda base: tmp_path)
+
+    def changed(name: str) -> str:
+        return re.sub(rf"(?m)^\w+(?=  {re.escape(name)}$)", "0" * 64, lines)
+
+    for file, same in (("README.md", True), ("scores.json", True), ("unet/config.json", False)):
+        assert changed(file) != lines
+        (tmp_path / CHECKSUMS).write_text(changed(file))
+        assert (version_of("toy-sdxl") == version) == same, file
 
 
 def test_an_adapter_says_its_version_and_loads(adapter: Path, base: Any) -> None:

@@ -20,6 +20,8 @@ from tlora_cli.foundation.plugins import Registry
 
 CHECKSUMS = "SHA256SUMS"
 """File in each model's folder: lines of `sha256sum`, one for each other file."""
+ABOUT = ("README.md", "scores.json")
+"""Files of a model's folder that only tell of it."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,9 @@ def version_of(base: str) -> str | None:
     """
     if not is_base(base):
         return None
-    sums = (model_folder(base) / CHECKSUMS).read_bytes()
-    return hashlib.sha256(sums).hexdigest()[:12]
+    lines = (model_folder(base) / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    weights = [line for line in lines if line.split(maxsplit=1)[1] not in ABOUT]
+    return hashlib.sha256("\n".join(weights).encode()).hexdigest()[:12]
 
 
 @lru_cache
