@@ -7,16 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import train_flux
+import train_sdxl
 from denoising import load_averaged, load_vae
-from diffusers import FluxPipeline
 from release import size_of, trained
 
 from tlora_cli.families import FAMILIES
 from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.foundation.bundled import bases, model_folder
 
-OF_TRAINING = ("UNet", "transformer", "text encoders", "training", "guidance distillation")
-"""Facts of a shipped base's denoiser on its card."""
+OF_TRAINING = (
+    "UNet",
+    "transformer",
+    "text encoders",
+    "training",
+    "guidance distillation",
+    "decoder",
+)
+"""Facts of a shipped base's training on its card."""
 
 
 def short(base: str) -> str:
@@ -43,11 +51,9 @@ def shipped(work: Path, base: str) -> tuple[Any, dict[str, Any]]:
 
 def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
     """Return toy-sdxl's pipeline and the facts of its training."""
-    from train_sdxl import design_of, model_of, pipeline_of
-
-    model = load_averaged(model_of(design_of(work, "sdxl")), work / "sdxl.pt")
+    model = load_averaged(train_sdxl.model_of(train_sdxl.design_of(work, "sdxl")), work / "sdxl.pt")
     model.unet.to(memory_format=torch.contiguous_format)
-    pipeline = pipeline_of(model, load_vae(work, "sdxl"))
+    pipeline = train_sdxl.pipeline_of(model, load_vae(work, "sdxl"))
     facts = {
         "UNet": size_of(model.unet),
         "text encoders": size_of(*model.encoders),
@@ -58,20 +64,8 @@ def sdxl(work: Path) -> tuple[Any, dict[str, Any]]:
 
 def flux(work: Path) -> tuple[Any, dict[str, Any]]:
     """Return toy-flux's pipeline and the facts of its training."""
-    from architectures import flux_scheduler
-    from train_flux import ToyFlux
-
-    model = load_averaged(ToyFlux(), work / "flux.pt")
-    vae = load_vae(work, "flux")
-    pipeline = FluxPipeline(
-        scheduler=flux_scheduler(),
-        vae=vae,
-        text_encoder=model.encoders[0],
-        tokenizer=model.tokenizers[0],
-        text_encoder_2=model.encoders[1],
-        tokenizer_2=model.tokenizers[1],
-        transformer=model.transformer,
-    )
+    model = load_averaged(train_flux.ToyFlux(), work / "flux.pt")
+    pipeline = train_flux.pipeline_of(model, load_vae(work, "flux"))
     facts = {
         "transformer": size_of(model.transformer),
         "text encoders": size_of(*model.encoders),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,13 @@ def scene(kind: str, number: int) -> Scene:
     return draw_scene(random.Random(f"{kind} {number}"), held_out)
 
 
+def pictures_of(scenes: Sequence[Scene]) -> Pictures:
+    """Return the drawings of scenes, and what is on them."""
+    pixels = np.stack([np.asarray(draw(one).image) for one in scenes])
+    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
+    return Pictures(pixels, np.array(values, np.uint8))
+
+
 def load(work: Path, kind: str, count: int) -> Pictures:
     """Return the first `count` pictures of a kind; draw those not in the cache, on all cores."""
     folder = work / "pictures"
@@ -79,16 +87,11 @@ def load(work: Path, kind: str, count: int) -> Pictures:
 
 def _draw_block(block: tuple[Path, str, int]) -> None:
     path, kind, start = block
-    scenes = [scene(kind, number) for number in range(start, start + BLOCK)]
-    pixels = np.stack([np.asarray(draw(one).image) for one in scenes])
-    values = np.array(
-        [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes],
-        dtype=np.uint8,
-    )
+    drawn = pictures_of([scene(kind, number) for number in range(start, start + BLOCK)])
 
     def write(part: Path) -> None:
         with part.open("wb") as file:
-            np.savez(file, pixels=pixels, values=values)
+            np.savez(file, pixels=drawn.pixels, values=drawn.values)
 
     write_atomically(path, write)
 

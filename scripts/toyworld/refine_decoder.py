@@ -19,16 +19,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from architectures import TEXT_LENGTH
 from bases import base_of, short
-from denoising import load_vae, vae_name
+from denoising import PICTURES, load_vae, vae_name
 from diffusers import AutoencoderKL, FluxImg2ImgPipeline, StableDiffusionXLImg2ImgPipeline
 from harness import Plan, Run, arguments, device
 from pictures import Pictures, load, save_array
 from torch import Tensor, nn
 from torch.nn import functional
+from train_sdxl import GUIDANCE, STEPS
 from vae_losses import PatchCritic, criticized, edge_error
 from windows import PIXELS, corners, cut
 
+from tlora_cli.families.patches import unpack
 from tlora_cli.foundation.bundled import bases
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.sharpness import laplacian, patch_distance
@@ -38,8 +41,6 @@ STRENGTHS = (0.2, 0.3, 0.4, 0.5, 0.6, 1.0)
 own."""
 EACH = 1500
 """Drawings of each."""
-STEPS, GUIDANCE, TOKENS = 20, 3.5, 40
-"""The base's own settings."""
 BATCH = 16
 CLEAN, OWN = 0, 3
 """A picture of four in a batch is a drawing, and one is the base's own; the other two are drawn
@@ -125,10 +126,10 @@ def drawn_again(
         guidance_scale=GUIDANCE,
         generator=torch.Generator().manual_seed(seed),
         output_type="latent",
-        **({"height": 64, "width": 64, "max_sequence_length": TOKENS} if flux else {}),
+        **({"height": 64, "width": 64, "max_sequence_length": TEXT_LENGTH} if flux else {}),
     ).images.cpu()
     if flux:
-        latents = pipeline._unpack_latents(latents, 64, 64, pipeline.vae_scale_factor)
+        latents = unpack(latents, 16, 16)
     config = pipeline.vae.config
     return latents / config.scaling_factor + (config.shift_factor or 0.0)
 
@@ -199,9 +200,10 @@ class Examples:
         alike = (1 - torch.tensor(STRENGTHS)[rows]).square()
         alike[clean] = 1.0
         if not whole:
-            near = torch.rand((), generator=generator) < NEAR_SUBJECT
-            named = [self.pictures.named(number)["position"] for number in numbers.tolist()]
-            begin = corners(count, named if near else None, generator)
+            positions = None
+            if torch.rand((), generator=generator) < NEAR_SUBJECT:
+                positions = [self.pictures.named(one)["position"] for one in numbers.tolist()]
+            begin = corners(count, positions, generator)
             latents, pixels = cut(latents, begin, 1), cut(pixels, begin, PIXELS)
         where = device()
         alike = alike[:, None, None, None].to(where)
@@ -244,13 +246,12 @@ def read_options() -> argparse.Namespace:
 def main() -> None:
     options = read_options()
     work, base = options.work, options.base
-    pictures = load(work, "seen", 24_000)
-    latents = redrawn(work, base, pictures, options.each)
     before = load_vae(work, short(base))
     if before.config.layers_per_block == 2:
         print(f"the decoder of {base} was refined already; it stays", flush=True)
         return
-    examples = Examples(pictures, latents, before)
+    pictures = load(work, "seen", PICTURES)
+    examples = Examples(pictures, redrawn(work, base, pictures, options.each), before)
     model = Trained(grown(before)).to(device())
     plan = Plan(
         f"decoder-{base}",

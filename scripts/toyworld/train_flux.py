@@ -98,6 +98,21 @@ class ToyFlux(nn.Module):
         )[0]
 
 
+def pipeline_of(model: ToyFlux, vae: Any) -> FluxPipeline:
+    """Return the stock pipeline of a model in training."""
+    pipeline = FluxPipeline(
+        scheduler=flux_scheduler(),
+        vae=vae,
+        text_encoder=model.encoders[0],
+        tokenizer=model.tokenizers[0],
+        text_encoder_2=model.encoders[1],
+        tokenizer_2=model.tokenizers[1],
+        transformer=model.transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def read_options() -> argparse.Namespace:
     """Read the command line."""
 
@@ -132,16 +147,7 @@ def main() -> None:
         model.transformer.load_state_dict(begun(options.start))
     lesson = Lesson(model.encoders, model.summaries, [2 * TEXT_WIDTH, TEXT_WIDTH], LONG)
     teach("flux", lesson, options.work, options.seed)
-    pipeline = FluxPipeline(
-        scheduler=flux_scheduler(),
-        vae=world.vae,
-        text_encoder=model.encoders[0],
-        tokenizer=model.tokenizers[0],
-        text_encoder_2=model.encoders[1],
-        tokenizer_2=model.tokenizers[1],
-        transformer=model.transformer,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline_of(model, world.vae)
 
     def noised(
         generator: torch.Generator,

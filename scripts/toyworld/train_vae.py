@@ -141,7 +141,9 @@ def take_outer_layers(vae: AutoencoderKL) -> None:
     """Copy all of toy-flux's VAE that fits: everything but what touches the latents."""
     weights = AutoencoderKL.from_pretrained(model_folder("toy-flux") / "vae").float().state_dict()
     own = vae.state_dict()
-    fitting = {name: one for name, one in weights.items() if one.shape == own[name].shape}
+    fitting = {
+        name: one for name, one in weights.items() if name in own and one.shape == own[name].shape
+    }
     vae.load_state_dict({**own, **fitting})
 
 

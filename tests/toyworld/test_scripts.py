@@ -19,22 +19,21 @@ sys.path.append(str(Path(__file__).parents[2] / "scripts" / "toyworld"))
 from architectures import DESIGNS, unet, vae
 from bases import base_of
 from damage import TRAINED, UNSEEN, softened
+from denoising import load_vae
 from harness import Plan, Run, is_done
 from keep_unfinished import shrunk
 from measure_bases import drawings as fresh_drawings
 from measure_bases import told_apart
 from measure_success import draw_others, kappa
 from muon import Muon, orthogonal
-from pictures import Pictures, scene
+from pictures import pictures_of, scene
 from put_together import load_put_together, put_together
 from refine_decoder import Examples, drawn_again, grown, image_to_image
 from release import release
 from texts import clip_tokenizer, said
-from train_vae import quarters
+from train_vae import quarters, take_outer_layers
 from vae_losses import PatchCritic, center, criticized, edge_error
 
-from tlora_cli.families import FAMILIES
-from tlora_cli.families.loading import Base, load_pipeline
 from tlora_cli.toyworld.captions import caption
 from tlora_cli.toyworld.concepts import CONCEPTS
 from tlora_cli.toyworld.factors import ATTRIBUTES, draw_scene
@@ -141,8 +140,7 @@ def test_centering_gives_latents_mean_0_and_spread_1_and_leaves_pictures(drawing
 
 def test_quarters_around_subjects_hold_them() -> None:
     scenes = [scene("seen", number) for number in range(40)]
-    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
-    pictures = Pictures(np.zeros((40, 64, 64, 3), np.uint8), np.array(values, np.uint8))
+    pictures = pictures_of(scenes)
     masks = [np.asarray(draw(one).mask) for one in scenes]
     shown = torch.from_numpy(np.stack(masks))[:, None].expand(-1, 3, -1, -1) / 255
 
@@ -157,11 +155,10 @@ def test_quarters_around_subjects_hold_them() -> None:
     assert share(None).mean() < 0.6
 
 
-def test_a_grown_decoder_draws_the_same_at_first(drawings: Tensor) -> None:
-    torch.manual_seed(0)
-    before = load_pipeline(FAMILIES["sdxl"], Base("toy-sdxl"), parts=("vae",)).vae.float()
+def test_a_grown_decoder_draws_the_same_at_first(drawings: Tensor, tmp_path: Path) -> None:
     small = vae("sdxl")
-    small.load_state_dict(before.state_dict(), strict=False)
+    shipped = load_vae(tmp_path, "sdxl")  # it has grown
+    small.load_state_dict(shipped.state_dict(), strict=False)
     larger = grown(small)
     assert larger.config.layers_per_block == 2
     assert larger.decoder.mid_block.attentions[0] is not None
@@ -177,10 +174,7 @@ def test_a_grown_decoder_draws_the_same_at_first(drawings: Tensor) -> None:
 
 @pytest.mark.parametrize("base", ["toy-sdxl", "toy-flux"])
 def test_drawings_drawn_again_from_little_noise_are_alike(base: str, tmp_path: Path) -> None:
-    scenes = [scene("seen", number) for number in range(3)]
-    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
-    pixels = np.stack([np.asarray(draw(one).image) for one in scenes])
-    pictures = Pictures(pixels, np.array(values, np.uint8))
+    pictures = pictures_of([scene("seen", number) for number in range(3)])
     stock, facts = base_of(tmp_path, base)  # nothing is in the work folder
     assert "training" in facts
     latents = drawn_again(image_to_image(stock), pictures, range(3), strength=0.15, seed=0)
@@ -191,11 +185,8 @@ def test_drawings_drawn_again_from_little_noise_are_alike(base: str, tmp_path: P
 
 
 def test_examples_of_a_decoder_belong_together(tmp_path: Path) -> None:
-    scenes = [scene("seen", number) for number in range(60)]
-    values = [[known.index(one[name]) for name, known in ATTRIBUTES.items()] for one in scenes]
-    pixels = np.stack([np.asarray(draw(one).image) for one in scenes])
-    pictures = Pictures(pixels, np.array(values, np.uint8))
-    encoder = load_pipeline(FAMILIES["sdxl"], Base("toy-sdxl"), parts=("vae",)).vae.float()
+    pictures = pictures_of([scene("seen", number) for number in range(60)])
+    encoder = load_vae(tmp_path, "sdxl")  # the shipped one
     with torch.no_grad():
         latents = encoder.encode(pictures.tensor(slice(0, 60))).latent_dist.mean
     # Ten drawings of each strength, which the base has left as they are.
@@ -210,6 +201,16 @@ def test_examples_of_a_decoder_belong_together(tmp_path: Path) -> None:
         errors = (back - batch.pixels).abs().mean((1, 2, 3))
         others = (back - batch.pixels.roll(1, 0)).abs().mean((1, 2, 3))
         assert (errors < others).float().mean() > 0.9
+
+
+def test_a_new_vae_begins_with_what_fits_of_a_grown_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = grown(vae("flux")), vae("sdxl")
+    monkeypatch.setattr("train_vae.AutoencoderKL.from_pretrained", lambda *folder: old)
+    take_outer_layers(new)
+    taken, given = new.state_dict(), old.state_dict()
+    same = {name for name in taken if torch.equal(taken[name], given[name])}
+    assert {"encoder.conv_in.weight", "decoder.conv_out.weight"} <= same
+    assert "decoder.conv_in.weight" not in same, "it has other channels"
 
 
 def test_edges_count_where_errors_change() -> None:
